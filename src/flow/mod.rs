@@ -1,0 +1,1 @@
+//! Flow control: when to call, when to wait, when to stop calling.
