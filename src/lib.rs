@@ -3,4 +3,14 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod dlq;
 pub mod flow;
+pub mod handler;
+pub mod inbox;
+pub mod key;
+pub mod message;
+pub mod outcome;
+pub mod queue;
+
+pub use handler::Context;
+pub use outcome::{Failure, FailureExt, Outcome, Reason};

@@ -1,0 +1,3 @@
+//! Dead letters: what travels with them, how they are looked at, and how they are replayed.
+
+pub mod envelope;

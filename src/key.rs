@@ -1,0 +1,224 @@
+//! Keys: what deduplication is by, and fingerprints: what a payload is recognised by.
+
+use std::fmt;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::dlq::envelope::Envelope;
+use crate::message::{KEY_ATTRIBUTE, Message};
+
+/// The most bytes DynamoDB allows a partition key.
+const MAX_RECORD_KEY: usize = 2048;
+
+/// The most bytes of a key that are kept as they are; a longer one is hashed.
+const MAX_PLAIN_KEY: usize = 1024;
+
+/// What deduplication is by, the same for every delivery, copy and replay of one piece of work.
+///
+/// It goes on to whatever the handler calls: an effect outside the inbox is exactly-once only if what makes it knows the key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Arc<str>);
+
+impl Key {
+    /// A key with this text.
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The key's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a message's key comes from, after the dead-letter envelope and before the MessageId.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum KeySource {
+    /// The `Idempotency-Key` message attribute, where it is there and not empty.
+    #[default]
+    Attribute,
+    /// A function of the message; where it gives none or an empty one, as [`Attribute`](Self::Attribute).
+    Function(Arc<dyn Fn(&Message) -> Option<String> + Send + Sync>),
+    /// The FIFO deduplication id, with the group id where the queue's deduplication is by group. SQS means that id for five
+    /// minutes; here it lasts as long as the inbox keeps records, so producers must never use one again for other work.
+    DeduplicationId {
+        /// Whether the group id is part of the key.
+        by_group: bool,
+    },
+}
+
+impl fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attribute => f.write_str("Attribute"),
+            Self::Function(_) => f.write_str("Function"),
+            Self::DeduplicationId { by_group } => {
+                f.debug_struct("DeduplicationId").field("by_group", by_group).finish()
+            }
+        }
+    }
+}
+
+impl KeySource {
+    /// The message's key: from our envelope, else from this source, else from the `Idempotency-Key` attribute, else the
+    /// MessageId.
+    #[must_use]
+    pub fn key_of(&self, message: &Message, envelope: Option<&Envelope>) -> Key {
+        let given = || match self {
+            Self::Attribute => None,
+            Self::Function(function) => function(message).filter(|key| !key.is_empty()),
+            Self::DeduplicationId { by_group } => {
+                let id = message.deduplication_id.as_deref().filter(|id| !id.is_empty())?;
+                Some(match (by_group, message.group_id.as_deref()) {
+                    (true, Some(group)) => format!("{group}/{id}"),
+                    _ => id.to_owned(),
+                })
+            }
+        };
+        let text = envelope
+            .map(|envelope| envelope.key.clone())
+            .filter(|key| !key.is_empty())
+            .or_else(given)
+            .or_else(|| {
+                message
+                    .attribute(KEY_ATTRIBUTE)
+                    .filter(|key| !key.is_empty())
+                    .map(str::to_owned)
+            })
+            .unwrap_or_else(|| message.id.clone());
+        Key::new(text)
+    }
+}
+
+/// A consumer's key, as the inbox stores it: `<consumer>#<key>`. A key too long for DynamoDB is hashed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordKey(Arc<str>);
+
+impl RecordKey {
+    /// The record of `key` for `consumer`.
+    #[must_use]
+    pub fn new(consumer: &str, key: &Key) -> Self {
+        let key = key.as_str();
+        let text = if key.len() > MAX_PLAIN_KEY || consumer.len() + 1 + key.len() > MAX_RECORD_KEY {
+            format!("{consumer}#sha256:{}", hex(&Sha256::digest(key.as_bytes())))
+        } else {
+            format!("{consumer}#{key}")
+        };
+        Self(text.into())
+    }
+
+    /// The partition key's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RecordKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// SHA-256 of a payload, or of the fields of it that were chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint(pub [u8; 32]);
+
+impl Fingerprint {
+    /// The fingerprint of these bytes.
+    #[must_use]
+    pub fn of(payload: &[u8]) -> Self {
+        Self(Sha256::digest(payload).into())
+    }
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+/// A short, deterministic identifier made of `parts`: SHA-256 in hexadecimal, each part's length counted in.
+pub(crate) fn digest_id(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    hex(&hash.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Attribute;
+
+    fn message() -> Message {
+        let mut message = Message::new("mid", "{}");
+        message
+            .attributes
+            .insert(KEY_ATTRIBUTE.into(), Attribute::string("attr"));
+        message.deduplication_id = Some("dedup".into());
+        message.group_id = Some("g".into());
+        message
+    }
+
+    #[test]
+    fn the_key_is_looked_for_in_order() {
+        let function = KeySource::Function(Arc::new(|_| Some("fn".into())));
+        let envelope = Envelope {
+            key: "original".into(),
+            ..Envelope::default()
+        };
+        assert_eq!(function.key_of(&message(), Some(&envelope)).as_str(), "original");
+        assert_eq!(function.key_of(&message(), None).as_str(), "fn");
+        assert_eq!(KeySource::Attribute.key_of(&message(), None).as_str(), "attr");
+        let none = KeySource::Function(Arc::new(|_| None));
+        assert_eq!(none.key_of(&message(), None).as_str(), "attr");
+        let mut bare = message();
+        bare.attributes.clear();
+        assert_eq!(KeySource::Attribute.key_of(&bare, None).as_str(), "mid");
+    }
+
+    #[test]
+    fn an_empty_key_is_no_key() {
+        let mut empty = message();
+        empty.attributes.insert(KEY_ATTRIBUTE.into(), Attribute::string(""));
+        assert_eq!(KeySource::Attribute.key_of(&empty, None).as_str(), "mid");
+    }
+
+    #[test]
+    fn the_deduplication_id_counts_only_when_asked_for() {
+        let by_group = KeySource::DeduplicationId { by_group: true };
+        assert_eq!(by_group.key_of(&message(), None).as_str(), "g/dedup");
+        let by_queue = KeySource::DeduplicationId { by_group: false };
+        assert_eq!(by_queue.key_of(&message(), None).as_str(), "dedup");
+    }
+
+    #[test]
+    fn a_key_over_the_limit_is_hashed_and_stays_distinct() {
+        let long = |end: &str| RecordKey::new("orders", &Key::new("k".repeat(5_000) + end));
+        assert!(long("a").as_str().len() <= MAX_RECORD_KEY);
+        assert_ne!(long("a"), long("b"));
+        assert_eq!(RecordKey::new("orders", &Key::new("k")).as_str(), "orders#k");
+    }
+
+    #[test]
+    fn parts_of_an_identifier_do_not_run_together() {
+        assert_ne!(digest_id(&["ab", "c"]), digest_id(&["a", "bc"]));
+    }
+}
