@@ -13,5 +13,5 @@ pub mod message;
 pub mod outcome;
 pub mod queue;
 
-pub use handler::Context;
+pub use handler::{Context, extract};
 pub use outcome::{Failure, FailureExt, Outcome, Reason};
