@@ -11,6 +11,7 @@ pub mod key;
 pub mod message;
 pub mod outcome;
 pub mod queue;
+pub mod telemetry;
 
 pub use handler::Context;
 pub use outcome::{Failure, FailureExt, Outcome, Reason};
