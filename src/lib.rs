@@ -10,6 +10,7 @@ pub mod inbox;
 pub mod key;
 pub mod message;
 pub mod outcome;
+pub mod producer;
 pub mod queue;
 pub mod telemetry;
 
