@@ -7,6 +7,7 @@
 //! | faults | the cloud's | injected, seeded |
 
 mod error;
+pub mod memory;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use futures::future::BoxFuture;
 use crate::message::{Delivery, Outgoing, Receipt};
 
 pub use error::{EntryError, QueueError};
+pub use memory::MemoryQueue;
 
 /// The most entries SQS takes in one batch, and the most messages it hands out in one receive.
 pub const MAX_BATCH: usize = 10;
