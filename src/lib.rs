@@ -11,7 +11,9 @@ pub mod inbox;
 pub mod key;
 pub mod message;
 pub mod outcome;
+pub mod producer;
 pub mod queue;
+pub mod telemetry;
 
 pub use handler::{Context, extract};
 pub use outcome::{Failure, FailureExt, Outcome, Reason};
