@@ -2,6 +2,8 @@
 //! of the dead-letter queue.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "aws")]
+mod aws;
 pub mod clock;
 pub mod dlq;
 pub mod flow;
