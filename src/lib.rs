@@ -16,3 +16,5 @@ pub mod queue;
 
 pub use handler::Context;
 pub use outcome::{Failure, FailureExt, Outcome, Reason};
+#[cfg(feature = "aws")]
+pub use queue::SqsQueue;
