@@ -6,6 +6,7 @@
 mod aws;
 pub mod clock;
 pub mod dlq;
+pub mod faults;
 pub mod flow;
 pub mod handler;
 pub mod inbox;
