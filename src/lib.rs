@@ -2,6 +2,8 @@
 //! of the dead-letter queue.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "aws")]
+mod aws;
 pub mod clock;
 pub mod dlq;
 pub mod faults;
@@ -17,3 +19,5 @@ pub mod telemetry;
 
 pub use handler::{Context, extract};
 pub use outcome::{Failure, FailureExt, Outcome, Reason};
+#[cfg(feature = "aws")]
+pub use queue::SqsQueue;
