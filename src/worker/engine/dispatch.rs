@@ -7,7 +7,6 @@ use super::gate::Gate;
 use super::{Engine, Fate, Id, Instant, Phase, Step};
 use crate::flow::Admission;
 use crate::inbox::Change;
-use crate::worker::meter;
 
 impl Engine {
     /// It is to be run when its turn comes.
@@ -118,7 +117,7 @@ impl Engine {
             }
             Err(wait) => {
                 self.token_at = Some(now + wait);
-                meter::limiter_wait(&self.queue_name, "worker", wait);
+                self.meter.limiter_wait("worker", wait);
                 false
             }
         }
@@ -127,18 +126,22 @@ impl Engine {
     /// A tenant over its rate waits aside, without a slot.
     fn admit_tenant(&mut self, now: Instant, id: Id) -> bool {
         let Some(limit) = &self.config.tenants else { return true };
-        let Some(item) = self.items.get_mut(&id) else { return false };
+        let Some(item) = self.items.get_mut(&id) else {
+            return false;
+        };
         if item.tenant_admitted {
             return true;
         }
-        let Some(tenant) = (limit.tenant_of)(&item.delivery.message) else { return true };
+        let Some(tenant) = (limit.tenant_of)(&item.delivery.message) else {
+            return true;
+        };
         match limit.buckets.take(&tenant, now) {
             Ok(()) => {
                 item.tenant_admitted = true;
                 true
             }
             Err(wait) => {
-                meter::limiter_wait(&self.queue_name, "tenant", wait);
+                self.meter.limiter_wait("tenant", wait);
                 if self.held_back < self.config.held_back {
                     self.held_back += 1;
                     self.at_rate.set(id, now + wait);
@@ -152,16 +155,23 @@ impl Engine {
 
     /// A route whose bulkhead is full waits aside, without a slot.
     fn admit_bulkhead(&mut self, now: Instant, id: Id) -> bool {
-        let Some(item) = self.items.get_mut(&id) else { return false };
+        let Some(item) = self.items.get_mut(&id) else {
+            return false;
+        };
         if item.permit.is_some() {
             return true;
         }
-        let Some(name) = self.handler.bulkhead(&item.delivery.message) else { return true };
-        let Some(bulkhead) = self.bulkheads.get(name) else { return true };
+        let Some(name) = self.handler.bulkhead(&item.delivery.message) else {
+            return true;
+        };
+        let Some(bulkhead) = self.bulkheads.get(name) else {
+            return true;
+        };
         if let Some(permit) = bulkhead.try_enter() {
             item.permit = Some(permit);
             return true;
         }
+        self.meter.bulkhead_full(name);
         let name = name.to_owned();
         if self.held_back < self.config.held_back {
             self.held_back += 1;
@@ -185,7 +195,9 @@ impl Engine {
         }
         let mut let_in = Vec::new();
         for (name, queue) in &mut self.at_bulkhead {
-            let Some(bulkhead) = self.bulkheads.get(name) else { continue };
+            let Some(bulkhead) = self.bulkheads.get(name) else {
+                continue;
+            };
             while !queue.is_empty() {
                 let Some(permit) = bulkhead.try_enter() else { break };
                 let Some(id) = queue.pop_front() else { break };
@@ -221,7 +233,10 @@ impl Engine {
     /// When the next suspect may run, if one waits.
     pub(super) fn suspect_turn_at(&self) -> Option<Instant> {
         let first = self.suspects.front().and_then(|id| self.items.get(id))?;
-        Some(self.suspect_running.map_or(first.ready_since, |(_, since)| since + self.config.lease))
+        Some(
+            self.suspect_running
+                .map_or(first.ready_since, |(_, since)| since + self.config.lease),
+        )
     }
 
     /// There is no room to wait aside: it goes back to the queue for as long as the limiter says.
@@ -249,7 +264,9 @@ impl Engine {
     /// A suspect's run is written down before it starts, so that its process's death can be told from a neighbour's. Answers
     /// whether that write had to be begun.
     fn announce(&mut self, now: Instant, id: Id) -> bool {
-        let Some(item) = self.items.get_mut(&id) else { return false };
+        let Some(item) = self.items.get_mut(&id) else {
+            return false;
+        };
         let suspect = item.claim.as_ref().is_some_and(|claim| claim.suspect);
         if !suspect || item.announced {
             return false;
@@ -287,7 +304,6 @@ impl Engine {
                 asked,
             ));
         }
-        meter::running(&self.queue_name, self.running);
         self.run_handler(ids, contexts, kills);
     }
 }

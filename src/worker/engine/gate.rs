@@ -33,7 +33,11 @@ impl Engine {
 
     /// Whether any breaker that counts handler runs is not closed.
     pub(super) fn outage(&self, now: Instant) -> bool {
-        self.watched_shut(now) || self.breaker.as_ref().is_some_and(|breaker| !breaker.state(now).is_closed())
+        self.watched_shut(now)
+            || self
+                .breaker
+                .as_ref()
+                .is_some_and(|breaker| !breaker.state(now).is_closed())
     }
 
     /// When the gate changes by time alone.
@@ -71,9 +75,13 @@ impl Engine {
             self.shared.count(|totals| totals.breaker_opened += 1);
         }
         tracing::warn!(worker = %self.config.name, breaker = which, ?transition, "breaker moved");
-        let breaker = if which == "inbox" { &self.inbox_breaker } else { &self.breaker };
+        let breaker = if which == "inbox" {
+            &self.inbox_breaker
+        } else {
+            &self.breaker
+        };
         if let Some(state) = breaker.as_ref().map(|breaker: &CircuitBreaker| breaker.state(now)) {
-            crate::worker::meter::breaker(&self.queue_name, which, state);
+            self.meter.breaker(which, state);
         }
     }
 
@@ -82,7 +90,11 @@ impl Engine {
         if !self.gate_was_shut {
             return None;
         }
-        self.items.values().filter_map(|item| item.kept_since).min().map(|since| since + self.config.keep_while_open)
+        self.items
+            .values()
+            .filter_map(|item| item.kept_since)
+            .min()
+            .map(|since| since + self.config.keep_while_open)
     }
 
     /// While a breaker is open, what is held is kept with its heartbeat, but not for ever.

@@ -31,6 +31,7 @@ use super::fifo::Groups;
 use super::handle::Command;
 use super::intake::Intake;
 use super::item::{Id, Item, Phase, Step};
+use super::meter::Meter;
 use super::status::{Fate, Shared};
 use crate::clock::Instant;
 use crate::flow::{Backoff, BreakerWatch, Bulkhead, CircuitBreaker, Ticket, TokenBucket};
@@ -123,6 +124,7 @@ pub(super) struct Engine {
     config: Config,
     commands: mpsc::UnboundedReceiver<Command>,
     shared: Shared,
+    meter: Meter,
     epoch: String,
     claims_made: u64,
 
@@ -194,7 +196,10 @@ impl Engine {
         } = parts;
         let now = config.clock.now();
         let random = config.random.clone();
-        let breaker = config.breaker.clone().map(|breaker| CircuitBreaker::new(breaker, random.clone()));
+        let breaker = config
+            .breaker
+            .clone()
+            .map(|breaker| CircuitBreaker::new(breaker, random.clone()));
         let inbox_breaker = inbox.is_some().then(|| CircuitBreaker::new(Default::default(), random));
         let bulkheads = config
             .bulkheads
@@ -207,6 +212,7 @@ impl Engine {
         };
         let attributes = queue.attributes();
         Self {
+            meter: Meter::new(&attributes.name),
             queue_name: attributes.name.as_str().into(),
             fifo: attributes.fifo,
             inbox,
@@ -250,7 +256,7 @@ impl Engine {
             hides: Batcher::new(MAX_BATCH, config.linger, BATCHES_IN_FLIGHT),
             sends: Batcher::new(MAX_BATCH, config.linger, BATCHES_IN_FLIGHT),
             dead_letter_queue,
-            call_backoff: Backoff::default(),
+            call_backoff: call_backoff(),
             unrecorded: BTreeMap::new(),
             paused: false,
             drain: None,
@@ -364,7 +370,12 @@ impl Engine {
             deadline_ms = millis(self.config.drain_deadline), "draining"
         );
         self.drain = Some(Drain::begin(now, self.config.drain_deadline));
-        let held: Vec<Id> = self.items.iter().filter(|(_, item)| item.is_waiting()).map(|(&id, _)| id).collect();
+        let held: Vec<Id> = self
+            .items
+            .iter()
+            .filter(|(_, item)| item.is_waiting())
+            .map(|(&id, _)| id)
+            .collect();
         for id in held {
             // A claim under way is released when it is answered.
             if self.items.get(&id).is_some_and(|item| item.phase != Phase::Claiming) {
@@ -425,13 +436,15 @@ impl Engine {
         self.shared.turned(now);
         let breaker = self.breaker.as_ref().map(|breaker| breaker.state(now));
         let inbox_breaker = self.inbox_breaker.as_ref().map(|breaker| breaker.state(now));
+        let ending = self.items.len().saturating_sub(self.running + self.waiting);
+        self.meter.held(self.running, self.waiting, ending);
         self.shared.update(|status| {
             status.started = true;
             status.paused = self.paused;
             status.draining = self.drain.is_some();
             status.running = self.running;
             status.waiting = self.waiting;
-            status.ending = self.items.len().saturating_sub(self.running + self.waiting);
+            status.ending = ending;
             status.concurrency = self.slots;
             status.breaker = breaker;
             status.inbox_breaker = inbox_breaker;
@@ -460,10 +473,7 @@ impl Engine {
 
     fn await_breaker(&mut self, index: usize, mut watch: BreakerWatch) {
         self.tasks.spawn(async move {
-            if watch.changed().await.is_err() {
-                // Its owner is gone: it will never move again.
-                std::future::pending::<()>().await;
-            }
+            watch.changed().await;
             Event::BreakerMoved { index, watch }
         });
     }
@@ -528,7 +538,11 @@ impl Engine {
             kill.cancel();
         }
         item.fate = Fate::Lost;
-        super::meter::lost(&self.queue_name, why);
+        if why == "lease" {
+            self.meter.lost_lease();
+        } else {
+            self.meter.lost_visibility();
+        }
         self.note(id);
         self.release_tail(now, id);
         self.forget(now, id);
@@ -537,7 +551,7 @@ impl Engine {
     /// Counts a fate and shows it to the observer.
     fn note(&self, id: Id) {
         let Some(item) = self.items.get(&id) else { return };
-        super::meter::settled(&self.queue_name, &item.fate);
+        self.meter.settled(&item.fate);
         self.shared.count(|totals| totals.add(&item.fate));
         if let Some(observer) = &self.config.observer {
             observer(&super::Observation {
@@ -548,6 +562,11 @@ impl Engine {
             });
         }
     }
+}
+
+/// How long a call that failed waits for its next try.
+fn call_backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(200), Duration::from_secs(5)).unwrap_or_default()
 }
 
 async fn sleep_until(at: Option<Instant>) {

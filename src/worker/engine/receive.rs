@@ -10,7 +10,6 @@ use crate::inbox::ClaimAnswer;
 use crate::key::RecordKey;
 use crate::message::Delivery;
 use crate::queue::{QueueError, Receive};
-use crate::worker::meter;
 use crate::worker::status::Fate;
 
 impl Engine {
@@ -57,7 +56,7 @@ impl Engine {
 
     fn start_receive(&mut self, max: usize) {
         self.intake.started(max);
-        meter::call(&self.queue_name, "ReceiveMessage", 0);
+        self.meter.receive_call();
         let queue = Arc::clone(&self.queue);
         let name = Arc::clone(&self.queue_name);
         let request = Receive::new(max, self.config.long_poll);
@@ -74,8 +73,8 @@ impl Engine {
             Ok(deliveries) => deliveries,
             Err(error) => {
                 let (backoff, random) = (&self.call_backoff, &self.config.random);
-                self.intake.failed(asked, now, |failures| backoff.delay(failures, random));
-                meter::call_failed(&self.queue_name, "ReceiveMessage");
+                self.intake
+                    .failed(asked, now, |failures| backoff.delay(failures, random));
                 tracing::warn!(worker = %self.config.name, %error, "a receive failed");
                 return;
             }
@@ -87,7 +86,7 @@ impl Engine {
         if deliveries.is_empty() {
             return;
         }
-        meter::received(&self.queue_name, &deliveries, self.service_now());
+        self.meter.received(&deliveries, self.service_now());
         let count = deliveries.len() as u64;
         self.shared.count(|totals| totals.received += count);
         let mut fresh = Vec::with_capacity(deliveries.len());
@@ -118,23 +117,30 @@ impl Engine {
                 worker = %self.config.name, message_id = item.message_id(), "received again while held: the newer receipt is used"
             );
             self.shared.count(|totals| totals.in_flight_duplicates += 1);
-            meter::duplicate(&self.queue_name, "held");
+            self.meter.duplicate("held");
             self.schedule_beat(now, id);
         }
     }
 
     /// Takes a delivery in.
-    fn hold(&mut self, now: Instant, delivery: Delivery) -> Id {
+    fn hold(&mut self, now: Instant, mut delivery: Delivery) -> Id {
         self.last_id += 1;
         let id = self.last_id;
-        let envelope = Envelope::of(&delivery.message);
+        // Handlers see the attributes the message was first sent with.
+        let envelope = Envelope::take(&mut delivery.message);
         let key = self.config.key_source.key_of(&delivery.message, envelope.as_ref());
         let record_key = RecordKey::new(&self.config.consumer, &key);
-        let group: Option<Arc<str>> =
-            if self.fifo { delivery.message.group_id.as_deref().map(Arc::from) } else { None };
+        let group: Option<Arc<str>> = if self.fifo {
+            delivery.message.group_id.as_deref().map(Arc::from)
+        } else {
+            None
+        };
         let item = Item {
             receipt: delivery.receipt.clone(),
-            fingerprint: self.inbox.as_ref().and_then(|_| self.config.fingerprint.of(&delivery.message)),
+            fingerprint: self
+                .inbox
+                .as_ref()
+                .and_then(|_| self.config.fingerprint.of(&delivery.message)),
             visible_at: delivery.received_at + self.config.visibility,
             delivery: Arc::new(delivery),
             key,
@@ -152,6 +158,7 @@ impl Engine {
             plan: std::collections::VecDeque::new(),
             rejection: None,
             answer: None,
+            orphaned: false,
             fate: Fate::Released,
             announced: false,
             ticket: None,
