@@ -473,7 +473,7 @@ impl<S: Clone + Send + Sync + 'static> Builder<S> {
         }
         let config = settings.check(&check, &*self.queue, &name, &*handler, self.inbox.is_some())?;
         let (commands, inbound) = mpsc::unbounded_channel();
-        let shared = Shared::new(&config.name, config.concurrency);
+        let shared = Shared::new(&config.name, config.concurrency, config.stall_after);
         Ok(Worker {
             queue: self.queue,
             inbox: self.inbox,
