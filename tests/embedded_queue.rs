@@ -1,4 +1,5 @@
 //! The embedded queue, held to what every queue must do, in virtual time.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 #[path = "support/queue_conformance.rs"]
 mod queue_conformance;
