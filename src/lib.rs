@@ -2,8 +2,11 @@
 //! of the dead-letter queue.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "aws")]
+mod aws;
 pub mod clock;
 pub mod dlq;
+pub mod error;
 pub mod faults;
 pub mod flow;
 pub mod handler;
@@ -14,6 +17,13 @@ pub mod outcome;
 pub mod producer;
 pub mod queue;
 pub mod telemetry;
+pub mod worker;
 
-pub use handler::Context;
+pub use error::Error;
+pub use handler::{Context, Router, extract};
+pub use inbox::MemoryInbox;
 pub use outcome::{Failure, FailureExt, Outcome, Reason};
+pub use queue::MemoryQueue;
+#[cfg(feature = "aws")]
+pub use queue::SqsQueue;
+pub use worker::{Worker, Workers};

@@ -82,11 +82,26 @@ impl Backoff {
         })
     }
 
+    /// 100 ms doubling to 5 s, full jitter: for retries within one call, where a handler waits for them.
+    pub(super) fn in_a_call() -> Self {
+        Self {
+            base: Duration::from_millis(100),
+            cap: Duration::from_secs(5),
+            jitter: Jitter::Full,
+        }
+    }
+
     /// The same delays, spread in another way.
     #[must_use]
     pub fn jitter(mut self, jitter: Jitter) -> Self {
         self.jitter = jitter;
         self
+    }
+
+    /// How the delays are spread.
+    #[must_use]
+    pub fn jitter_kind(&self) -> Jitter {
+        self.jitter
     }
 
     /// The first ceiling.

@@ -9,6 +9,7 @@ use governor::nanos::Nanos;
 use governor::state::{NotKeyed, StateStore};
 use governor::{Quota, RateLimiter, clock};
 
+use super::backoff::LONGEST_DELAY;
 use super::error::{FlowError, require};
 use crate::clock::Instant;
 
@@ -119,6 +120,11 @@ impl Reading {
         self.nanos.fetch_max(self.of(now).as_u64(), Ordering::AcqRel);
     }
 
+    /// Shows another time, also an earlier one.
+    fn show(&self, nanos: Nanos) {
+        self.nanos.store(nanos.as_u64(), Ordering::Release);
+    }
+
     pub(super) fn of(&self, now: Instant) -> Nanos {
         let passed = now.saturating_duration_since(*self.origin.get_or_init(|| now));
         Nanos::new(u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX))
@@ -179,11 +185,12 @@ impl Limited {
         }
     }
 
-    /// What is in the bucket at this reading, with the fraction that is on its way.
+    /// What is in the bucket at this reading, with the fraction that is on its way; less than nothing where tokens to come
+    /// are reserved.
     fn tokens(&self, now: Nanos) -> f64 {
         let full_at = self.start.saturating_add(*self.full_at.lock());
         let missing = full_at.saturating_sub(now.as_u64()) as f64 / self.limit.period_nanos();
-        (f64::from(self.limit.burst_size()) - missing).max(0.0)
+        f64::from(self.limit.burst_size()) - missing
     }
 }
 
@@ -235,6 +242,33 @@ impl TokenBucket {
         }
     }
 
+    /// Takes the next token though it may yet have to come, if it comes within `patience`: how long after `now` the caller
+    /// must wait before it goes on. No patience lasts longer than [`LONGEST_DELAY`]. Reservations are served in the order of asking; one that is not used is lost.
+    ///
+    /// # Errors
+    ///
+    /// How long after `now` there will be one, where that is longer than `patience`; nothing is taken then.
+    pub fn reserve(&self, now: Instant, patience: Duration) -> Result<Duration, Duration> {
+        let limited = self.lock();
+        self.reading.set(now);
+        let Some(limited) = &*limited else {
+            return Ok(Duration::ZERO);
+        };
+        let Err(not) = limited.limiter.check() else {
+            return Ok(Duration::ZERO);
+        };
+        let wait = not.wait_time_from(self.reading.of(now));
+        if wait > patience.min(LONGEST_DELAY) {
+            return Err(wait);
+        }
+        // Taken as if it were that time already; the bucket is locked, so nobody else sees the reading.
+        let present = clock::Clock::now(&self.reading);
+        self.reading.show(not.earliest_possible());
+        let taken = limited.limiter.check();
+        self.reading.show(present);
+        taken.map(|()| wait).map_err(|_| wait)
+    }
+
     /// How long after `now` a token will be there; zero if one is. Takes nothing.
     #[must_use]
     pub fn wait(&self, now: Instant) -> Duration {
@@ -250,7 +284,7 @@ impl TokenBucket {
     /// How many tokens are in the bucket; `None` without a limit. Takes nothing.
     #[must_use]
     pub fn available(&self, now: Instant) -> Option<u32> {
-        (self.lock().as_ref()).map(|limited| limited.tokens(self.reading.of(now)) as u32)
+        (self.lock().as_ref()).map(|limited| limited.tokens(self.reading.of(now)).max(0.0) as u32)
     }
 
     /// The limit in force.
@@ -376,6 +410,36 @@ mod tests {
         assert_eq!(bucket.take(start + ms(6_000)), Ok(()));
     }
 
+    #[test]
+    fn reserved_tokens_come_one_after_the_other_in_the_order_of_asking() {
+        let (bucket, start) = (TokenBucket::new(limit(10.0, 2)), now());
+        let waits: Vec<_> = (0..6).map(|_| bucket.reserve(start, ms(300))).collect();
+        assert_eq!(
+            waits,
+            [
+                Ok(ms(0)),
+                Ok(ms(0)),
+                Ok(ms(100)),
+                Ok(ms(200)),
+                Ok(ms(300)),
+                Err(ms(400))
+            ]
+        );
+        assert_eq!(bucket.take(start), Err(ms(400)));
+        assert_eq!((bucket.wait(start), bucket.available(start)), (ms(400), Some(0)));
+        assert_eq!(bucket.take(start + ms(400)), Ok(()));
+        assert_eq!(TokenBucket::new(None).reserve(start, ms(0)), Ok(ms(0)));
+    }
+
+    #[test]
+    fn reservations_outlive_a_change_of_the_limit() {
+        let (bucket, start) = (TokenBucket::new(limit(10.0, 1)), now());
+        assert_eq!(bucket.take(start), Ok(()));
+        assert_eq!(bucket.reserve(start, ms(300)), Ok(ms(100)));
+        bucket.set(limit(5.0, 1));
+        assert_eq!(bucket.take(start + ms(300)), Err(ms(100)));
+    }
+
     proptest! {
         #[test]
         fn inv05_no_more_than_burst_plus_rate_times_time_go_through(
@@ -403,6 +467,32 @@ mod tests {
                 }
                 let most = f64::from(burst) + rate * (at - start).as_secs_f64();
                 prop_assert!(f64::from(taken) <= most + 1e-6, "{taken} > {most}");
+            }
+        }
+
+        #[test]
+        fn inv05_reserved_and_taken_together_stay_within_the_rate(
+            rate in 0.05f64..2_000.0,
+            burst in 1u32..20,
+            steps in proptest::collection::vec((0u64..2_000_000_000, any::<bool>()), 1..100),
+        ) {
+            let (bucket, start) = (TokenBucket::new(limit(rate, burst)), now());
+            let (mut at, mut used) = (start, Vec::new());
+            for (nanos, reserve) in steps {
+                at += Duration::from_nanos(nanos);
+                if !reserve {
+                    used.extend(bucket.take(at).is_ok().then_some(at));
+                } else if let Ok(wait) = bucket.reserve(at, ms(5_000)) {
+                    prop_assert!(wait <= ms(5_000));
+                    used.push(at + wait);
+                }
+            }
+            used.sort();
+            for (first, from) in used.iter().enumerate() {
+                for (last, to) in used.iter().enumerate().skip(first) {
+                    let most = f64::from(burst) + rate * (*to - *from).as_secs_f64();
+                    prop_assert!((last - first + 1) as f64 <= most + 1e-3);
+                }
             }
         }
 

@@ -8,6 +8,8 @@
 
 mod error;
 pub mod memory;
+#[cfg(feature = "aws")]
+mod sqs;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,8 @@ use crate::message::{Delivery, Outgoing, Receipt};
 
 pub use error::{EntryError, QueueError};
 pub use memory::MemoryQueue;
+#[cfg(feature = "aws")]
+pub use sqs::{SqsQueue, SqsQueueBuilder};
 
 /// The most entries SQS takes in one batch, and the most messages it hands out in one receive.
 pub const MAX_BATCH: usize = 10;
@@ -45,6 +49,11 @@ pub trait Queue: Send + Sync + 'static {
 
     /// The queue that the redrive policy names, where there is one and it could be opened.
     fn dead_letter_queue(&self) -> Option<Arc<dyn Queue>>;
+
+    /// Why the queue that the redrive policy names could not be opened, where that is so: what is wrong and what to do.
+    fn dead_letter_problem(&self) -> Option<&str> {
+        None
+    }
 
     /// Reads the queue's attributes and counts afresh.
     ///

@@ -67,8 +67,12 @@ pub struct Totals {
     pub uncounted_failures: u64,
     /// Dead-lettered, by reason.
     pub dead_lettered: BTreeMap<String, u64>,
+    /// Given up without a dead letter, as set.
+    pub given_up: u64,
     /// Given back.
     pub released: u64,
+    /// What shadow mode would have suppressed.
+    pub shadowed: u64,
     /// Delayed because the inbox could not be reached.
     pub delayed: u64,
     /// Left to others after a lost lease or visibility.
@@ -82,6 +86,20 @@ pub struct Totals {
 }
 
 impl Totals {
+    pub(super) fn add(&mut self, fate: &Fate) {
+        match fate {
+            Fate::Completed => self.completed += 1,
+            Fate::Duplicate => self.duplicates += 1,
+            Fate::InFlightDuplicate => self.in_flight_duplicates += 1,
+            Fate::Retried => self.retried += 1,
+            Fate::DeadLettered(reason) => *self.dead_lettered.entry(reason.clone()).or_default() += 1,
+            Fate::GivenUp(_) => self.given_up += 1,
+            Fate::Released => self.released += 1,
+            Fate::Delayed => self.delayed += 1,
+            Fate::Lost => self.lost += 1,
+        }
+    }
+
     /// All dead letters.
     #[must_use]
     pub fn dead_letters(&self) -> u64 {

@@ -1,8 +1,10 @@
 mod config;
+mod report;
 #[cfg(test)]
 mod tests;
 
 pub use config::BreakerConfig;
+pub(crate) use report::{report_state, report_transition};
 
 use super::window::Window;
 use crate::clock::{Instant, Random};
@@ -176,6 +178,16 @@ impl CircuitBreaker {
                 Some(Transition::HalfOpened)
             }
             _ => None,
+        }
+    }
+
+    /// Whether [`admit`](Self::admit) would let one run through.
+    #[must_use]
+    pub fn admits(&self, now: Instant) -> bool {
+        match &self.phase {
+            Phase::Closed(_) => true,
+            Phase::Open { until } => *until <= now,
+            Phase::HalfOpen { probe, .. } => probe.is_none(),
         }
     }
 

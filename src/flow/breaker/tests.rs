@@ -522,20 +522,21 @@ proptest! {
                 Step::Admit => {
                     model.turn(bench.now);
                     let expected_generation = model.generation;
+                    let admits = bench.breaker.admits(bench.now);
                     match bench.admit() {
                         Admission::Run(ticket) => {
-                            prop_assert!(model.closed);
+                            prop_assert!(admits && model.closed);
                             runs.push(Run { ticket, generation: expected_generation, probe: None });
                         }
                         Admission::Probe(ticket) => {
-                            prop_assert!(model.is_half_open(bench.now) && model.probe_out.is_none());
+                            prop_assert!(admits && model.is_half_open(bench.now) && model.probe_out.is_none());
                             probes += 1;
                             model.probe_out = Some(probes);
                             runs.push(Run { ticket, generation: expected_generation, probe: Some(probes) });
                         }
-                        Admission::Wait { until: None } => prop_assert!(model.probe_out.is_some()),
+                        Admission::Wait { until: None } => prop_assert!(!admits && model.probe_out.is_some()),
                         Admission::Wait { until } => {
-                            prop_assert!(!model.closed && until == model.until && until.unwrap() > bench.now);
+                            prop_assert!(!admits && !model.closed && until == model.until && until.unwrap() > bench.now);
                         }
                     }
                 }
