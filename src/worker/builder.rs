@@ -40,7 +40,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), redrive::Error> {
-/// let worker = Worker::builder(MemoryQueue::new("orders"))
+/// let worker = Worker::builder(MemoryQueue::new("orders")?)
 ///     .inbox(MemoryInbox::new())
 ///     .without_dead_letters(WithoutDeadLetters::Keep)
 ///     .state(Gateway)

@@ -18,7 +18,7 @@ use crate::error::Error;
 /// # async fn handle() -> Result<(), Failure> { Ok(()) }
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), redrive::Error> {
-/// # let worker = |name: &str| Worker::builder(MemoryQueue::new(name)).without_dead_letters(WithoutDeadLetters::Keep)
+/// # let worker = |name: &str| Worker::builder(MemoryQueue::new(name).expect("a name")).without_dead_letters(WithoutDeadLetters::Keep)
 /// #     .long_poll(std::time::Duration::ZERO).handler(handle).build();
 /// let (orders, mails) = (worker("orders")?, worker("mails")?);
 /// let workers = Workers::new().with(orders).with(mails);
