@@ -416,6 +416,14 @@ async fn an_endpoint_that_cannot_be_reached_is_named() {
 }
 
 #[tokio::test]
+async fn the_futures_that_callers_carry_are_small() {
+    let (queue, stub) = open("orders").await;
+    let aws = config(&stub.url());
+    assert!(size_of_val(&SqsQueue::connect(&aws, "orders")) < 1_024);
+    assert!(size_of_val(&queue.receive(Receive::new(1, Duration::ZERO))) <= 16);
+}
+
+#[tokio::test]
 async fn a_url_of_another_host_than_calls_go_to_is_found_out() {
     let gone = Reply::error(400, "com.amazonaws.sqs#QueueDoesNotExist", "gone");
     let stub = Stub::start([gone]).await.unwrap();
