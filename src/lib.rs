@@ -17,6 +17,7 @@ pub mod outcome;
 pub mod producer;
 pub mod queue;
 pub mod telemetry;
+pub mod testing;
 pub mod worker;
 
 pub use error::Error;

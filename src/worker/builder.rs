@@ -720,16 +720,18 @@ fn dead_letters(check: &Check<'_>, queue: &dyn Queue, set: Option<DeadLetters>) 
     let attributes = queue.attributes();
     let chosen = match set {
         Some(chosen) => chosen,
-        None => DeadLetters::Queue(queue.dead_letter_queue().ok_or_else(|| {
-            BuildError::NoDeadLetterQueue {
-                worker: check.worker.to_owned(),
-                queue: attributes.name.clone(),
-                detail: attributes
-                    .redrive
-                    .as_ref()
-                    .map_or_else(String::new, |policy| format!(" (it names {})", policy.dead_letter_arn)),
+        None => match queue.dead_letter_queue() {
+            Some(dead) => DeadLetters::Queue(dead),
+            None => {
+                return Err(BuildError::NoDeadLetterQueue {
+                    worker: check.worker.to_owned(),
+                    queue: attributes.name.clone(),
+                    detail: queue
+                        .dead_letter_problem()
+                        .map_or_else(String::new, |why| format!(" ({why})")),
+                });
             }
-        })?),
+        },
     };
     match &chosen {
         DeadLetters::Queue(dead) => {
