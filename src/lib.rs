@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod dlq;
+pub mod faults;
 pub mod flow;
 pub mod handler;
 pub mod inbox;

@@ -3,6 +3,7 @@
 //! A claim is the right to handle a key, held under a lease and carrying a fencing token that grows with every claim of the
 //! key. Everything written after the claim is conditional on it: see [`Change`].
 
+pub(crate) mod decide;
 mod error;
 pub mod record;
 
