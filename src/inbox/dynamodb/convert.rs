@@ -46,21 +46,11 @@ const LATEST_MS: u64 = 253_402_300_800_000;
 /// No fencing token can be over this: tokens are near the time in ms, and one must be left to be larger.
 const LARGEST_TOKEN: u64 = 1 << 62;
 
-/// The text form of a status.
-pub(super) fn status_text(status: Status) -> &'static str {
-    match status {
-        Status::Processing => "processing",
-        Status::Completed => "completed",
-        Status::Rejected => "rejected",
-        Status::Released => "released",
-    }
-}
-
 /// The record's attributes with their names; those that hold nothing are left out.
 pub(super) fn encode(record: &Record) -> Vec<(&'static str, AttributeValue)> {
     let all = [
         (KEY, Some(text(record.key.as_str()))),
-        (STATUS, Some(text(status_text(record.status)))),
+        (STATUS, Some(text(record.status.as_str()))),
         (CLAIM_ID, Some(text(&record.claim_id))),
         (FENCING_TOKEN, Some(number(record.fencing_token))),
         (LEASE_UNTIL, Some(number(record.lease_until))),
@@ -88,19 +78,13 @@ pub(super) fn encode(record: &Record) -> Vec<(&'static str, AttributeValue)> {
 /// [`InboxError::Corrupt`], naming the attribute that cannot be.
 pub(super) fn decode(key: &RecordKey, item: &Item) -> Result<Record, InboxError> {
     let read = Reader { key, item };
-    let status = match read.required(STATUS, Reader::text)?.as_str() {
-        "processing" => Status::Processing,
-        "completed" => Status::Completed,
-        "rejected" => Status::Rejected,
-        "released" => Status::Released,
-        other => {
-            let why = format!(
-                "`{STATUS}` is `{}`, which is none of processing, completed, rejected and released",
-                shown(other)
-            );
-            return Err(read.corrupt(why));
-        }
-    };
+    let status = read.required(STATUS, Reader::text)?;
+    let status = Status::from_text(&status).ok_or_else(|| {
+        read.corrupt(format!(
+            "`{STATUS}` is `{}`, which is none of processing, completed, rejected and released",
+            shown(&status)
+        ))
+    })?;
     Ok(Record {
         key: key.clone(),
         status,
