@@ -2,6 +2,8 @@
 //! of the dead-letter queue.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "aws")]
+mod aws;
 pub mod clock;
 pub mod dlq;
 pub mod faults;
@@ -15,3 +17,5 @@ pub mod queue;
 
 pub use handler::Context;
 pub use outcome::{Failure, FailureExt, Outcome, Reason};
+#[cfg(feature = "aws")]
+pub use queue::SqsQueue;

@@ -7,6 +7,8 @@
 //! | faults | the cloud's | injected, seeded |
 
 mod error;
+#[cfg(feature = "aws")]
+mod sqs;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +18,8 @@ use futures::future::BoxFuture;
 use crate::message::{Delivery, Outgoing, Receipt};
 
 pub use error::{EntryError, QueueError};
+#[cfg(feature = "aws")]
+pub use sqs::{SqsQueue, SqsQueueBuilder};
 
 /// The most entries SQS takes in one batch, and the most messages it hands out in one receive.
 pub const MAX_BATCH: usize = 10;
@@ -43,6 +47,11 @@ pub trait Queue: Send + Sync + 'static {
 
     /// The queue that the redrive policy names, where there is one and it could be opened.
     fn dead_letter_queue(&self) -> Option<Arc<dyn Queue>>;
+
+    /// Why the queue that the redrive policy names could not be opened, where that is so: what is wrong and what to do.
+    fn dead_letter_problem(&self) -> Option<&str> {
+        None
+    }
 
     /// Reads the queue's attributes and counts afresh.
     ///
