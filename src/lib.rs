@@ -16,6 +16,8 @@ pub mod outcome;
 pub mod queue;
 
 pub use handler::Context;
+#[cfg(feature = "aws")]
+pub use inbox::DynamoInbox;
 pub use outcome::{Failure, FailureExt, Outcome, Reason};
 #[cfg(feature = "aws")]
 pub use queue::SqsQueue;

@@ -4,8 +4,12 @@
 //! key. Everything written after the claim is conditional on it: see [`Change`].
 
 pub(crate) mod decide;
+#[cfg(feature = "aws")]
+mod dynamodb;
 mod error;
 pub mod record;
+#[cfg(feature = "aws")]
+mod service_clock;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +20,8 @@ use futures::future::BoxFuture;
 use crate::key::{Fingerprint, RecordKey};
 use crate::outcome::{Reason, StoredResult};
 
+#[cfg(feature = "aws")]
+pub use dynamodb::{DynamoInbox, DynamoInboxBuilder};
 pub use error::InboxError;
 pub use record::{Record, Status};
 

@@ -2,9 +2,9 @@
 
 use aws_sdk_dynamodb::types::{AttributeValue, BatchStatementRequest, ReturnValuesOnConditionCheckFailure};
 
-use super::Table;
 use super::convert::{Item, wire_size};
 use super::error::StatementFailure;
+use super::table::Table;
 use crate::aws::{CallFailure, FailureKind};
 
 /// The most statements of a batch: DynamoDB's limit.
@@ -77,7 +77,7 @@ impl Table {
                 Err(error) => return Err(self.not_built(&error)),
             }
         }
-        let output = self.send(call.send()).await.map_err(|failure| *failure)?;
+        let output = self.send(call.send()).await.map_err(|error| self.failure(&error))?;
         let request_id = aws_sdk_dynamodb::operation::RequestId::request_id(&output).map(ToOwned::to_owned);
         let mut answers: Vec<StatementAnswer> = output
             .responses

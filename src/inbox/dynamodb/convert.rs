@@ -227,9 +227,7 @@ impl Reader<'_> {
     fn result(&self) -> Result<StoredResult, InboxError> {
         match self.value(RESULT) {
             Some(AttributeValue::S(text)) if text == OMITTED => Ok(StoredResult::Omitted),
-            _ => Ok(self
-                .binary(RESULT)?
-                .map_or(StoredResult::Nothing, StoredResult::Json)),
+            _ => Ok(self.binary(RESULT)?.map_or(StoredResult::Nothing, StoredResult::Json)),
         }
     }
 
@@ -321,8 +319,22 @@ pub(super) mod tests {
 
     fn names() -> Vec<&'static str> {
         vec![
-            STATUS, CLAIM_ID, FENCING_TOKEN, LEASE_UNTIL, ATTEMPTS, LAST_ERROR, REASON, DEAD_LETTER_SENT, STARTED,
-            DEATHS, FINGERPRINT, RESULT, CHECKPOINT, MESSAGE_ID, FIRST_SEEN, EXPIRES_AT,
+            STATUS,
+            CLAIM_ID,
+            FENCING_TOKEN,
+            LEASE_UNTIL,
+            ATTEMPTS,
+            LAST_ERROR,
+            REASON,
+            DEAD_LETTER_SENT,
+            STARTED,
+            DEATHS,
+            FINGERPRINT,
+            RESULT,
+            CHECKPOINT,
+            MESSAGE_ID,
+            FIRST_SEEN,
+            EXPIRES_AT,
         ]
     }
 
@@ -363,7 +375,10 @@ pub(super) mod tests {
             decode(&record.key, &item).unwrap_err().to_string()
         };
         let said = broken(CLAIM_ID, None);
-        assert!(said.contains("orders#k") && said.contains("`claim_id` is missing"), "{said}");
+        assert!(
+            said.contains("orders#k") && said.contains("`claim_id` is missing"),
+            "{said}"
+        );
         let said = broken(STATUS, Some(text("done")));
         assert!(said.contains("`status` is `done`"), "{said}");
         let said = broken(LEASE_UNTIL, Some(text("5")));
@@ -382,7 +397,17 @@ pub(super) mod tests {
     fn what_holds_null_is_not_there() {
         let record = any_record_fixed();
         let mut item = item_of(&record);
-        for name in [ATTEMPTS, LAST_ERROR, REASON, DEAD_LETTER_SENT, STARTED, DEATHS, FINGERPRINT, RESULT, CHECKPOINT] {
+        for name in [
+            ATTEMPTS,
+            LAST_ERROR,
+            REASON,
+            DEAD_LETTER_SENT,
+            STARTED,
+            DEATHS,
+            FINGERPRINT,
+            RESULT,
+            CHECKPOINT,
+        ] {
             item.insert(name.to_owned(), AttributeValue::Null(true));
         }
         assert_eq!(decode(&record.key, &item).unwrap(), record);

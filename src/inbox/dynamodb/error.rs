@@ -54,11 +54,7 @@ pub(super) struct StatementFailure {
 }
 
 /// The error of a statement, where its code says all; `None` where the single write is to find out.
-pub(super) fn statement_error(
-    inbox: &str,
-    operation: &'static str,
-    failure: &StatementFailure,
-) -> Option<InboxError> {
+pub(super) fn statement_error(inbox: &str, operation: &'static str, failure: &StatementFailure) -> Option<InboxError> {
     let inbox = inbox.to_owned();
     let detail = failure.message.clone();
     let request_id = failure.request_id.clone();
@@ -160,14 +156,32 @@ mod tests {
             };
             statement_error("t", "PartiQLUpdate", &failure)
         };
-        for code in ["DuplicateItem", "DuplicateItemException", "ConditionalCheckFailed", "ValidationError"] {
+        for code in [
+            "DuplicateItem",
+            "DuplicateItemException",
+            "ConditionalCheckFailed",
+            "ValidationError",
+        ] {
             assert!(statement(code).is_none(), "{code}");
         }
-        for code in ["ThrottlingError", "ProvisionedThroughputExceeded", "RequestLimitExceeded"] {
+        for code in [
+            "ThrottlingError",
+            "ProvisionedThroughputExceeded",
+            "RequestLimitExceeded",
+        ] {
             assert!(matches!(statement(code), Some(InboxError::Throttled { .. })), "{code}");
         }
-        assert!(matches!(statement("AccessDenied"), Some(InboxError::AccessDenied { .. })));
-        assert!(matches!(statement("ResourceNotFound"), Some(InboxError::NotFound { .. })));
-        assert!(matches!(statement("InternalServerError"), Some(InboxError::Unavailable { .. })));
+        assert!(matches!(
+            statement("AccessDenied"),
+            Some(InboxError::AccessDenied { .. })
+        ));
+        assert!(matches!(
+            statement("ResourceNotFound"),
+            Some(InboxError::NotFound { .. })
+        ));
+        assert!(matches!(
+            statement("InternalServerError"),
+            Some(InboxError::Unavailable { .. })
+        ));
     }
 }
