@@ -320,3 +320,8 @@ pub(crate) fn behind(
     };
     ClaimAnswer::Running { lease_left }
 }
+
+#[cfg(test)]
+mod machine;
+#[cfg(test)]
+mod tests;

@@ -2,11 +2,15 @@
 //!
 //! A claim is the right to handle a key, held under a lease and carrying a fencing token that grows with every claim of the
 //! key. Everything written after the claim is conditional on it: see [`Change`].
+//!
+//! [`MemoryInbox`] keeps its records in the process, for tests, examples and local work; `DynamoInbox` in a table, for
+//! production. Both follow one set of rules and pass one suite.
 
 pub(crate) mod decide;
 #[cfg(feature = "aws")]
 mod dynamodb;
 mod error;
+mod memory;
 pub mod record;
 #[cfg(feature = "aws")]
 mod service_clock;
@@ -23,6 +27,7 @@ use crate::outcome::{Reason, StoredResult};
 #[cfg(feature = "aws")]
 pub use dynamodb::{DynamoInbox, DynamoInboxBuilder};
 pub use error::InboxError;
+pub use memory::{InboxCounts, MemoryInbox, MemoryInboxBuilder, OperationCounts};
 pub use record::{Record, Status};
 
 /// The shortest lease.
@@ -42,6 +47,18 @@ pub const MAX_DEATHS: u32 = 2;
 
 /// Answers by position: the n-th is the n-th entry's.
 pub type Answers<T> = Vec<Result<T, InboxError>>;
+
+/// `bytes` as an inbox's bound on results and checkpoints.
+pub(crate) fn checked_max_result(bytes: usize) -> Result<usize, InboxError> {
+    if bytes > MAX_RESULT {
+        return Err(InboxError::TooLarge {
+            what: "a bound on results and checkpoints",
+            size: bytes,
+            limit: MAX_RESULT,
+        });
+    }
+    Ok(bytes)
+}
 
 /// What decides whether a key may be handled, by atomic conditional writes.
 ///
