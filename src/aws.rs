@@ -102,45 +102,60 @@ where
             "Timeout",
             format!("no connection to or no answer from {at} in time ({})", chain(error)),
         ),
-        SdkError::DispatchFailure(failure) if failure.is_io() => CallFailure::local(
-            FailureKind::Unavailable,
-            "NoConnection",
-            format!(
-                "no connection to {at} ({}); check the endpoint, the region, DNS and the network",
-                chain(error)
-            ),
-        ),
-        SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => not_sent(&chain(error)),
+        // A connection that breaks under a request is of kind `other` to the SDK, with its retry kind set; what fails before
+        // there is a connection, such as loading credentials, is of the same kind without one.
+        SdkError::DispatchFailure(failure) if failure.is_io() || failure.as_other().is_some() => {
+            no_connection(error, at)
+        }
+        SdkError::DispatchFailure(failure) if !failure.is_user() => {
+            before_sending(&chain(error)).unwrap_or_else(|| no_connection(error, at))
+        }
+        SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => {
+            let words = chain(error);
+            before_sending(&words).unwrap_or_else(|| {
+                CallFailure::local(
+                    FailureKind::Refused,
+                    "NotSent",
+                    format!("the request could not be made ({words})"),
+                )
+            })
+        }
         other => CallFailure::local(FailureKind::Unavailable, "Unknown", chain(other)),
     }
 }
 
-/// A call that failed in this process before it was sent: the SDK has one untyped error for all such cases, so its
-/// words are all there is to tell them apart.
-fn not_sent(words: &str) -> CallFailure {
+fn no_connection(error: &(dyn Error + 'static), at: &str) -> CallFailure {
+    CallFailure::local(
+        FailureKind::Unavailable,
+        "NoConnection",
+        format!(
+            "no connection to {at}, or it broke ({}); check the endpoint, the region, DNS and the network",
+            chain(error)
+        ),
+    )
+}
+
+/// Causes within this process: the SDK has one untyped error for all of them, so its words are all there is to tell them
+/// apart.
+fn before_sending(words: &str) -> Option<CallFailure> {
     let lower = words.to_ascii_lowercase();
     if lower.contains("credential") || lower.contains("identity") {
-        CallFailure::local(
+        return Some(CallFailure::local(
             FailureKind::Credentials,
             "NoCredentials",
             format!(
                 "no AWS credentials could be loaded ({words}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, \
                  or a role for this process"
             ),
-        )
-    } else if lower.contains("region must be set") || lower.contains("missing region") {
+        ));
+    }
+    (lower.contains("region must be set") || lower.contains("missing region")).then(|| {
         CallFailure::local(
             FailureKind::Refused,
             "NoRegion",
             format!("no AWS region is set ({words}); set AWS_REGION or the region of the SDK's configuration"),
         )
-    } else {
-        CallFailure::local(
-            FailureKind::Refused,
-            "NotSent",
-            format!("the request could not be made ({words})"),
-        )
-    }
+    })
 }
 
 /// An error that the service answered with, by its code, else by its HTTP status.
@@ -149,6 +164,8 @@ fn answered(status: u16, code: Option<&str>, said: Option<&str>, at: &str) -> Ca
     let kind = match (kind, status) {
         (FailureKind::Refused, 429) => FailureKind::Throttled,
         (FailureKind::Refused, 500..) => FailureKind::Unavailable,
+        // Something else than the service answers there: a proxy, a login page, another server.
+        (FailureKind::Refused, ..400) if code.is_none() => FailureKind::Unavailable,
         (FailureKind::Refused, 401 | 403) if code.is_none() => FailureKind::AccessDenied,
         (kind, _) => kind,
     };
@@ -330,6 +347,7 @@ mod tests {
         assert_eq!(kind(503), FailureKind::Unavailable);
         assert_eq!(kind(403), FailureKind::AccessDenied);
         assert_eq!(kind(400), FailureKind::Refused);
+        assert_eq!(kind(200), FailureKind::Unavailable);
         let failure = answered(503, None, None, "http://host");
         assert_eq!(failure.code, "Http503");
         assert!(failure.detail.contains("http://host"), "{}", failure.detail);

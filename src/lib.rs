@@ -13,9 +13,11 @@ pub mod inbox;
 pub mod key;
 pub mod message;
 pub mod outcome;
+pub mod producer;
 pub mod queue;
+pub mod telemetry;
 
-pub use handler::Context;
+pub use handler::{Context, extract};
 #[cfg(feature = "aws")]
 pub use inbox::DynamoInbox;
 pub use outcome::{Failure, FailureExt, Outcome, Reason};

@@ -1,41 +1,512 @@
 //! What a dead letter says of itself: one message attribute that travels with it.
 
+use std::borrow::Cow;
+
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::message::Message;
+use crate::key::{digest_id, hex};
+use crate::message::{
+    Attribute, AttributeValue, Attributes, KEY_ATTRIBUTE, Message, Outgoing, TRACEPARENT_ATTRIBUTE, TYPE_ATTRIBUTE,
+    size_of,
+};
+use crate::outcome::{MAX_ERROR_BYTES, bounded};
+use crate::queue::MAX_ATTRIBUTES;
 
 /// The message attribute that carries the envelope.
 pub const ENVELOPE_ATTRIBUTE: &str = "Redrive-Envelope";
 
+/// The most bytes of an error that are kept where the whole error does not fit beside the body.
+const SHORT_ERROR: usize = 128;
+
+/// The most bytes of the short texts an envelope is allowed when it is read.
+const MAX_SHORT_TEXT: usize = 512;
+
+/// The most bytes of a key that are believed when an envelope is read: SQS lets an attribute be as long as a message.
+const MAX_KEY: usize = 64 * 1024;
+
 /// Why a message became a dead letter, and what it was before.
+///
+/// It is written as JSON into the one attribute [`ENVELOPE_ATTRIBUTE`], when the worker dead-letters a message and when a
+/// message is replayed, and survives SQS's own redrive: attributes travel along.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Envelope {
     /// The key the message was handled under, by which its inbox record is found.
     pub key: String,
-    /// Why it is a dead letter; see [`Reason`](crate::Reason).
+    /// Why it is a dead letter; see [`Reason`](crate::Reason). Empty where SQS moved it by itself.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// The last error, bounded.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub error: String,
     /// Attempts counted.
     pub attempts: u32,
     /// The MessageId it had when it was first received.
     pub message_id: String,
     /// The ARN of the queue it came from.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub source: String,
     /// The trace context it came with.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
     /// When it was dead-lettered, in ms since 1970.
     pub dead_at_ms: u64,
+    /// How often it came back by a replay or a redrive and died again.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub replays: u32,
+    /// The attribute that gave up its place, where all ten were used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub displaced: Option<Displaced>,
+}
+
+/// An attribute that had to give its place to the envelope: SQS allows ten.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Displaced {
+    /// Its name.
+    pub name: String,
+    /// Its data type, as SQS names it.
+    pub data_type: String,
+    /// Its value, in hexadecimal if it is binary.
+    pub value: String,
+    /// Whether it is binary.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub binary: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Envelope {
-    /// The envelope a message carries, if it carries one that can be read.
+    /// The envelope a message carries, if it carries one that can be read. Whoever may send to the queue may write one, so
+    /// its texts are bounded, and one that cannot be read is none.
     #[must_use]
     pub fn of(message: &Message) -> Option<Self> {
+        let text = message.attribute(ENVELOPE_ATTRIBUTE)?;
+        // Of an array serde would take the fields by their order.
+        if !text.trim_start().starts_with('{') {
+            tracing::debug!(message_id = %message.id, "the dead-letter envelope is no JSON object: left aside");
+            return None;
+        }
+        match serde_json::from_str::<Self>(text) {
+            Ok(envelope) if envelope.key.len() <= MAX_KEY => Some(envelope.within_bounds()),
+            Ok(_) => {
+                tracing::debug!(message_id = %message.id, "the dead-letter envelope names a key that is too long: left aside");
+                None
+            }
+            Err(error) => {
+                tracing::debug!(message_id = %message.id, %error, "the dead-letter envelope cannot be read: left aside");
+                None
+            }
+        }
+    }
+
+    /// The attributes the message had before it became a dead letter: without the envelope, and with the attribute back
+    /// that gave up its place to it. A message without an envelope has its own.
+    #[must_use]
+    pub fn original_attributes(message: &Message) -> Attributes {
+        let Some(envelope) = Self::of(message) else {
+            return message.attributes.clone();
+        };
+        let mut attributes = message.attributes.clone();
+        attributes.remove(ENVELOPE_ATTRIBUTE);
+        if let Some((name, attribute)) = envelope.displaced.as_ref().and_then(Displaced::restored) {
+            attributes.entry(name).or_insert(attribute);
+        }
+        attributes
+    }
+
+    /// Takes the envelope off a received message, so that what handles it sees the attributes it was first sent with.
+    #[must_use]
+    pub fn take(message: &mut Message) -> Option<Self> {
+        let envelope = Self::of(message)?;
+        message.attributes = Self::original_attributes(message);
+        Some(envelope)
+    }
+
+    /// This envelope for a message that came back with `earlier` and died again: it stays the same work of the same
+    /// origin, and its return is counted.
+    #[must_use]
+    pub(crate) fn after(mut self, earlier: &Self) -> Self {
+        let keep = |old: &String, new: &mut String| {
+            if !old.is_empty() {
+                new.clone_from(old);
+            }
+        };
+        keep(&earlier.key, &mut self.key);
+        keep(&earlier.message_id, &mut self.message_id);
+        keep(&earlier.source, &mut self.source);
+        self.trace = self.trace.or_else(|| earlier.trace.clone());
+        self.replays = earlier.replays.saturating_add(1);
+        self
+    }
+
+    fn within_bounds(mut self) -> Self {
+        self.reason = bounded(self.reason, MAX_SHORT_TEXT);
+        self.error = bounded(self.error, MAX_ERROR_BYTES);
+        self.message_id = bounded(self.message_id, MAX_SHORT_TEXT);
+        self.source = bounded(self.source, MAX_SHORT_TEXT);
+        self.trace = self.trace.map(|trace| bounded(trace, MAX_SHORT_TEXT));
+        self
+    }
+
+    /// The attribute's text: JSON in the characters SQS takes.
+    fn to_text(&self) -> String {
+        // A struct of texts and numbers has no way to fail; an empty text would only cost the explanation.
+        let json = serde_json::to_string(self).unwrap_or_default();
+        match legal_json(&json) {
+            Cow::Borrowed(_) => json,
+            Cow::Owned(escaped) => escaped,
+        }
+    }
+
+    /// What is tried in turn where the one before does not fit: each says less.
+    fn ever_shorter(&self) -> [Self; 4] {
+        let whole = Self {
+            error: bounded(self.error.clone(), MAX_ERROR_BYTES),
+            ..self.clone()
+        };
+        let short = Self {
+            error: bounded(self.error.clone(), SHORT_ERROR),
+            ..whole.clone()
+        };
+        let silent = Self {
+            error: String::new(),
+            trace: None,
+            ..short.clone()
+        };
+        let bare = Self {
+            source: String::new(),
+            ..silent.clone()
+        };
+        [whole, short, silent, bare]
+    }
+}
+
+impl Displaced {
+    fn of(name: &str, attribute: &Attribute) -> Self {
+        let (value, binary) = match &attribute.value {
+            AttributeValue::Text(text) => (text.clone(), false),
+            AttributeValue::Binary(bytes) => (hex(bytes), true),
+        };
+        Self {
+            name: name.to_owned(),
+            data_type: attribute.data_type.clone(),
+            value,
+            binary,
+        }
+    }
+
+    fn restored(&self) -> Option<(String, Attribute)> {
+        if self.name.is_empty() || self.name == ENVELOPE_ATTRIBUTE {
+            return None;
+        }
+        let value = if self.binary {
+            AttributeValue::Binary(Bytes::from(unhex(&self.value)?))
+        } else {
+            AttributeValue::Text(self.value.clone())
+        };
+        let data_type = self.data_type.clone();
+        Some((self.name.clone(), Attribute { data_type, value }))
+    }
+}
+
+/// The attributes of `message` with `envelope` among them, the most of it that lets the whole message stay within
+/// `max_bytes`; `None` where not even the barest fits.
+///
+/// The envelope takes one place: of ten attributes, one moves into it.
+pub(crate) fn enveloped(message: &Message, envelope: &Envelope, max_bytes: usize) -> Option<Attributes> {
+    let mut attributes = Envelope::original_attributes(message);
+    attributes.remove(ENVELOPE_ATTRIBUTE);
+    let mut envelope = envelope.clone();
+    envelope.displaced = None;
+    if attributes.len() >= MAX_ATTRIBUTES {
+        let name = least_needed(&attributes)?;
+        let attribute = attributes.remove(&name)?;
+        envelope.displaced = Some(Displaced::of(&name, &attribute));
+    }
+    let rest = size_of(&message.body, &attributes);
+    envelope.ever_shorter().into_iter().find_map(|shorter| {
+        let attribute = Attribute::string(shorter.to_text());
+        let fits = rest + ENVELOPE_ATTRIBUTE.len() + attribute.size() <= max_bytes;
+        fits.then(|| {
+            let mut attributes = attributes.clone();
+            attributes.insert(ENVELOPE_ATTRIBUTE.to_owned(), attribute);
+            attributes
+        })
+    })
+}
+
+/// The dead letter of `message`: body and attributes as they are, and the envelope in one attribute of its own.
+///
+/// A message of nearly `max_bytes` is sent with as much of the envelope as fits, in the end without: the inbox still knows
+/// the rest by its key. A message that came back by a replay and dies again keeps its first key, MessageId and source.
+pub(crate) fn dead_letter(message: &Message, envelope: &Envelope, fifo_dlq: bool, max_bytes: usize) -> Outgoing {
+    let envelope = match Envelope::of(message) {
+        Some(earlier) => Cow::Owned(envelope.clone().after(&earlier)),
+        None => Cow::Borrowed(envelope),
+    };
+    let mut outgoing = Outgoing::new(message.body.clone());
+    outgoing.attributes = enveloped(message, &envelope, max_bytes).unwrap_or_else(|| {
+        tracing::warn!(message_id = %message.id, "no room for the dead-letter envelope: the dead letter goes without one");
+        let mut bare = Envelope::original_attributes(message);
+        bare.remove(ENVELOPE_ATTRIBUTE);
+        bare
+    });
+    outgoing.group_id.clone_from(&message.group_id);
+    outgoing.trace_header.clone_from(&message.trace_header);
+    if fifo_dlq {
+        outgoing.group_id.get_or_insert_with(|| message.id.clone());
+        // SQS swallows what repeats a deduplication id within five minutes: this one is the same for every try to send
+        // this dead letter, and another for the next death of the same work.
+        outgoing.deduplication_id = Some(digest_id(&["dead-letter", &message.id]));
+    }
+    outgoing
+}
+
+/// The attribute that moves into the envelope: text before binary, unknown before well-known, small before large.
+fn least_needed(attributes: &Attributes) -> Option<String> {
+    let cost = |(name, attribute): &(&String, &Attribute)| {
+        let known = [KEY_ATTRIBUTE, TYPE_ATTRIBUTE, TRACEPARENT_ATTRIBUTE].contains(&name.as_str());
+        (known, attribute.as_str().is_none(), attribute.size())
+    };
+    attributes.iter().min_by_key(cost).map(|(name, _)| name.clone())
+}
+
+/// `json` with the characters escaped that JSON allows and SQS does not (the two noncharacters U+FFFE and U+FFFF; JSON
+/// escapes control characters itself).
+fn legal_json(json: &str) -> Cow<'_, str> {
+    if !json.contains(['\u{fffe}', '\u{ffff}']) {
+        return Cow::Borrowed(json);
+    }
+    Cow::Owned(json.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff"))
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    if text.len() % 2 != 0 {
+        return None;
+    }
+    text.as_bytes()
+        .chunks_exact(2)
+        .map(|pair| match pair {
+            [high, low] => u8::try_from(digit(high)? * 16 + digit(low)?).ok(),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MAX: usize = 1024 * 1024;
+
+    fn envelope() -> Envelope {
+        Envelope {
+            key: "order-7".into(),
+            reason: "rejected".into(),
+            error: "card declined".into(),
+            attempts: 3,
+            message_id: "mid".into(),
+            source: "arn:aws:sqs:eu-west-1:1:orders".into(),
+            trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+            dead_at_ms: 1_700_000_000_000,
+            ..Envelope::default()
+        }
+    }
+
+    /// The dead letter as the DLQ would hand it out.
+    fn received(outgoing: &Outgoing) -> Message {
+        let mut message = Message::new("dlq-mid", outgoing.body.clone());
+        message.attributes = outgoing.attributes.clone();
+        message.group_id = outgoing.group_id.clone();
         message
-            .attribute(ENVELOPE_ATTRIBUTE)
-            .and_then(|text| serde_json::from_str(text).ok())
+    }
+
+    fn legal(text: &str) -> bool {
+        text.chars().all(|c| {
+            matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..='\u{10ffff}')
+        })
+    }
+
+    fn with_attributes(count: usize, make: impl Fn(usize) -> Attribute) -> Message {
+        let mut message = Message::new("mid", "{}");
+        for n in 0..count {
+            message.attributes.insert(format!("a{n}"), make(n));
+        }
+        message
+    }
+
+    #[test]
+    fn inv10_the_envelope_travels_in_one_attribute_and_the_rest_unchanged() {
+        let message = with_attributes(9, |n| Attribute::number(n));
+        let sent = dead_letter(&message, &envelope(), false, MAX);
+        assert_eq!(sent.attributes.len(), 10);
+        assert_eq!(sent.body, message.body);
+        assert_eq!(sent.deduplication_id, None);
+        assert_eq!(Envelope::of(&received(&sent)), Some(envelope()));
+        assert_eq!(Envelope::original_attributes(&received(&sent)), message.attributes);
+    }
+
+    #[test]
+    fn inv10_of_ten_attributes_one_moves_into_the_envelope_and_comes_back() {
+        for make in [
+            (|n| Attribute::string(format!("v\u{1}{n}"))) as fn(usize) -> Attribute,
+            |n| Attribute {
+                data_type: "Number.int".into(),
+                value: AttributeValue::Text(n.to_string()),
+            },
+            |n| Attribute::binary(vec![0, 255, u8::try_from(n).unwrap()]),
+        ] {
+            let message = with_attributes(10, make);
+            let sent = dead_letter(&message, &envelope(), false, MAX);
+            assert_eq!(sent.attributes.len(), 10);
+            assert_eq!(Envelope::original_attributes(&received(&sent)), message.attributes);
+            let mut taken = received(&sent);
+            assert!(Envelope::take(&mut taken).unwrap().displaced.is_some());
+            assert_eq!(taken.attributes, message.attributes);
+        }
+    }
+
+    #[test]
+    fn key_and_type_keep_their_places() {
+        let mut message = with_attributes(8, |_| Attribute::string("some longer text"));
+        message.attributes.insert(KEY_ATTRIBUTE.into(), Attribute::string("k"));
+        message.attributes.insert(TYPE_ATTRIBUTE.into(), Attribute::string("t"));
+        let sent = dead_letter(&message, &envelope(), false, MAX);
+        assert!(sent.attributes.contains_key(KEY_ATTRIBUTE) && sent.attributes.contains_key(TYPE_ATTRIBUTE));
+    }
+
+    #[test]
+    fn inv01_a_message_at_the_size_limit_is_sent_with_what_fits() {
+        let mut long = envelope();
+        long.error = "x".repeat(MAX_ERROR_BYTES);
+        for room in (0..1_600).step_by(10) {
+            let message = Message::new("mid", "b".repeat(MAX - room));
+            let sent = dead_letter(&message, &long, false, MAX);
+            assert!(sent.size() <= MAX, "with {room} bytes of room");
+            assert_eq!(sent.body, message.body);
+            let read = Envelope::of(&received(&sent));
+            match room {
+                0 => assert_eq!(read, None),
+                300..700 => {
+                    let read = read.unwrap();
+                    assert_eq!((read.key.as_str(), read.message_id.as_str()), ("order-7", "mid"));
+                    assert!(read.error.len() <= SHORT_ERROR);
+                }
+                1_590.. => assert_eq!(read.unwrap(), long),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_that_dies_again_keeps_its_origin_and_counts_its_return() {
+        let first = dead_letter(&with_attributes(10, Attribute::number), &envelope(), false, MAX);
+        let mut again = envelope();
+        again.key = "other".into();
+        again.message_id = "replayed-mid".into();
+        again.error = "still declined".into();
+        let second = dead_letter(&received(&first), &again, false, MAX);
+        let read = Envelope::of(&received(&second)).unwrap();
+        assert_eq!((read.key.as_str(), read.message_id.as_str()), ("order-7", "mid"));
+        assert_eq!((read.error.as_str(), read.replays), ("still declined", 1));
+        let original = with_attributes(10, Attribute::number).attributes;
+        assert_eq!(Envelope::original_attributes(&received(&second)), original);
+    }
+
+    #[test]
+    fn inv07_a_fifo_dead_letter_keeps_its_group_and_gets_a_fresh_deduplication_id() {
+        let mut message = Message::new("mid", "{}");
+        message.group_id = Some("g".into());
+        message.deduplication_id = Some("original".into());
+        let sent = dead_letter(&message, &envelope(), true, MAX);
+        assert_eq!(sent.group_id.as_deref(), Some("g"));
+        let id = sent.deduplication_id.clone().unwrap();
+        assert_ne!(id, "original");
+        assert_eq!(
+            dead_letter(&message, &envelope(), true, MAX),
+            sent,
+            "the same at every try"
+        );
+        message.id = "replayed-mid".into();
+        assert_ne!(dead_letter(&message, &envelope(), true, MAX).deduplication_id, Some(id));
+    }
+
+    #[test]
+    fn inv12_an_envelope_that_cannot_be_read_is_none() {
+        let deep = "[".repeat(100_000);
+        let nested = format!("{{\"x\":{deep}");
+        let long_key = format!("{{\"key\":\"{}\"}}", "k".repeat(MAX_KEY + 1));
+        for text in [
+            "",
+            "{",
+            "null",
+            "[]",
+            "7",
+            "{\"attempts\":-1}",
+            &deep,
+            &nested,
+            &long_key,
+        ] {
+            let mut message = Message::new("mid", "{}");
+            message
+                .attributes
+                .insert(ENVELOPE_ATTRIBUTE.into(), Attribute::string(text));
+            assert_eq!(Envelope::of(&message), None);
+            assert_eq!(Envelope::original_attributes(&message), message.attributes);
+        }
+        let mut binary = Message::new("mid", "{}");
+        binary
+            .attributes
+            .insert(ENVELOPE_ATTRIBUTE.into(), Attribute::binary(vec![1]));
+        assert_eq!(Envelope::of(&binary), None);
+        let replaced = dead_letter(&binary, &envelope(), false, MAX);
+        assert_eq!(Envelope::of(&received(&replaced)), Some(envelope()));
+    }
+
+    #[test]
+    fn inv12_a_written_envelope_cannot_smuggle_an_attribute_in() {
+        for (name, value, binary) in [
+            ("a0", "evil", false),
+            (ENVELOPE_ATTRIBUTE, "x", false),
+            ("", "x", false),
+            ("b", "zz", true),
+        ] {
+            let mut message = with_attributes(1, Attribute::number);
+            let text = serde_json::json!({ "key": "k", "displaced": { "name": name, "data_type": "String", "value": value, "binary": binary } });
+            message
+                .attributes
+                .insert(ENVELOPE_ATTRIBUTE.into(), Attribute::string(text.to_string()));
+            let seen = Envelope::original_attributes(&message);
+            assert_eq!(seen, with_attributes(1, Attribute::number).attributes);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_error_text_is_sent_in_characters_sqs_takes(error in any::<String>(), key in any::<String>()) {
+            let written = Envelope { error: format!("{error}\u{fffe}\u{ffff}\u{0}\u{1b}"), key, ..envelope() };
+            let sent = dead_letter(&Message::new("mid", "{}"), &written, false, MAX);
+            prop_assert!(legal(sent.attributes[ENVELOPE_ATTRIBUTE].as_str().unwrap()));
+            let read = Envelope::of(&received(&sent)).unwrap();
+            prop_assert_eq!(read.key, written.key);
+            prop_assert_eq!(read.error, bounded(written.error, MAX_ERROR_BYTES));
+        }
+
+        #[test]
+        fn any_text_at_all_is_read_without_a_panic(text in any::<String>()) {
+            let mut message = Message::new("mid", "{}");
+            message.attributes.insert(ENVELOPE_ATTRIBUTE.into(), Attribute::string(text));
+            let _ = (Envelope::of(&message), Envelope::original_attributes(&message));
+        }
     }
 }

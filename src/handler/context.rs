@@ -1,8 +1,9 @@
 //! What one run of a handler can know.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::dlq::envelope::Envelope;
@@ -25,6 +26,8 @@ struct Inner {
     envelope: Option<Envelope>,
     claim: Option<(Arc<dyn Inbox>, Arc<Claim>)>,
     cancellation: CancellationToken,
+    /// What was kept last: by the run before, until this one keeps something itself.
+    checkpoint: Mutex<Option<Bytes>>,
 }
 
 impl Context {
@@ -40,6 +43,7 @@ impl Context {
                 queue,
                 claim: None,
                 cancellation: CancellationToken::new(),
+                checkpoint: Mutex::new(None),
             }),
         }
     }
@@ -60,6 +64,7 @@ impl Context {
                 attempt,
                 queue,
                 envelope,
+                checkpoint: Mutex::new(claim.as_ref().and_then(|(_, claim)| claim.checkpoint.clone())),
                 claim,
                 cancellation,
             }),
@@ -119,6 +124,20 @@ impl Context {
     #[must_use]
     pub fn cancellation(&self) -> &CancellationToken {
         &self.inner.cancellation
+    }
+
+    /// What was kept last for this message.
+    pub(crate) fn checkpoint(&self) -> Option<Bytes> {
+        self.inner
+            .checkpoint
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Remembers what this run kept.
+    pub(crate) fn keep_checkpoint(&self, data: Bytes) {
+        *self.inner.checkpoint.lock().unwrap_or_else(PoisonError::into_inner) = Some(data);
     }
 }
 

@@ -7,6 +7,7 @@
 //! | faults | the cloud's | injected, seeded |
 
 mod error;
+pub mod memory;
 #[cfg(feature = "aws")]
 mod sqs;
 
@@ -18,6 +19,7 @@ use futures::future::BoxFuture;
 use crate::message::{Delivery, Outgoing, Receipt};
 
 pub use error::{EntryError, QueueError};
+pub use memory::MemoryQueue;
 #[cfg(feature = "aws")]
 pub use sqs::{SqsQueue, SqsQueueBuilder};
 

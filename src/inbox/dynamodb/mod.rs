@@ -20,8 +20,8 @@ use futures::future::BoxFuture;
 
 use crate::clock::Clock;
 use crate::inbox::{
-    Answers, ClaimAnswer, ClaimRequest, DEFAULT_MAX_RESULT, Inbox, InboxError, MAX_RESULT, Record, ServiceTime, Write,
-    Written,
+    Answers, ClaimAnswer, ClaimRequest, DEFAULT_MAX_RESULT, Inbox, InboxError, Record, ServiceTime, Write, Written,
+    checked_max_result,
 };
 use crate::key::RecordKey;
 
@@ -101,7 +101,7 @@ impl DynamoInbox {
     /// # let aws = aws_config::load_from_env().await;
     /// use redrive::DynamoInbox;
     ///
-    /// let inbox = DynamoInbox::builder("redrive-inbox").max_result(32 * 1024).connect(&aws).await?;
+    /// let inbox = DynamoInbox::builder("redrive-inbox").max_result(32 * 1024)?.connect(&aws).await?;
     /// # Ok(()) }
     /// ```
     pub fn builder(table: impl Into<String>) -> DynamoInboxBuilder {
@@ -214,9 +214,12 @@ pub struct DynamoInboxBuilder {
 impl DynamoInboxBuilder {
     /// The most bytes of a result or a checkpoint: 4 KiB unless set, at most 256 KiB. Every later write of a record bills
     /// the whole of it.
-    pub fn max_result(mut self, bytes: usize) -> Self {
-        self.max_result = bytes;
-        self
+    ///
+    /// # Errors
+    /// [`InboxError::TooLarge`] over 256 KiB.
+    pub fn max_result(mut self, bytes: usize) -> Result<Self, InboxError> {
+        self.max_result = checked_max_result(bytes)?;
+        Ok(self)
     }
 
     /// Where monotonic time comes from. Its wall time is not used.
@@ -235,7 +238,7 @@ impl DynamoInboxBuilder {
     /// Connects with a client of the inbox's own; see [`DynamoInbox::connect`].
     ///
     /// # Errors
-    /// As [`DynamoInbox::connect`], and [`InboxError::TooLarge`] for a bound over 256 KiB.
+    /// As [`DynamoInbox::connect`].
     pub async fn connect(self, config: &SdkConfig) -> Result<DynamoInbox, InboxError> {
         self.from_client(Client::from_conf(worker_settings(config))).await
     }
@@ -246,13 +249,6 @@ impl DynamoInboxBuilder {
     /// As [`connect`](Self::connect).
     #[allow(clippy::wrong_self_convention, reason = "it mirrors `DynamoInbox::from_client`")]
     pub async fn from_client(self, client: Client) -> Result<DynamoInbox, InboxError> {
-        if self.max_result > MAX_RESULT {
-            return Err(InboxError::TooLarge {
-                what: "the bound for results and checkpoints",
-                size: self.max_result,
-                limit: MAX_RESULT,
-            });
-        }
         let table = Table::new(&client, self.table, self.clock)?;
         table.verify(self.allow_missing_ttl).await?;
         Ok(DynamoInbox {

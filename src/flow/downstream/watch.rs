@@ -1,0 +1,67 @@
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::sleep_until;
+
+use crate::clock::Instant;
+use crate::flow::BreakerState;
+
+/// Follows the circuit breaker of a [`Downstream`](super::Downstream): a worker that watches one stops receiving while it
+/// is open.
+#[derive(Clone, Debug)]
+pub struct BreakerWatch {
+    name: Arc<str>,
+    states: watch::Receiver<BreakerState>,
+    /// The open time whose end has been told of.
+    told: Option<Instant>,
+}
+
+impl BreakerWatch {
+    pub(super) fn new(name: Arc<str>, states: watch::Receiver<BreakerState>, now: Instant) -> Self {
+        let told = match *states.borrow() {
+            BreakerState::Open { until } if until <= now => Some(until),
+            _ => None,
+        };
+        Self { name, states, told }
+    }
+
+    /// The name of the downstream whose breaker this is.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The state of the breaker.
+    #[must_use]
+    pub fn state(&self, now: Instant) -> BreakerState {
+        self.states.borrow().at(now)
+    }
+
+    /// Waits until the state has changed since the last call, also when it turns half-open by time alone. Look at
+    /// [`state`](Self::state) then: it may have changed more than once, or back. Dropping the future loses no change.
+    /// Without its downstream a breaker changes no more, and this waits for ever.
+    pub async fn changed(&mut self) {
+        let until = match *self.states.borrow() {
+            BreakerState::Open { until } if self.told != Some(until) => Some(until),
+            _ => None,
+        };
+        let turned = async {
+            match until {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(turned);
+        tokio::select! {
+            biased;
+            changed = self.states.changed() => {
+                if changed.is_ok() {
+                    return;
+                }
+                turned.await;
+            }
+            () = &mut turned => {}
+        }
+        self.told = until;
+    }
+}

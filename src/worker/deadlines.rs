@@ -1,0 +1,73 @@
+//! One deadline per held delivery, in order of time: what replaces a timer and a task per message.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::item::Id;
+use crate::clock::Instant;
+
+/// The next deadline of each id. Setting one replaces the id's earlier one.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines {
+    due: BTreeSet<(Instant, Id)>,
+    at: HashMap<Id, Instant>,
+}
+
+impl Deadlines {
+    pub(super) fn set(&mut self, id: Id, at: Instant) {
+        if let Some(old) = self.at.insert(id, at) {
+            self.due.remove(&(old, id));
+        }
+        self.due.insert((at, id));
+    }
+
+    pub(super) fn clear(&mut self, id: Id) {
+        if let Some(old) = self.at.remove(&id) {
+            self.due.remove(&(old, id));
+        }
+    }
+
+    /// Takes out all whose deadline is not after `until`, earliest first.
+    pub(super) fn take_due(&mut self, until: Instant) -> Vec<Id> {
+        let mut ids = Vec::new();
+        while let Some(&(at, id)) = self.due.first() {
+            if at > until {
+                break;
+            }
+            self.due.pop_first();
+            self.at.remove(&id);
+            ids.push(id);
+        }
+        ids
+    }
+
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        self.due.first().map(|&(at, _)| at)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.due.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use std::time::Duration;
+
+    #[test]
+    fn an_id_has_one_deadline_and_they_come_in_order() {
+        let now = Clock::system().now();
+        let later = |s| now + Duration::from_secs(s);
+        let mut deadlines = Deadlines::default();
+        deadlines.set(1, later(5));
+        deadlines.set(2, later(3));
+        deadlines.set(1, later(1));
+        deadlines.set(3, later(9));
+        deadlines.clear(3);
+        assert_eq!(deadlines.len(), 2);
+        assert_eq!(deadlines.next_at(), Some(later(1)));
+        assert_eq!(deadlines.take_due(later(9)), vec![1, 2]);
+        assert_eq!(deadlines.next_at(), None);
+    }
+}

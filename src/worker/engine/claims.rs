@@ -1,0 +1,285 @@
+//! Claiming what was received, and what follows from the inbox's answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{CALL_LIMIT, Engine, Event, Id, Instant, Phase, Step, unanswered_inbox};
+use crate::flow::{Admission, Ticket, Verdict, key_hash};
+use crate::inbox::{Answers, Change, Claim, ClaimAnswer, ClaimRequest, InboxError, MAX_DEATHS, Rejection};
+use crate::outcome::{Reason, StoredResult};
+use crate::worker::config::{DeadLetters, WithoutDeadLetters};
+use crate::worker::meter;
+use crate::worker::status::Fate;
+
+/// The longest a message is delayed because its key runs elsewhere, or because it is kept where it cannot be dead-lettered.
+const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
+
+impl Engine {
+    /// Asks the inbox for these keys.
+    pub(super) fn claim(&mut self, now: Instant, ids: Vec<Id>) {
+        let Some(inbox) = self.inbox.clone() else { return };
+        if ids.is_empty() {
+            return;
+        }
+        let ticket = match self.inbox_breaker.as_mut().map(|breaker| breaker.admit(now)) {
+            Some(Admission::Run(ticket) | Admission::Probe(ticket)) => Some(ticket),
+            None => None,
+            Some(Admission::Wait { .. }) => {
+                for id in ids {
+                    self.inbox_unreachable(now, id);
+                }
+                return;
+            }
+        };
+        let mut requests = Vec::with_capacity(ids.len());
+        for &id in &ids {
+            let claim_id = self.next_claim_id();
+            let (lease, retention) = (self.config.lease, self.config.retention);
+            let Some(item) = self.items.get(&id) else { continue };
+            requests.push(ClaimRequest {
+                key: item.record_key.clone(),
+                claim_id,
+                message_id: item.message_id().to_owned(),
+                fingerprint: item.fingerprint,
+                lease,
+                retention,
+                receive_count: item.delivery.receive_count,
+                replayed: item.envelope.is_some(),
+            });
+            self.enter(id, Phase::Claiming);
+        }
+        meter::call("inbox", "claim", requests.len());
+        let count = requests.len();
+        self.call(
+            CALL_LIMIT,
+            async move { inbox.claim(requests).await },
+            move |why| unanswered_inbox(count, "claim", why),
+            move |answers| Event::Claimed { ids, ticket, answers },
+        );
+    }
+
+    pub(super) fn claimed(
+        &mut self,
+        now: Instant,
+        ids: &[Id],
+        ticket: Option<Ticket>,
+        answers: Answers<ClaimAnswer>,
+    ) {
+        let mut answers = answers.into_iter();
+        let mut verdict = Verdict::Ignored;
+        let mut failed_key = 0;
+        for &id in ids {
+            let answer = answers.next().unwrap_or(Err(InboxError::NoAnswer));
+            match &answer {
+                Ok(_) => verdict = Verdict::Success,
+                Err(InboxError::Corrupt { .. }) => {}
+                Err(_) if verdict == Verdict::Ignored => {
+                    verdict = Verdict::Failure;
+                    failed_key = self.items.get(&id).map_or(0, |item| key_hash(&item.record_key));
+                }
+                Err(_) => {}
+            }
+            if self.items.get(&id).is_none_or(|item| item.phase != Phase::Claiming) {
+                continue;
+            }
+            match answer {
+                Ok(answer) => self.answer_of(now, id, answer),
+                Err(error) => {
+                    tracing::warn!(worker = %self.config.name, %error, "a claim failed");
+                    self.inbox_unreachable(now, id);
+                }
+            }
+        }
+        if let (Some(breaker), Some(ticket)) = (self.inbox_breaker.as_mut(), ticket) {
+            let moved = breaker.record(now, ticket, failed_key, verdict).transition;
+            self.note_transition(now, "inbox", moved);
+        }
+    }
+
+    /// Takes the claim over if it was won; acts on the answer when its turn has come.
+    fn answer_of(&mut self, now: Instant, id: Id, answer: ClaimAnswer) {
+        if self.config.shadow {
+            self.shadow(now, id, &answer);
+            return;
+        }
+        if let ClaimAnswer::Claimed(claim) | ClaimAnswer::FinishDeadLetter(claim, _) = &answer
+            && let Some(item) = self.items.get_mut(&id)
+        {
+            item.claim = Some(Arc::clone(claim));
+            item.lease_until = claim.lease_until;
+        }
+        self.enter(id, Phase::Waiting);
+        self.schedule_beat(now, id);
+        if self.drain.is_some() {
+            self.release(now, id);
+        } else if self.is_head(id) {
+            self.answered(now, id, answer);
+        } else if let Some(item) = self.items.get_mut(&id) {
+            item.answer = Some(answer);
+        }
+    }
+
+    /// Shadow mode: what the inbox would have suppressed is counted and run all the same, under no claim.
+    fn shadow(&mut self, now: Instant, id: Id, answer: &ClaimAnswer) {
+        let would = match answer {
+            ClaimAnswer::Claimed(_) => None,
+            ClaimAnswer::FinishDeadLetter(..) | ClaimAnswer::Rejected => Some("shadow_rejected"),
+            ClaimAnswer::Completed(_) => Some("shadow_completed"),
+            ClaimAnswer::FingerprintMismatch => Some("shadow_fingerprint_mismatch"),
+            ClaimAnswer::Running { .. } => Some("shadow_running"),
+        };
+        if let Some(kind) = would {
+            meter::duplicate(&self.queue_name, kind);
+            self.shared.count(|totals| totals.shadowed += 1);
+        }
+        if let (ClaimAnswer::Claimed(claim), Some(item)) = (answer, self.items.get_mut(&id)) {
+            item.claim = Some(Arc::clone(claim));
+            item.lease_until = claim.lease_until;
+        }
+        self.enter(id, Phase::Waiting);
+        self.schedule_beat(now, id);
+        if self.drain.is_some() {
+            self.release(now, id);
+        } else if self.is_head(id) {
+            self.make_ready(now, id);
+        }
+    }
+
+    /// What follows from the inbox's answer, for a delivery whose turn it is.
+    pub(super) fn answered(&mut self, now: Instant, id: Id, answer: ClaimAnswer) {
+        match answer {
+            ClaimAnswer::Claimed(claim) => self.won(now, id, &claim),
+            ClaimAnswer::FinishDeadLetter(_, rejection) => {
+                let reason = rejection.reason.clone();
+                self.give_up(now, id, rejection, &reason, false);
+            }
+            ClaimAnswer::Completed(result) => {
+                if let (Some(hook), Some(item)) = (&self.config.on_duplicate, self.items.get(&id)) {
+                    hook(&item.key, &result);
+                }
+                meter::duplicate(&self.queue_name, "completed");
+                self.finish(now, id, Fate::Duplicate, [Step::Next, Step::Delete]);
+            }
+            ClaimAnswer::Rejected => {
+                meter::duplicate(&self.queue_name, "rejected");
+                self.finish(now, id, Fate::Duplicate, [Step::Next, Step::Delete]);
+            }
+            ClaimAnswer::FingerprintMismatch => {
+                let attempts = 0;
+                let rejection = Rejection {
+                    reason: Reason::FingerprintMismatch,
+                    error: "its key was already used with another payload".to_owned(),
+                    attempts,
+                };
+                self.give_up(now, id, rejection, &Reason::FingerprintMismatch, false);
+            }
+            ClaimAnswer::Running { lease_left } => self.in_flight_duplicate(now, id, lease_left),
+        }
+    }
+
+    fn won(&mut self, now: Instant, id: Id, claim: &Arc<Claim>) {
+        if claim.deaths >= MAX_DEATHS {
+            let rejection = Rejection {
+                reason: Reason::WorkerDied,
+                error: format!("{} processes died while they ran it", claim.deaths),
+                attempts: claim.attempts,
+            };
+            self.give_up(now, id, rejection, &Reason::WorkerDied, true);
+            return;
+        }
+        if claim.attempts >= self.config.max_attempts {
+            let rejection = Rejection {
+                reason: Reason::AttemptsExhausted,
+                error: claim.last_error.clone().unwrap_or_default(),
+                attempts: claim.attempts,
+            };
+            self.give_up(now, id, rejection, &Reason::AttemptsExhausted, true);
+            return;
+        }
+        let unrecorded = self.items.get(&id).and_then(|item| self.unrecorded.get(&item.record_key).cloned());
+        if let Some(result) = unrecorded {
+            // Its handler was done in this worker, only its record was not written before the lease was lost.
+            self.complete(now, id, result);
+            return;
+        }
+        self.make_ready(now, id);
+    }
+
+    /// Its key runs elsewhere: not a failure, not an attempt.
+    pub(super) fn in_flight_duplicate(&mut self, now: Instant, id: Id, lease_left: Duration) {
+        let Some(item) = self.items.get(&id) else { return };
+        let doublings = item.delivery.receive_count.saturating_sub(1).min(10);
+        let by_receives = self.config.in_flight_delay.saturating_mul(1 << doublings);
+        let delay = lease_left.max(by_receives).min(LONGEST_WAIT);
+        let delay = delay + self.config.random.up_to(delay / 10);
+        meter::duplicate(&self.queue_name, "in_flight");
+        self.go_back(now, id, Fate::InFlightDuplicate, None, delay);
+    }
+
+    /// The inbox cannot say: not run, not deleted, delayed.
+    pub(super) fn inbox_unreachable(&mut self, now: Instant, id: Id) {
+        let Some(item) = self.items.get(&id) else { return };
+        let delay = self.config.backoff.delay(item.delivery.receive_count, &self.config.random);
+        self.go_back(now, id, Fate::Delayed, None, delay);
+    }
+
+    /// It is done: the record first, then the delete.
+    pub(super) fn complete(&mut self, now: Instant, id: Id, result: StoredResult) {
+        let Some(item) = self.items.get(&id) else { return };
+        if item.claim.is_some() {
+            self.finish(now, id, Fate::Completed, [Step::Write(Change::Complete { result }), Step::Next, Step::Delete]);
+        } else {
+            // Without a record the delete is what makes it durable.
+            self.finish(now, id, Fate::Completed, [Step::Delete, Step::Next]);
+        }
+    }
+
+    /// It is given up for `reason`: dead-lettered, or what is set instead. `record` says whether its record is still to be
+    /// written.
+    pub(super) fn give_up(&mut self, now: Instant, id: Id, rejection: Rejection, reason: &Reason, record: bool) {
+        let Some(item) = self.items.get_mut(&id) else { return };
+        tracing::warn!(
+            worker = %self.config.name, key = %item.key.as_str().escape_debug(), message_id = item.message_id(),
+            %reason, attempts = rejection.attempts, error = %rejection.error.escape_debug(), "given up"
+        );
+        item.rejection = Some(rejection.clone());
+        let group_blocks = item.group.is_some() && self.config.after_reject == super::AfterReject::Block;
+        let has_record = item.claim.is_some();
+        let mut steps = Vec::with_capacity(6);
+        if record && has_record {
+            steps.push(Step::Write(Change::Reject(rejection)));
+        }
+        let sent = has_record.then_some(Step::Write(Change::DeadLetterSent));
+        let fate = match &self.config.dead_letters {
+            _ if group_blocks => {
+                steps.extend([Step::Hide(LONGEST_WAIT), Step::ReleaseTail]);
+                Fate::GivenUp(reason.to_string())
+            }
+            DeadLetters::Queue(_) => {
+                steps.push(Step::SendDeadLetter);
+                steps.extend(sent);
+                steps.extend([Step::Next, Step::Delete]);
+                Fate::DeadLettered(reason.to_string())
+            }
+            DeadLetters::RedrivePolicy => {
+                steps.extend([Step::Hide(Duration::ZERO), Step::ReleaseTail]);
+                Fate::GivenUp(reason.to_string())
+            }
+            DeadLetters::Without(WithoutDeadLetters::Discard) => {
+                steps.extend(sent);
+                steps.extend([Step::Next, Step::Delete]);
+                Fate::GivenUp(reason.to_string())
+            }
+            DeadLetters::Without(WithoutDeadLetters::Keep) => {
+                steps.extend([Step::Hide(LONGEST_WAIT), Step::ReleaseTail]);
+                Fate::GivenUp(reason.to_string())
+            }
+        };
+        self.finish(now, id, fate, steps);
+    }
+
+    /// Gives it back unrun, counting nothing: the claim first, then visible at once.
+    pub(super) fn release(&mut self, now: Instant, id: Id) {
+        self.go_back(now, id, Fate::Released, None, Duration::ZERO);
+    }
+}

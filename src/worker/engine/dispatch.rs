@@ -1,0 +1,293 @@
+//! What starts next: tokens, slots, bulkheads, tenants, suspects and batches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::gate::Gate;
+use super::{Engine, Fate, Id, Instant, Phase, Step};
+use crate::flow::Admission;
+use crate::inbox::Change;
+use crate::worker::meter;
+
+impl Engine {
+    /// It is to be run when its turn comes.
+    pub(super) fn make_ready(&mut self, now: Instant, id: Id) {
+        self.enter(id, Phase::Waiting);
+        let Some(item) = self.items.get_mut(&id) else { return };
+        item.ready_since = now;
+        if item.claim.as_ref().is_some_and(|claim| claim.suspect) && !item.announced {
+            self.suspects.push_back(id);
+        } else {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Starts as many handlers as slots, tokens and breakers allow.
+    pub(super) fn dispatch(&mut self, now: Instant) {
+        self.token_at = None;
+        if self.paused || self.drain.is_some() {
+            return;
+        }
+        for id in self.at_rate.take_due(now) {
+            self.held_back = self.held_back.saturating_sub(1);
+            self.ready.push_front(id);
+        }
+        self.let_in_from_bulkheads();
+        self.let_in_a_suspect(now);
+        while self.running < self.slots && !self.ready.is_empty() && self.ending_has_room() {
+            let gate = self.gate(now);
+            if gate == Gate::Shut || (gate == Gate::Probe && self.probe_is_out(now)) {
+                return;
+            }
+            let size = if gate == Gate::Probe { 1 } else { self.batch_size() };
+            if size > 1 && !self.batch_is_due(now, size) {
+                return;
+            }
+            let ids = self.admit_next(now, size, gate);
+            if ids.is_empty() {
+                return;
+            }
+            self.start(now, ids);
+        }
+    }
+
+    fn ending_has_room(&self) -> bool {
+        self.items.len().saturating_sub(self.running + self.waiting) < self.most_ending()
+    }
+
+    fn probe_is_out(&self, now: Instant) -> bool {
+        self.watched_probe.is_some() || (self.watched_shut(now) && self.running > 0)
+    }
+
+    fn batch_is_due(&self, now: Instant, size: usize) -> bool {
+        self.ready.len() >= size || self.batch_at().is_none_or(|at| now >= at)
+    }
+
+    /// When a gathering batch starts although it is not full.
+    pub(super) fn batch_at(&self) -> Option<Instant> {
+        let policy = self.handler.batch()?;
+        if self.running >= self.slots || self.paused {
+            return None;
+        }
+        let first = self.ready.front().and_then(|id| self.items.get(id))?;
+        Some(first.ready_since + policy.linger)
+    }
+
+    /// Takes up to `size` deliveries that may start now, each with its tokens and its admission.
+    fn admit_next(&mut self, now: Instant, size: usize, gate: Gate) -> Vec<Id> {
+        let mut ids = Vec::with_capacity(size.min(self.ready.len()));
+        while ids.len() < size {
+            let Some(id) = self.ready.pop_front() else { break };
+            if self.items.get(&id).is_none_or(|item| item.phase != Phase::Waiting) {
+                continue;
+            }
+            if !self.admit_tenant(now, id) || !self.admit_bulkhead(now, id) {
+                continue;
+            }
+            if !self.take_token(now) {
+                self.leave_bulkhead(id);
+                self.ready.push_front(id);
+                break;
+            }
+            if self.announce(now, id) {
+                continue;
+            }
+            if !self.admit_breaker(now, id, gate) {
+                self.leave_bulkhead(id);
+                self.ready.push_front(id);
+                break;
+            }
+            self.token_in_hand = false;
+            ids.push(id);
+            if gate == Gate::Probe {
+                break;
+            }
+        }
+        ids
+    }
+
+    /// The worker's rate token; one that was taken for a handler that did not start is kept for the next.
+    fn take_token(&mut self, now: Instant) -> bool {
+        if self.token_in_hand {
+            return true;
+        }
+        match self.bucket.take(now) {
+            Ok(()) => {
+                self.token_in_hand = true;
+                true
+            }
+            Err(wait) => {
+                self.token_at = Some(now + wait);
+                meter::limiter_wait(&self.queue_name, "worker", wait);
+                false
+            }
+        }
+    }
+
+    /// A tenant over its rate waits aside, without a slot.
+    fn admit_tenant(&mut self, now: Instant, id: Id) -> bool {
+        let Some(limit) = &self.config.tenants else { return true };
+        let Some(item) = self.items.get_mut(&id) else { return false };
+        if item.tenant_admitted {
+            return true;
+        }
+        let Some(tenant) = (limit.tenant_of)(&item.delivery.message) else { return true };
+        match limit.buckets.take(&tenant, now) {
+            Ok(()) => {
+                item.tenant_admitted = true;
+                true
+            }
+            Err(wait) => {
+                meter::limiter_wait(&self.queue_name, "tenant", wait);
+                if self.held_back < self.config.held_back {
+                    self.held_back += 1;
+                    self.at_rate.set(id, now + wait);
+                } else {
+                    self.delay_overflow(now, id, wait);
+                }
+                false
+            }
+        }
+    }
+
+    /// A route whose bulkhead is full waits aside, without a slot.
+    fn admit_bulkhead(&mut self, now: Instant, id: Id) -> bool {
+        let Some(item) = self.items.get_mut(&id) else { return false };
+        if item.permit.is_some() {
+            return true;
+        }
+        let Some(name) = self.handler.bulkhead(&item.delivery.message) else { return true };
+        let Some(bulkhead) = self.bulkheads.get(name) else { return true };
+        if let Some(permit) = bulkhead.try_enter() {
+            item.permit = Some(permit);
+            return true;
+        }
+        let name = name.to_owned();
+        if self.held_back < self.config.held_back {
+            self.held_back += 1;
+            self.at_bulkhead.entry(name).or_default().push_back(id);
+        } else {
+            self.delay_overflow(now, id, Duration::from_secs(1));
+        }
+        false
+    }
+
+    fn leave_bulkhead(&mut self, id: Id) {
+        if let Some(item) = self.items.get_mut(&id) {
+            item.permit = None;
+        }
+    }
+
+    /// Those at a bulkhead that has room go to the front again with their permit, oldest first.
+    fn let_in_from_bulkheads(&mut self) {
+        if self.at_bulkhead.is_empty() || self.running >= self.slots {
+            return;
+        }
+        let mut let_in = Vec::new();
+        for (name, queue) in &mut self.at_bulkhead {
+            let Some(bulkhead) = self.bulkheads.get(name) else { continue };
+            while !queue.is_empty() {
+                let Some(permit) = bulkhead.try_enter() else { break };
+                let Some(id) = queue.pop_front() else { break };
+                self.held_back = self.held_back.saturating_sub(1);
+                if let Some(item) = self.items.get_mut(&id)
+                    && item.phase == Phase::Waiting
+                {
+                    item.permit = Some(permit);
+                    let_in.push(id);
+                }
+            }
+        }
+        self.at_bulkhead.retain(|_, queue| !queue.is_empty());
+        for id in let_in.into_iter().rev() {
+            self.ready.push_front(id);
+        }
+    }
+
+    /// One suspect runs at a time, so that a death points at one; one that has run for a whole lease has proven itself.
+    fn let_in_a_suspect(&mut self, now: Instant) {
+        if self.suspect_turn_at().is_none_or(|at| now < at) {
+            return;
+        }
+        while let Some(id) = self.suspects.pop_front() {
+            if self.items.get(&id).is_some_and(|item| item.phase == Phase::Waiting) {
+                self.suspect_running = Some((id, now));
+                self.ready.push_front(id);
+                return;
+            }
+        }
+    }
+
+    /// When the next suspect may run, if one waits.
+    pub(super) fn suspect_turn_at(&self) -> Option<Instant> {
+        let first = self.suspects.front().and_then(|id| self.items.get(id))?;
+        Some(self.suspect_running.map_or(first.ready_since, |(_, since)| since + self.config.lease))
+    }
+
+    /// There is no room to wait aside: it goes back to the queue for as long as the limiter says.
+    fn delay_overflow(&mut self, now: Instant, id: Id, wait: Duration) {
+        let wait = wait.max(Duration::from_secs(1));
+        let wait = wait + self.config.random.up_to(wait);
+        self.go_back(now, id, Fate::Released, None, wait);
+    }
+
+    fn admit_breaker(&mut self, now: Instant, id: Id, gate: Gate) -> bool {
+        let ticket = match self.breaker.as_mut().map(|breaker| breaker.admit(now)) {
+            None => None,
+            Some(Admission::Run(ticket) | Admission::Probe(ticket)) => Some(ticket),
+            Some(Admission::Wait { .. }) => return false,
+        };
+        if gate == Gate::Probe && self.watched_shut(now) {
+            self.watched_probe = Some(id);
+        }
+        if let Some(item) = self.items.get_mut(&id) {
+            item.ticket = ticket;
+        }
+        true
+    }
+
+    /// A suspect's run is written down before it starts, so that its process's death can be told from a neighbour's. Answers
+    /// whether that write had to be begun.
+    fn announce(&mut self, now: Instant, id: Id) -> bool {
+        let Some(item) = self.items.get_mut(&id) else { return false };
+        let suspect = item.claim.as_ref().is_some_and(|claim| claim.suspect);
+        if !suspect || item.announced {
+            return false;
+        }
+        item.announced = true;
+        item.permit = None;
+        item.plan.extend([Step::Write(Change::Start), Step::Run]);
+        self.enter(id, Phase::Ending);
+        self.advance(now, id);
+        true
+    }
+
+    fn start(&mut self, now: Instant, ids: Vec<Id>) {
+        self.running += 1;
+        let mut contexts = Vec::with_capacity(ids.len());
+        let mut kills = Vec::with_capacity(ids.len());
+        for &id in &ids {
+            self.enter(id, Phase::Running);
+            self.intake.message_started(now);
+            let inbox = self.inbox.clone();
+            let Some(item) = self.items.get_mut(&id) else { continue };
+            let kill = self.kill.child_token();
+            let asked = kill.child_token();
+            item.kept_since = None;
+            item.kill = Some(kill.clone());
+            kills.push(kill);
+            let claim = inbox.zip(item.claim.clone());
+            contexts.push(crate::handler::Context::assembled(
+                Arc::clone(&item.delivery),
+                item.key.clone(),
+                item.attempts_before() + 1,
+                Arc::clone(&self.queue_name),
+                item.envelope.clone(),
+                claim,
+                asked,
+            ));
+        }
+        meter::running(&self.queue_name, self.running);
+        self.run_handler(ids, contexts, kills);
+    }
+}

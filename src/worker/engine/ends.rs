@@ -1,0 +1,159 @@
+//! What follows from how a handler's run ended.
+
+use std::time::Duration;
+
+use super::run::Ended;
+use super::{Engine, Fate, Id, Instant, Phase, Step, millis};
+use crate::flow::{Verdict, key_hash};
+use crate::inbox::{Attempted, Change, Rejection};
+use crate::outcome::{Failure, Outcome, Reason};
+use crate::queue::MAX_VISIBILITY;
+use crate::worker::meter;
+
+impl Engine {
+    pub(super) fn ended(&mut self, now: Instant, ended: Ended) {
+        // The slot is free again, before anything is recorded or settled.
+        self.running = self.running.saturating_sub(1);
+        meter::running(&self.queue_name, self.running);
+        let Ended { ids, outcomes, took } = ended;
+        let mut outcomes = outcomes.into_iter();
+        for id in ids {
+            let outcome = outcomes.next().flatten();
+            if self.watched_probe == Some(id) {
+                self.watched_probe = None;
+            }
+            // A run whose lease was lost was given up already.
+            let Some(item) = self.items.get_mut(&id) else { continue };
+            if item.phase != Phase::Running {
+                continue;
+            }
+            item.kill = None;
+            item.permit = None;
+            meter::handled(&self.queue_name, outcome.as_ref(), took);
+            match outcome {
+                None => {
+                    self.record_verdict(now, id, Verdict::Ignored);
+                    self.release(now, id);
+                }
+                Some(Outcome::Done(result)) => {
+                    self.record_verdict(now, id, Verdict::Success);
+                    self.complete(now, id, result);
+                }
+                Some(Outcome::Failed(failure)) => self.failed(now, id, &failure),
+            }
+        }
+    }
+
+    fn failed(&mut self, now: Instant, id: Id, failure: &Failure) {
+        if let Some(reason) = failure.reason() {
+            self.record_verdict(now, id, Verdict::Ignored);
+            let attempts = self.items.get(&id).map_or(0, |item| item.attempts_before()) + 1;
+            let rejection = Rejection {
+                reason: reason.clone(),
+                error: failure.error().to_owned(),
+                attempts,
+            };
+            let reason = reason.clone();
+            self.give_up(now, id, rejection, &reason, true);
+            return;
+        }
+        let watched = self.watched_shut(now);
+        let counts = !watched && self.config.counts_as_failure.as_ref().is_none_or(|counts| counts(failure));
+        let verdict = if counts { Verdict::Failure } else { Verdict::Ignored };
+        let is_attempt = self.record_verdict(now, id, verdict) && !watched;
+        let Some(item) = self.items.get(&id) else { return };
+        tracing::info!(
+            worker = %self.config.name, key = %item.key.as_str().escape_debug(), message_id = item.message_id(),
+            attempt = item.attempts_before() + 1, counted = is_attempt, error = %failure.error().escape_debug(),
+            "a handler failed"
+        );
+        if !is_attempt {
+            self.shared.count(|totals| totals.uncounted_failures += 1);
+            self.keep_or_release(now, id, failure);
+            return;
+        }
+        let attempts = item.attempts_before() + 1;
+        if attempts >= self.config.max_attempts {
+            let rejection = Rejection {
+                reason: Reason::AttemptsExhausted,
+                error: failure.error().to_owned(),
+                attempts,
+            };
+            self.give_up(now, id, rejection, &Reason::AttemptsExhausted, true);
+            return;
+        }
+        let delay = failure
+            .delay()
+            .unwrap_or_else(|| self.config.backoff.delay(attempts, &self.config.random))
+            .min(MAX_VISIBILITY);
+        let attempted = Attempted {
+            attempts,
+            error: failure.error().to_owned(),
+        };
+        self.go_back(now, id, Fate::Retried, Some(attempted), delay);
+    }
+
+    /// An outage's failure is nobody's attempt: while there is one, the message stays held and waits for the breaker, behind
+    /// the others; so no receive is spent either.
+    fn keep_or_release(&mut self, now: Instant, id: Id, failure: &Failure) {
+        if self.outage(now) && self.drain.is_none() && self.config.heartbeat {
+            self.make_ready(now, id);
+            return;
+        }
+        let delay = failure.delay().unwrap_or_else(|| self.config.backoff.delay(1, &self.config.random));
+        self.go_back(now, id, Fate::Released, None, delay.min(MAX_VISIBILITY));
+    }
+
+    /// Tells the worker's breaker; answers whether a failure is an attempt.
+    fn record_verdict(&mut self, now: Instant, id: Id, verdict: Verdict) -> bool {
+        let Some(item) = self.items.get_mut(&id) else { return true };
+        let (Some(breaker), Some(ticket)) = (self.breaker.as_mut(), item.ticket.take()) else { return true };
+        let recorded = breaker.record(now, ticket, key_hash(&item.record_key), verdict);
+        self.note_transition(now, "worker", recorded.transition);
+        recorded.counts_as_attempt
+    }
+
+    /// It goes back to the queue: the claim is freed first, durably, then it is made visible after `delay`, then the rest of its
+    /// group that is held goes back unrun.
+    pub(super) fn go_back(&mut self, now: Instant, id: Id, fate: Fate, failure: Option<Attempted>, delay: Duration) {
+        let would_expire = matches!(fate, Fate::Retried | Fate::Delayed) && self.outlives_retention(id, delay);
+        if would_expire {
+            let rejection = Rejection {
+                reason: Reason::Expiring,
+                attempts: failure.as_ref().map_or(0, |failure| failure.attempts),
+                error: failure.map_or_else(
+                    || format!("delayed by {} ms it would outlive the queue's retention", millis(delay)),
+                    |failure| failure.error,
+                ),
+            };
+            self.give_up(now, id, rejection, &Reason::Expiring, true);
+            return;
+        }
+        let steps = [Step::Write(Change::Release { failure }), Step::Hide(delay), Step::ReleaseTail];
+        self.finish(now, id, fate, steps);
+    }
+
+    /// Whether the queue would drop it before it could be received again.
+    fn outlives_retention(&self, id: Id, delay: Duration) -> bool {
+        let attributes = self.queue.attributes();
+        let Some(sent) = self.items.get(&id).and_then(|item| item.delivery.message.sent_at_ms) else { return false };
+        let ends = sent.saturating_add(millis(attributes.retention));
+        self.service_now().saturating_add(millis(delay + attributes.visibility_timeout)) >= ends
+    }
+
+    /// What is left to do for it, in this order.
+    pub(super) fn finish(&mut self, now: Instant, id: Id, fate: Fate, steps: impl IntoIterator<Item = Step>) {
+        self.enter(id, Phase::Ending);
+        let Some(item) = self.items.get_mut(&id) else { return };
+        if let (Some(ticket), Some(breaker)) = (item.ticket.take(), self.breaker.as_mut()) {
+            breaker.forget(now, ticket);
+        }
+        item.fate = fate;
+        item.plan.clear();
+        item.plan.extend(steps);
+        item.tries = 0;
+        item.permit = None;
+        item.kept_since = None;
+        self.advance(now, id);
+    }
+}

@@ -1,0 +1,106 @@
+//! Whether breakers let anything be received and started: the worker's own, the inbox's, and those it watches.
+
+use super::{Engine, Instant};
+use crate::flow::{BreakerState, CircuitBreaker, Transition};
+
+/// What all breakers together allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// Everything.
+    Open,
+    /// One probe at a time.
+    Probe,
+    /// Nothing.
+    Shut,
+}
+
+impl Engine {
+    pub(super) fn gate(&self, now: Instant) -> Gate {
+        let own = [self.breaker.as_ref(), self.inbox_breaker.as_ref()];
+        let own = own.into_iter().flatten().map(|breaker| breaker.state(now));
+        let watched = self.watched.iter().map(|watch| watch.state(now));
+        own.chain(watched).fold(Gate::Open, |gate, state| match (gate, state) {
+            (Gate::Shut, _) | (_, BreakerState::Open { .. }) => Gate::Shut,
+            (_, BreakerState::HalfOpen) => Gate::Probe,
+            (gate, BreakerState::Closed) => gate,
+        })
+    }
+
+    /// Whether a breaker that the worker only watches is not closed.
+    pub(super) fn watched_shut(&self, now: Instant) -> bool {
+        self.watched.iter().any(|watch| !watch.state(now).is_closed())
+    }
+
+    /// Whether any breaker that counts handler runs is not closed.
+    pub(super) fn outage(&self, now: Instant) -> bool {
+        self.watched_shut(now) || self.breaker.as_ref().is_some_and(|breaker| !breaker.state(now).is_closed())
+    }
+
+    /// When the gate changes by time alone.
+    pub(super) fn gate_at(&self, now: Instant) -> Option<Instant> {
+        let own = [self.breaker.as_ref(), self.inbox_breaker.as_ref()];
+        let own = own.into_iter().flatten().map(|breaker| breaker.state(now));
+        let watched = self.watched.iter().map(|watch| watch.state(now));
+        own.chain(watched)
+            .filter_map(|state| match state {
+                BreakerState::Open { until } => Some(until),
+                BreakerState::HalfOpen | BreakerState::Closed => None,
+            })
+            .min()
+    }
+
+    /// Lets time act on the breakers, and notes when the gate shuts and opens.
+    pub(super) fn turn_breakers(&mut self, now: Instant) {
+        let moved = self.breaker.as_mut().and_then(|breaker| breaker.turn(now));
+        self.note_transition(now, "worker", moved);
+        let moved = self.inbox_breaker.as_mut().and_then(|breaker| breaker.turn(now));
+        self.note_transition(now, "inbox", moved);
+        let shut = self.gate(now) == Gate::Shut;
+        if shut && !self.gate_was_shut {
+            tracing::warn!(worker = %self.config.name, "receiving pauses: a breaker is open");
+        } else if !shut && self.gate_was_shut {
+            tracing::info!(worker = %self.config.name, "receiving goes on");
+            self.last_receive = now;
+        }
+        self.gate_was_shut = shut;
+    }
+
+    pub(super) fn note_transition(&mut self, now: Instant, which: &'static str, transition: Option<Transition>) {
+        let Some(transition) = transition else { return };
+        if transition == Transition::Opened {
+            self.shared.count(|totals| totals.breaker_opened += 1);
+        }
+        tracing::warn!(worker = %self.config.name, breaker = which, ?transition, "breaker moved");
+        let breaker = if which == "inbox" { &self.inbox_breaker } else { &self.breaker };
+        if let Some(state) = breaker.as_ref().map(|breaker: &CircuitBreaker| breaker.state(now)) {
+            crate::worker::meter::breaker(&self.queue_name, which, state);
+        }
+    }
+
+    /// When the oldest of what is kept for an open breaker has been kept long enough.
+    pub(super) fn keep_until(&self) -> Option<Instant> {
+        if !self.gate_was_shut {
+            return None;
+        }
+        self.items.values().filter_map(|item| item.kept_since).min().map(|since| since + self.config.keep_while_open)
+    }
+
+    /// While a breaker is open, what is held is kept with its heartbeat, but not for ever.
+    pub(super) fn keep_or_give_back(&mut self, now: Instant) {
+        if !self.gate_was_shut {
+            return;
+        }
+        let mut over = Vec::new();
+        for (&id, item) in &mut self.items {
+            if item.is_waiting() && item.phase != super::Phase::Claiming {
+                let since = *item.kept_since.get_or_insert(now);
+                if now.saturating_duration_since(since) >= self.config.keep_while_open {
+                    over.push(id);
+                }
+            }
+        }
+        for id in over {
+            self.release(now, id);
+        }
+    }
+}

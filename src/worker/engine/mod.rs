@@ -1,0 +1,586 @@
+//! The worker's engine: one loop that owns everything held, told of what ended and deciding what begins.
+//!
+//! Each turn of the loop starts what is due (receives, handlers, batches, heartbeats), then waits for the first thing to
+//! happen: something under way ended, a command came, a deadline passed. Calls and handlers run in one set of tasks owned by the
+//! loop, so that nothing outlives it.
+
+mod claims;
+mod dispatch;
+mod ends;
+mod gate;
+mod heartbeat;
+mod receive;
+mod run;
+mod steps;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::batcher::Batcher;
+use super::config::{AfterReject, Config};
+use super::deadlines::Deadlines;
+use super::drain::{Drain, Stage};
+use super::fifo::Groups;
+use super::handle::Command;
+use super::intake::Intake;
+use super::item::{Id, Item, Phase, Step};
+use super::status::{Fate, Shared};
+use crate::clock::Instant;
+use crate::flow::{Backoff, BreakerWatch, Bulkhead, CircuitBreaker, Ticket, TokenBucket};
+use crate::handler::SharedHandler;
+use crate::inbox::{Answers, ClaimAnswer, Inbox, InboxError, Write, Written};
+use crate::key::RecordKey;
+use crate::message::{Delivery, Outgoing, Receipt};
+use crate::outcome::StoredResult;
+use crate::queue::{EntryResults, MAX_BATCH, Queue, QueueError};
+
+/// Inbox writes per batch: what DynamoDB takes in one `BatchExecuteStatement`.
+const WRITE_BATCH: usize = 25;
+
+/// Batches of one kind under way at once.
+const BATCHES_IN_FLIGHT: usize = 16;
+
+/// How long a call may take beyond what it waits for by itself, before it counts as failed.
+const CALL_LIMIT: Duration = Duration::from_secs(30);
+
+/// Events taken in one turn at most, before what is due is looked at again.
+const EVENTS_PER_TURN: usize = 64;
+
+/// Results that could not be recorded before their lease was lost, remembered so that this worker never runs them again.
+const MAX_UNRECORDED: usize = 10_000;
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// All was settled or given back.
+    Drained,
+    /// The drain's deadline came first.
+    DeadlineOver,
+    /// It was told to stop at once.
+    Stopped,
+}
+
+/// Something under way ended.
+enum Event {
+    Received {
+        asked: usize,
+        result: Result<Vec<Delivery>, QueueError>,
+    },
+    Claimed {
+        ids: Vec<Id>,
+        ticket: Option<Ticket>,
+        answers: Answers<ClaimAnswer>,
+    },
+    Ended(run::Ended),
+    Wrote {
+        ids: Vec<Id>,
+        answers: Answers<Written>,
+    },
+    Deleted {
+        entries: Vec<(Id, Receipt)>,
+        result: Result<EntryResults<()>, QueueError>,
+    },
+    Hidden {
+        entries: Vec<(Id, Receipt, Duration)>,
+        result: Result<EntryResults<()>, QueueError>,
+    },
+    Sent {
+        ids: Vec<Id>,
+        result: Result<EntryResults<String>, QueueError>,
+    },
+    Beat(heartbeat::Beat),
+    BreakerMoved {
+        index: usize,
+        watch: BreakerWatch,
+    },
+}
+
+/// What an engine is made of.
+pub(super) struct Parts {
+    pub(super) queue: Arc<dyn Queue>,
+    pub(super) inbox: Option<Arc<dyn Inbox>>,
+    pub(super) handler: SharedHandler,
+    pub(super) config: Config,
+    pub(super) commands: mpsc::UnboundedReceiver<Command>,
+    pub(super) shared: Shared,
+    /// Unique to this worker's life: part of every claim id.
+    pub(super) epoch: String,
+}
+
+pub(super) struct Engine {
+    queue: Arc<dyn Queue>,
+    queue_name: Arc<str>,
+    fifo: bool,
+    inbox: Option<Arc<dyn Inbox>>,
+    handler: SharedHandler,
+    config: Config,
+    commands: mpsc::UnboundedReceiver<Command>,
+    shared: Shared,
+    epoch: String,
+    claims_made: u64,
+
+    tasks: JoinSet<Event>,
+    /// Calls under way, without handlers and watches.
+    calls: usize,
+
+    items: BTreeMap<Id, Item>,
+    last_id: Id,
+    by_message: HashMap<String, Id>,
+    by_key: HashMap<RecordKey, Id>,
+    groups: Groups,
+
+    /// To be run, in order.
+    ready: VecDeque<Id>,
+    /// Suspects that wait for their turn: one runs at a time, so that a death points at one.
+    suspects: VecDeque<Id>,
+    suspect_running: Option<(Id, Instant)>,
+    /// Waiting aside for a bulkhead, by its name.
+    at_bulkhead: BTreeMap<String, VecDeque<Id>>,
+    /// Waiting aside for their tenant's rate.
+    at_rate: Deadlines,
+    held_back: usize,
+    bulkheads: BTreeMap<String, Bulkhead>,
+    bucket: TokenBucket,
+    /// A token was taken and its handler did not start yet.
+    token_in_hand: bool,
+    token_at: Option<Instant>,
+    slots: usize,
+    running: usize,
+    waiting: usize,
+
+    breaker: Option<CircuitBreaker>,
+    inbox_breaker: Option<CircuitBreaker>,
+    watched: Vec<BreakerWatch>,
+    /// The run that probes a watched breaker.
+    watched_probe: Option<Id>,
+    gate_was_shut: bool,
+
+    intake: Intake,
+    last_receive: Instant,
+    stalled: bool,
+
+    beats: Deadlines,
+    retries: Deadlines,
+    writes: Batcher<(Id, Write)>,
+    deletes: Batcher<(Id, Receipt)>,
+    hides: Batcher<(Id, Receipt, Duration)>,
+    sends: Batcher<(Id, Outgoing)>,
+    dead_letter_queue: Option<Arc<dyn Queue>>,
+    call_backoff: Backoff,
+    unrecorded: BTreeMap<RecordKey, StoredResult>,
+
+    paused: bool,
+    drain: Option<Drain>,
+    kill: CancellationToken,
+}
+
+impl Engine {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts {
+            queue,
+            inbox,
+            handler,
+            config,
+            commands,
+            shared,
+            epoch,
+        } = parts;
+        let now = config.clock.now();
+        let random = config.random.clone();
+        let breaker = config.breaker.clone().map(|breaker| CircuitBreaker::new(breaker, random.clone()));
+        let inbox_breaker = inbox.is_some().then(|| CircuitBreaker::new(Default::default(), random));
+        let bulkheads = config
+            .bulkheads
+            .iter()
+            .filter_map(|(name, &limit)| Some((name.clone(), Bulkhead::new(name.clone(), limit).ok()?)))
+            .collect();
+        let dead_letter_queue = match &config.dead_letters {
+            super::config::DeadLetters::Queue(queue) => Some(Arc::clone(queue)),
+            _ => None,
+        };
+        let attributes = queue.attributes();
+        Self {
+            queue_name: attributes.name.as_str().into(),
+            fifo: attributes.fifo,
+            inbox,
+            handler,
+            commands,
+            shared,
+            epoch,
+            claims_made: 0,
+            tasks: JoinSet::new(),
+            calls: 0,
+            items: BTreeMap::new(),
+            last_id: 0,
+            by_message: HashMap::new(),
+            by_key: HashMap::new(),
+            groups: Groups::default(),
+            ready: VecDeque::new(),
+            suspects: VecDeque::new(),
+            suspect_running: None,
+            at_bulkhead: BTreeMap::new(),
+            at_rate: Deadlines::default(),
+            held_back: 0,
+            bulkheads,
+            bucket: TokenBucket::new(config.rate),
+            token_in_hand: false,
+            token_at: None,
+            slots: config.concurrency,
+            running: 0,
+            waiting: 0,
+            breaker,
+            inbox_breaker,
+            watched: config.watched.clone(),
+            watched_probe: None,
+            gate_was_shut: false,
+            intake: Intake::new(config.max_receives, config.lease),
+            last_receive: now,
+            stalled: false,
+            beats: Deadlines::default(),
+            retries: Deadlines::default(),
+            writes: Batcher::new(WRITE_BATCH, config.linger, BATCHES_IN_FLIGHT),
+            deletes: Batcher::new(MAX_BATCH, config.linger, BATCHES_IN_FLIGHT),
+            hides: Batcher::new(MAX_BATCH, config.linger, BATCHES_IN_FLIGHT),
+            sends: Batcher::new(MAX_BATCH, config.linger, BATCHES_IN_FLIGHT),
+            dead_letter_queue,
+            call_backoff: Backoff::default(),
+            unrecorded: BTreeMap::new(),
+            paused: false,
+            drain: None,
+            kill: CancellationToken::new(),
+            queue,
+            config,
+        }
+    }
+
+    /// Runs until it has drained, or was told to stop.
+    pub(super) async fn run(mut self) -> End {
+        for index in 0..self.watched.len() {
+            let watch = self.watched[index].clone();
+            self.await_breaker(index, watch);
+        }
+        let mut commands_open = true;
+        loop {
+            let now = self.config.clock.now();
+            self.turn(now);
+            self.publish(now);
+            if let Some(end) = self.end(now) {
+                self.shared.update(|status| status.ended = true);
+                return end;
+            }
+            let wake = self.next_deadline(now);
+            tokio::select! {
+                biased;
+                command = self.commands.recv(), if commands_open => match command {
+                    Some(Command::Stop) => {
+                        self.shared.update(|status| status.ended = true);
+                        return End::Stopped;
+                    }
+                    Some(command) => self.command(command),
+                    None => commands_open = false,
+                },
+                Some(event) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    self.take(event);
+                    for _ in 1..EVENTS_PER_TURN {
+                        match self.tasks.try_join_next() {
+                            Some(event) => self.take(event),
+                            None => break,
+                        }
+                    }
+                }
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// Starts whatever is due.
+    fn turn(&mut self, now: Instant) {
+        self.turn_breakers(now);
+        self.stage(now);
+        self.keep_or_give_back(now);
+        self.retry_steps(now);
+        self.beat(now);
+        self.dispatch(now);
+        self.flush(now);
+        self.receive(now);
+    }
+
+    fn take(&mut self, event: Result<Event, tokio::task::JoinError>) {
+        let now = self.config.clock.now();
+        let event = match event {
+            Ok(event) => event,
+            // Calls catch their panics and are never aborted: there is nothing to give back here.
+            Err(error) => {
+                tracing::error!(worker = %self.config.name, %error, "a task of the worker ended without an answer");
+                return;
+            }
+        };
+        if !matches!(event, Event::Ended(_) | Event::BreakerMoved { .. }) {
+            self.calls = self.calls.saturating_sub(1);
+        }
+        match event {
+            Event::Received { asked, result } => self.received(now, asked, result),
+            Event::Claimed { ids, ticket, answers } => self.claimed(now, &ids, ticket, answers),
+            Event::Ended(ended) => self.ended(now, ended),
+            Event::Wrote { ids, answers } => self.wrote(now, &ids, answers),
+            Event::Deleted { entries, result } => self.deleted(now, entries, result),
+            Event::Hidden { entries, result } => self.hidden(now, entries, result),
+            Event::Sent { ids, result } => self.sent(now, &ids, result),
+            Event::Beat(beat) => self.beaten(now, beat),
+            Event::BreakerMoved { index, watch } => self.await_breaker(index, watch),
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        let now = self.config.clock.now();
+        match command {
+            Command::Pause => self.paused = true,
+            Command::Resume => self.paused = false,
+            Command::SetRate(rate) => {
+                self.bucket.set(rate);
+                self.config.rate = rate;
+                self.token_at = None;
+            }
+            Command::SetConcurrency(slots) => self.slots = slots,
+            Command::Drain => self.begin_drain(now),
+            // Taken in `run`, where it ends the loop.
+            Command::Stop => {}
+        }
+    }
+
+    fn begin_drain(&mut self, now: Instant) {
+        if self.drain.is_some() {
+            return;
+        }
+        tracing::info!(
+            worker = %self.config.name, running = self.running, waiting = self.waiting, receives = self.intake.in_flight(),
+            deadline_ms = millis(self.config.drain_deadline), "draining"
+        );
+        self.drain = Some(Drain::begin(now, self.config.drain_deadline));
+        let held: Vec<Id> = self.items.iter().filter(|(_, item)| item.is_waiting()).map(|(&id, _)| id).collect();
+        for id in held {
+            // A claim under way is released when it is answered.
+            if self.items.get(&id).is_some_and(|item| item.phase != Phase::Claiming) {
+                self.release(now, id);
+            }
+        }
+    }
+
+    /// Goes through the stages of a drain.
+    fn stage(&mut self, now: Instant) {
+        match self.drain.map(|drain| drain.stage(now)) {
+            Some(Stage::Cancelling) => {
+                for item in self.items.values() {
+                    if let Some(kill) = &item.kill {
+                        kill.cancel();
+                    }
+                }
+            }
+            Some(Stage::Flushing) => self.kill.cancel(),
+            _ => {}
+        }
+    }
+
+    fn end(&self, now: Instant) -> Option<End> {
+        let drain = self.drain?;
+        let settled = self.items.is_empty() && self.running == 0 && self.calls == 0;
+        if settled {
+            return Some(End::Drained);
+        }
+        (drain.stage(now) == Stage::Over).then_some(End::DeadlineOver)
+    }
+
+    fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let drain = self.drain.map(|drain| drain.next_at(now));
+        let batches = [
+            self.writes.next_at(),
+            self.deletes.next_at(),
+            self.hides.next_at(),
+            self.sends.next_at(),
+        ];
+        let others = [
+            drain,
+            self.beats.next_at(),
+            self.retries.next_at(),
+            self.at_rate.next_at(),
+            self.token_at,
+            self.batch_at(),
+            self.intake.next_at(now),
+            self.gate_at(now),
+            self.keep_until(),
+            self.stall_at(),
+            self.suspect_turn_at().filter(|&at| at > now),
+        ];
+        batches.into_iter().chain(others).flatten().min()
+    }
+
+    fn publish(&self, now: Instant) {
+        self.shared.turned(now);
+        let breaker = self.breaker.as_ref().map(|breaker| breaker.state(now));
+        let inbox_breaker = self.inbox_breaker.as_ref().map(|breaker| breaker.state(now));
+        self.shared.update(|status| {
+            status.started = true;
+            status.paused = self.paused;
+            status.draining = self.drain.is_some();
+            status.running = self.running;
+            status.waiting = self.waiting;
+            status.ending = self.items.len().saturating_sub(self.running + self.waiting);
+            status.concurrency = self.slots;
+            status.breaker = breaker;
+            status.inbox_breaker = inbox_breaker;
+            status.stalled = self.stalled;
+        });
+    }
+
+    /// Runs a call in the loop's set of tasks. A call that takes too long, or panics, is answered by `failed`.
+    fn call<T, F, E>(&mut self, limit: Duration, call: F, failed: E, event: impl FnOnce(T) -> Event + Send + 'static)
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+        E: FnOnce(&'static str) -> T + Send + 'static,
+    {
+        self.calls += 1;
+        self.tasks.spawn(async move {
+            let guarded = std::panic::AssertUnwindSafe(call).catch_unwind();
+            let answer = match tokio::time::timeout(limit, guarded).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) => failed("the implementation panicked"),
+                Err(_) => failed("no answer in time"),
+            };
+            event(answer)
+        });
+    }
+
+    fn await_breaker(&mut self, index: usize, mut watch: BreakerWatch) {
+        self.tasks.spawn(async move {
+            if watch.changed().await.is_err() {
+                // Its owner is gone: it will never move again.
+                std::future::pending::<()>().await;
+            }
+            Event::BreakerMoved { index, watch }
+        });
+    }
+
+    fn next_claim_id(&mut self) -> String {
+        self.claims_made += 1;
+        format!("{}-{}", self.epoch, self.claims_made)
+    }
+
+    fn enter(&mut self, id: Id, phase: Phase) {
+        if let Some(item) = self.items.get_mut(&id) {
+            let was = item.is_waiting();
+            item.phase = phase;
+            let is = item.is_waiting();
+            match (was, is) {
+                (true, false) => self.waiting = self.waiting.saturating_sub(1),
+                (false, true) => self.waiting += 1,
+                _ => {}
+            }
+        }
+    }
+
+    /// Drops all that is known of a held delivery; whatever is under way for it is ignored when it comes back.
+    fn forget(&mut self, now: Instant, id: Id) {
+        self.beats.clear(id);
+        self.retries.clear(id);
+        self.at_rate.clear(id);
+        let Some(item) = self.items.remove(&id) else { return };
+        if item.is_waiting() {
+            self.waiting = self.waiting.saturating_sub(1);
+        }
+        if self.by_message.get(item.message_id()) == Some(&id) {
+            self.by_message.remove(item.message_id());
+        }
+        if self.by_key.get(&item.record_key) == Some(&id) {
+            self.by_key.remove(&item.record_key);
+        }
+        if self.suspect_running.is_some_and(|(running, _)| running == id) {
+            self.suspect_running = None;
+        }
+        if self.watched_probe == Some(id) && item.phase != Phase::Running {
+            self.watched_probe = None;
+        }
+        if let (Some(ticket), Some(breaker)) = (item.ticket, self.breaker.as_mut()) {
+            breaker.forget(now, ticket);
+        }
+        if let Some(group) = &item.group
+            && let Some(head) = self.groups.remove(group, id)
+        {
+            self.head_of_group(now, head);
+        }
+    }
+
+    /// A claim or a delivery is no longer ours: its handler is stopped and nothing more is done for it.
+    fn lose(&mut self, now: Instant, id: Id, why: &'static str) {
+        let Some(item) = self.items.get_mut(&id) else { return };
+        tracing::warn!(
+            worker = %self.config.name, key = %item.key.as_str().escape_debug(), message_id = item.message_id(), why,
+            "lost: left to whoever has it now"
+        );
+        if let Some(kill) = item.kill.take() {
+            kill.cancel();
+        }
+        item.fate = Fate::Lost;
+        super::meter::lost(&self.queue_name, why);
+        self.note(id);
+        self.release_tail(now, id);
+        self.forget(now, id);
+    }
+
+    /// Counts a fate and shows it to the observer.
+    fn note(&self, id: Id) {
+        let Some(item) = self.items.get(&id) else { return };
+        super::meter::settled(&self.queue_name, &item.fate);
+        self.shared.count(|totals| totals.add(&item.fate));
+        if let Some(observer) = &self.config.observer {
+            observer(&super::Observation {
+                message: &item.delivery.message,
+                key: &item.key,
+                fate: &item.fate,
+                attempts: item.attempts_before(),
+            });
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A queue's failure made here, for a call that gave no answer.
+fn unanswered(queue: &str, operation: &'static str, detail: &str) -> QueueError {
+    QueueError::Unavailable {
+        queue: queue.to_owned(),
+        operation,
+        detail: detail.to_owned(),
+        request_id: None,
+    }
+}
+
+/// An inbox's failure made here, for every entry of a call that gave no answer.
+fn unanswered_inbox<T>(entries: usize, operation: &'static str, detail: &str) -> Answers<T> {
+    (0..entries)
+        .map(|_| {
+            Err(InboxError::Unavailable {
+                inbox: "inbox".to_owned(),
+                operation,
+                detail: detail.to_owned(),
+                request_id: None,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,287 @@
+//! Receiving, and taking in what was received.
+
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use super::gate::Gate;
+use super::{CALL_LIMIT, Engine, Event, Id, Instant, Item, Phase, unanswered};
+use crate::dlq::envelope::Envelope;
+use crate::inbox::ClaimAnswer;
+use crate::key::RecordKey;
+use crate::message::Delivery;
+use crate::queue::{QueueError, Receive};
+use crate::worker::meter;
+use crate::worker::status::Fate;
+
+impl Engine {
+    /// Starts receives, as many as demand and breakers allow.
+    pub(super) fn receive(&mut self, now: Instant) {
+        self.watch_for_stall(now);
+        if self.paused || self.drain.is_some() {
+            return;
+        }
+        match self.gate(now) {
+            Gate::Shut => {}
+            Gate::Probe => {
+                let probe_possible = self.waiting == 0 && self.running == 0 && self.watched_probe.is_none();
+                if probe_possible && let Some(max) = self.intake.ask_probe(now) {
+                    self.start_receive(max);
+                }
+            }
+            Gate::Open => {
+                // A dry limiter holds up what is there already: nothing more is fetched to wait behind it.
+                let dry = self.token_at.is_some_and(|at| at > now) && !self.ready.is_empty();
+                let ending = self.items.len().saturating_sub(self.running + self.waiting);
+                let ending_full = ending >= self.most_ending();
+                let aside_full = self.held_back >= self.config.held_back;
+                if dry || ending_full || aside_full {
+                    return;
+                }
+                let held = self.running + self.waiting.saturating_sub(self.held_back);
+                while let Some(max) = self.intake.ask(self.slots * self.batch_size(), held, now) {
+                    self.start_receive(max);
+                }
+            }
+        }
+    }
+
+    /// How many deliveries may be recorded and settled at once before no more are started.
+    pub(super) fn most_ending(&self) -> usize {
+        (self.slots * 10).max(1_000)
+    }
+
+    /// How many deliveries a slot runs at once.
+    pub(super) fn batch_size(&self) -> usize {
+        self.handler.batch().map_or(1, |policy| policy.max)
+    }
+
+    fn start_receive(&mut self, max: usize) {
+        self.intake.started(max);
+        meter::call(&self.queue_name, "ReceiveMessage", 0);
+        let queue = Arc::clone(&self.queue);
+        let name = Arc::clone(&self.queue_name);
+        let request = Receive::new(max, self.config.long_poll);
+        self.call(
+            self.config.long_poll + CALL_LIMIT,
+            async move { queue.receive(request).await },
+            move |why| Err(unanswered(&name, "ReceiveMessage", why)),
+            move |result| Event::Received { asked: max, result },
+        );
+    }
+
+    pub(super) fn received(&mut self, now: Instant, asked: usize, result: Result<Vec<Delivery>, QueueError>) {
+        let deliveries = match result {
+            Ok(deliveries) => deliveries,
+            Err(error) => {
+                let (backoff, random) = (&self.call_backoff, &self.config.random);
+                self.intake.failed(asked, now, |failures| backoff.delay(failures, random));
+                meter::call_failed(&self.queue_name, "ReceiveMessage");
+                tracing::warn!(worker = %self.config.name, %error, "a receive failed");
+                return;
+            }
+        };
+        self.last_receive = now;
+        self.stalled = false;
+        self.shared.received(now);
+        self.intake.received(asked, deliveries.len());
+        if deliveries.is_empty() {
+            return;
+        }
+        meter::received(&self.queue_name, &deliveries, self.service_now());
+        let count = deliveries.len() as u64;
+        self.shared.count(|totals| totals.received += count);
+        let mut fresh = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            if let Some(&held) = self.by_message.get(&delivery.message.id) {
+                self.adopt(now, held, delivery);
+            } else {
+                fresh.push(self.hold(now, delivery));
+            }
+        }
+        if self.drain.is_some() {
+            for id in fresh {
+                self.release(now, id);
+            }
+        } else {
+            self.admit(now, fresh);
+        }
+    }
+
+    /// A held message was received again: its newer receipt is the one that counts.
+    fn adopt(&mut self, now: Instant, id: Id, delivery: Delivery) {
+        let visibility = self.config.visibility;
+        if let Some(item) = self.items.get_mut(&id) {
+            item.visible_at = delivery.received_at + visibility;
+            item.visibility_lost = false;
+            item.receipt = delivery.receipt;
+            tracing::debug!(
+                worker = %self.config.name, message_id = item.message_id(), "received again while held: the newer receipt is used"
+            );
+            self.shared.count(|totals| totals.in_flight_duplicates += 1);
+            meter::duplicate(&self.queue_name, "held");
+            self.schedule_beat(now, id);
+        }
+    }
+
+    /// Takes a delivery in.
+    fn hold(&mut self, now: Instant, delivery: Delivery) -> Id {
+        self.last_id += 1;
+        let id = self.last_id;
+        let envelope = Envelope::of(&delivery.message);
+        let key = self.config.key_source.key_of(&delivery.message, envelope.as_ref());
+        let record_key = RecordKey::new(&self.config.consumer, &key);
+        let group: Option<Arc<str>> =
+            if self.fifo { delivery.message.group_id.as_deref().map(Arc::from) } else { None };
+        let item = Item {
+            receipt: delivery.receipt.clone(),
+            fingerprint: self.inbox.as_ref().and_then(|_| self.config.fingerprint.of(&delivery.message)),
+            visible_at: delivery.received_at + self.config.visibility,
+            delivery: Arc::new(delivery),
+            key,
+            record_key,
+            envelope,
+            group,
+            claim: None,
+            lease_until: 0,
+            visibility_lost: false,
+            phase: Phase::Unclaimed,
+            beating: false,
+            parked: false,
+            stepping: false,
+            tries: 0,
+            plan: std::collections::VecDeque::new(),
+            rejection: None,
+            answer: None,
+            fate: Fate::Released,
+            announced: false,
+            ticket: None,
+            permit: None,
+            tenant_admitted: false,
+            kill: None,
+            ready_since: now,
+            kept_since: None,
+        };
+        self.by_message.insert(item.message_id().to_owned(), id);
+        if let Some(group) = &item.group {
+            self.groups.push(group, id);
+        }
+        self.waiting += 1;
+        if let Entry::Vacant(entry) = self.items.entry(id) {
+            entry.insert(item);
+        }
+        id
+    }
+
+    /// What a receive brought goes on: to its claim, or without an inbox to its turn.
+    fn admit(&mut self, now: Instant, fresh: Vec<Id>) {
+        if self.inbox.is_none() {
+            for id in fresh {
+                self.schedule_beat(now, id);
+                if self.is_head(id) {
+                    self.make_ready(now, id);
+                } else {
+                    // Its turn comes when the one before it in its group has a durable outcome.
+                    self.enter(id, Phase::Waiting);
+                }
+            }
+            return;
+        }
+        let mut to_claim = Vec::with_capacity(fresh.len());
+        for id in fresh {
+            let Some(item) = self.items.get(&id) else { continue };
+            if let Some(&held) = self.by_key.get(&item.record_key) {
+                self.local_duplicate(now, id, held);
+            } else {
+                self.by_key.insert(item.record_key.clone(), id);
+                to_claim.push(id);
+            }
+        }
+        self.claim(now, to_claim);
+    }
+
+    /// Its key is held by this very worker: an in-flight duplicate, answered without asking the inbox. In a FIFO group it
+    /// waits for its turn, when the other one is done.
+    fn local_duplicate(&mut self, now: Instant, id: Id, held: Id) {
+        if self.differs_from_claimed(id, held) {
+            self.answered(now, id, ClaimAnswer::FingerprintMismatch);
+            return;
+        }
+        let in_group = self.items.get(&id).is_some_and(|item| item.group.is_some());
+        if in_group && !self.is_head(id) {
+            self.schedule_beat(now, id);
+            return;
+        }
+        let lease_left = self.config.lease;
+        self.in_flight_duplicate(now, id, lease_left);
+    }
+
+    /// Whether another payload than this one's is claimed under its key.
+    fn differs_from_claimed(&self, id: Id, held: Id) -> bool {
+        let fingerprint = |id| self.items.get(&id).and_then(|item: &Item| item.fingerprint);
+        let claimed = self.items.get(&held).is_some_and(|item| item.claim.is_some());
+        claimed && matches!((fingerprint(id), fingerprint(held)), (Some(this), Some(that)) if this != that)
+    }
+
+    pub(super) fn is_head(&self, id: Id) -> bool {
+        self.items.get(&id).is_some_and(|item| match &item.group {
+            Some(group) => self.groups.is_head(group, id),
+            None => true,
+        })
+    }
+
+    /// It is its group's turn to go on with this one.
+    pub(super) fn head_of_group(&mut self, now: Instant, id: Id) {
+        let Some(item) = self.items.get_mut(&id) else { return };
+        match item.phase {
+            Phase::Unclaimed if self.inbox.is_some() => {
+                if self.drain.is_some() {
+                    self.release(now, id);
+                    return;
+                }
+                let held_by = self.by_key.get(&item.record_key).copied();
+                match held_by {
+                    Some(other) if other != id => {
+                        let lease_left = self.config.lease;
+                        self.in_flight_duplicate(now, id, lease_left);
+                    }
+                    _ => {
+                        self.by_key.insert(item.record_key.clone(), id);
+                        self.claim(now, vec![id]);
+                    }
+                }
+            }
+            Phase::Waiting | Phase::Unclaimed => {
+                if let Some(answer) = item.answer.take() {
+                    self.answered(now, id, answer);
+                } else {
+                    self.make_ready(now, id);
+                }
+            }
+            Phase::Claiming | Phase::Running | Phase::Ending => {}
+        }
+    }
+
+    /// The time by the service's clock where the inbox knows it, else the host's; in ms since 1970.
+    pub(super) fn service_now(&self) -> u64 {
+        match &self.inbox {
+            Some(inbox) => inbox.time().hi,
+            None => self.config.clock.epoch_ms(),
+        }
+    }
+
+    /// When the stall watchdog looks next.
+    pub(super) fn stall_at(&self) -> Option<Instant> {
+        let receiving = !self.paused && self.drain.is_none() && !self.gate_was_shut && self.intake.in_flight() > 0;
+        (receiving && !self.stalled).then(|| self.last_receive + self.config.stall_after)
+    }
+
+    fn watch_for_stall(&mut self, now: Instant) {
+        if self.stall_at().is_some_and(|at| now >= at) {
+            self.stalled = true;
+            tracing::error!(
+                worker = %self.config.name, since_ms = super::millis(now.saturating_duration_since(self.last_receive)),
+                "no receive has succeeded for too long: look at the network, the credentials and the queue"
+            );
+        }
+    }
+}

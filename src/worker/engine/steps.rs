@@ -1,0 +1,416 @@
+//! Carrying out what is left to do for a delivery: record, dead letter, delete, delay, each in batches, each entry on its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::heartbeat::no_answer;
+use super::{CALL_LIMIT, Engine, Event, Fate, Id, Instant, Phase, Step, unanswered, unanswered_inbox};
+use crate::dlq::envelope::{Envelope, dead_letter};
+use crate::inbox::{Answers, Change, InboxError, Write, Written};
+use crate::message::{Outgoing, Receipt};
+use crate::queue::{EntryError, EntryResults, QueueError};
+use crate::worker::meter;
+
+/// How often a dead letter is tried to be sent before the message is delayed instead.
+const SEND_TRIES: u32 = 5;
+
+/// How often a delete or a visibility change is tried.
+const SETTLE_TRIES: u32 = 6;
+
+impl Engine {
+    /// Begins the next step of its plan, once no heartbeat for it is under way.
+    pub(super) fn advance(&mut self, now: Instant, id: Id) {
+        loop {
+            let Some(item) = self.items.get_mut(&id) else { return };
+            if item.phase != Phase::Ending || item.stepping {
+                return;
+            }
+            if item.beating {
+                item.parked = true;
+                return;
+            }
+            let Some(step) = item.plan.front().cloned() else {
+                self.forget(now, id);
+                return;
+            };
+            match step {
+                Step::Write(change) => {
+                    let Some(claim) = item.claim.clone() else {
+                        item.plan.pop_front();
+                        continue;
+                    };
+                    item.stepping = true;
+                    self.writes.push(now, (id, Write::new(claim, change)));
+                }
+                Step::SendDeadLetter => {
+                    let Some(letter) = self.letter(id) else {
+                        self.step_done(id);
+                        continue;
+                    };
+                    self.sends.push(now, (id, letter));
+                }
+                Step::Delete => {
+                    item.stepping = true;
+                    let receipt = item.receipt.clone();
+                    self.beats.clear(id);
+                    self.deletes.push(now, (id, receipt));
+                }
+                Step::Hide(delay) => {
+                    item.stepping = true;
+                    let receipt = item.receipt.clone();
+                    self.beats.clear(id);
+                    self.hides.push(now, (id, receipt, delay));
+                }
+                Step::Next => {
+                    item.plan.pop_front();
+                    self.note(id);
+                    self.go_on(now, id);
+                    continue;
+                }
+                Step::ReleaseTail => {
+                    item.plan.pop_front();
+                    self.note(id);
+                    self.release_tail(now, id);
+                    continue;
+                }
+                Step::Run => {
+                    item.plan.pop_front();
+                    self.enter(id, Phase::Waiting);
+                    if self.drain.is_some() {
+                        self.release(now, id);
+                    } else {
+                        self.ready.push_front(id);
+                    }
+                }
+            }
+            return;
+        }
+    }
+
+    /// The dead letter of a delivery that was given up; marks its step as begun.
+    fn letter(&mut self, id: Id) -> Option<Outgoing> {
+        let now_ms = self.service_now();
+        let target = self.dead_letter_queue.as_ref()?;
+        let item = self.items.get_mut(&id)?;
+        let rejection = item.rejection.as_ref()?;
+        item.stepping = true;
+        let message = &item.delivery.message;
+        let mut envelope = item.envelope.clone().unwrap_or_default();
+        if item.envelope.is_none() {
+            envelope.message_id = message.id.clone();
+            envelope.source = self.queue.attributes().arn.clone();
+        } else {
+            envelope.replays = envelope.replays.saturating_add(1);
+        }
+        envelope.key = item.key.as_str().to_owned();
+        envelope.reason = rejection.reason.to_string();
+        envelope.error = rejection.error.clone();
+        envelope.attempts = rejection.attempts;
+        envelope.trace = message.trace_context().map(str::to_owned);
+        envelope.dead_at_ms = now_ms;
+        let attributes = target.attributes();
+        Some(dead_letter(message, &envelope, attributes.fifo, attributes.max_message_bytes))
+    }
+
+    /// Its outcome is durable: the next of its group may run.
+    fn go_on(&mut self, now: Instant, id: Id) {
+        let Some(item) = self.items.get_mut(&id) else { return };
+        let key = item.record_key.clone();
+        if let Some(group) = item.group.take() {
+            // The key is free again for a later one of the group that has it too.
+            if self.by_key.get(&key) == Some(&id) {
+                self.by_key.remove(&key);
+            }
+            if let Some(head) = self.groups.remove(&group, id) {
+                self.head_of_group(now, head);
+            }
+        }
+    }
+
+    /// The rest of its group that is held goes back to the queue, unrun.
+    pub(super) fn release_tail(&mut self, now: Instant, id: Id) {
+        let Some(group) = self.items.get(&id).and_then(|item| item.group.clone()) else { return };
+        for later in self.groups.take_tail(&group, id) {
+            if self.items.get(&later).is_some_and(|item| item.phase == Phase::Claiming) {
+                // Answered later; not the head of anything then, it is released by `orphaned`.
+                if let Some(item) = self.items.get_mut(&later) {
+                    item.orphaned = true;
+                }
+            } else {
+                self.release(now, later);
+            }
+        }
+    }
+
+    /// Begins the batches that are due.
+    pub(super) fn flush(&mut self, now: Instant) {
+        let draining = self.drain.is_some();
+        // In a FIFO queue the next of a group waits for the one before: no linger on that way.
+        let hurry_writes = draining || self.fifo;
+        while let Some(batch) = self.writes.take(now, hurry_writes) {
+            self.send_writes(batch);
+        }
+        let hurry_deletes = draining || (self.fifo && self.inbox.is_none());
+        while let Some(entries) = self.deletes.take(now, hurry_deletes) {
+            meter::call(&self.queue_name, "DeleteMessage", entries.len());
+            let queue = Arc::clone(&self.queue);
+            let name = Arc::clone(&self.queue_name);
+            let receipts = entries.iter().map(|(_, receipt)| receipt.clone()).collect();
+            self.call(
+                CALL_LIMIT,
+                async move { queue.delete(receipts).await },
+                move |why| Err(unanswered(&name, "DeleteMessage", why)),
+                move |result| Event::Deleted { entries, result },
+            );
+        }
+        while let Some(entries) = self.hides.take(now, draining || self.fifo) {
+            meter::call(&self.queue_name, "ChangeMessageVisibility", entries.len());
+            let queue = Arc::clone(&self.queue);
+            let name = Arc::clone(&self.queue_name);
+            let changes = entries.iter().map(|(_, receipt, delay)| (receipt.clone(), *delay)).collect();
+            self.call(
+                CALL_LIMIT,
+                async move { queue.change_visibility(changes).await },
+                move |why| Err(unanswered(&name, "ChangeMessageVisibility", why)),
+                move |result| Event::Hidden { entries, result },
+            );
+        }
+        while let Some(batch) = self.sends.take(now, draining || self.fifo) {
+            self.send_letters(batch);
+        }
+    }
+
+    fn send_writes(&mut self, batch: Vec<(Id, Write)>) {
+        let Some(inbox) = self.inbox.clone() else { return };
+        meter::call("inbox", "write", batch.len());
+        let (ids, writes): (Vec<Id>, Vec<Write>) = batch.into_iter().unzip();
+        let count = writes.len();
+        self.call(
+            CALL_LIMIT,
+            async move { inbox.write(writes).await },
+            move |why| unanswered_inbox(count, "write", why),
+            move |answers| Event::Wrote { ids, answers },
+        );
+    }
+
+    fn send_letters(&mut self, batch: Vec<(Id, Outgoing)>) {
+        let Some(queue) = self.dead_letter_queue.clone() else { return };
+        let name = queue.attributes().name.clone();
+        meter::call(&name, "SendMessage", batch.len());
+        let (ids, letters): (Vec<Id>, Vec<Outgoing>) = batch.into_iter().unzip();
+        self.call(
+            CALL_LIMIT,
+            async move { send_each(&*queue, letters).await },
+            move |why| Err(unanswered(&name, "SendMessage", why)),
+            move |result| Event::Sent { ids, result },
+        );
+    }
+
+    pub(super) fn wrote(&mut self, now: Instant, ids: &[Id], answers: Answers<Written>) {
+        self.writes.returned();
+        let mut answers = answers.into_iter();
+        for &id in ids {
+            let answer = answers.next().unwrap_or(Err(InboxError::NoAnswer));
+            let Some(item) = self.items.get_mut(&id) else { continue };
+            item.stepping = false;
+            match answer {
+                Ok(_) => {
+                    if let Some(Step::Write(Change::Complete { .. })) = item.plan.front() {
+                        let key = item.record_key.clone();
+                        self.unrecorded.remove(&key);
+                    }
+                    self.step_done(id);
+                    self.advance(now, id);
+                }
+                Err(error) if error.is_lease_lost() => {
+                    self.remember_unrecorded(id);
+                    self.lose(now, id, "lease");
+                }
+                Err(error) => {
+                    tracing::warn!(worker = %self.config.name, %error, "an inbox write failed");
+                    if self.holds(id) {
+                        self.again_later(now, id);
+                    } else {
+                        self.remember_unrecorded(id);
+                        self.lose(now, id, "lease");
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn deleted(
+        &mut self,
+        now: Instant,
+        entries: Vec<(Id, Receipt)>,
+        result: Result<EntryResults<()>, QueueError>,
+    ) {
+        self.deletes.returned();
+        let mut answers = by_entry(entries.len(), result).into_iter();
+        for (id, receipt) in entries {
+            let answer = answers.next().unwrap_or_else(|| Err(no_answer()));
+            let Some(item) = self.items.get_mut(&id) else { continue };
+            item.stepping = false;
+            let renewed = item.receipt != receipt;
+            match answer {
+                _ if renewed => {}
+                Ok(()) => self.step_done(id),
+                Err(error) if error.is_stale_receipt() => {
+                    self.shared.count(|totals| totals.late_deletes += 1);
+                    meter::late_delete(&self.queue_name);
+                    self.undeleted(id);
+                }
+                Err(error) if item.tries >= SETTLE_TRIES => {
+                    tracing::warn!(
+                        worker = %self.config.name, message_id = item.message_id(), %error,
+                        "a delete was given up: the message will come again and be recognised by its key"
+                    );
+                    self.undeleted(id);
+                }
+                Err(_) => {
+                    self.again_later(now, id);
+                    continue;
+                }
+            }
+            self.advance(now, id);
+        }
+    }
+
+    /// It could not be deleted and will come again: where its group waits for the delete, it must not go on.
+    fn undeleted(&mut self, id: Id) {
+        self.step_done(id);
+        if let Some(item) = self.items.get_mut(&id) {
+            for step in &mut item.plan {
+                if *step == Step::Next {
+                    *step = Step::ReleaseTail;
+                }
+            }
+        }
+    }
+
+    pub(super) fn hidden(
+        &mut self,
+        now: Instant,
+        entries: Vec<(Id, Receipt, Duration)>,
+        result: Result<EntryResults<()>, QueueError>,
+    ) {
+        self.hides.returned();
+        let mut answers = by_entry(entries.len(), result).into_iter();
+        for (id, receipt, _) in entries {
+            let answer = answers.next().unwrap_or_else(|| Err(no_answer()));
+            let Some(item) = self.items.get_mut(&id) else { continue };
+            item.stepping = false;
+            let given_up = item.tries >= SETTLE_TRIES;
+            match answer {
+                _ if item.receipt != receipt => {}
+                Err(error) if !error.is_stale_receipt() && !error.sender_fault && !given_up => {
+                    self.again_later(now, id);
+                    continue;
+                }
+                // An old receipt: it is visible, or in somebody else's hands.
+                Ok(()) | Err(_) => self.step_done(id),
+            }
+            self.advance(now, id);
+        }
+    }
+
+    pub(super) fn sent(&mut self, now: Instant, ids: &[Id], result: Result<EntryResults<String>, QueueError>) {
+        self.sends.returned();
+        let mut answers = by_entry(ids.len(), result).into_iter();
+        for &id in ids {
+            let answer = answers.next().unwrap_or_else(|| Err(no_answer()));
+            let Some(item) = self.items.get_mut(&id) else { continue };
+            item.stepping = false;
+            match answer {
+                Ok(_) => {
+                    self.step_done(id);
+                    self.advance(now, id);
+                }
+                Err(error) => {
+                    tracing::error!(
+                        worker = %self.config.name, message_id = item.message_id(), %error, "a dead letter could not be sent"
+                    );
+                    let tries = item.tries;
+                    if tries < SEND_TRIES && self.holds(id) && self.drain.is_none() {
+                        self.again_later(now, id);
+                    } else {
+                        self.delay_dead_letter(now, id, tries);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The dead-letter queue cannot be reached: it is delayed beyond the lease, so that whoever gets it next goes on with the
+    /// dead letter, and is never run again.
+    fn delay_dead_letter(&mut self, now: Instant, id: Id, tries: u32) {
+        let backoff = self.config.backoff.delay(tries, &self.config.random);
+        let has_claim = self.items.get(&id).is_some_and(|item| item.claim.is_some());
+        let delay = if has_claim { backoff + self.config.lease + Duration::from_secs(1) } else { backoff };
+        self.finish(now, id, Fate::Delayed, [Step::Hide(delay), Step::ReleaseTail]);
+    }
+
+    fn step_done(&mut self, id: Id) {
+        if let Some(item) = self.items.get_mut(&id) {
+            item.plan.pop_front();
+            item.stepping = false;
+            item.tries = 0;
+        }
+    }
+
+    /// The step failed; it is tried again after a backoff, with heartbeats in between.
+    fn again_later(&mut self, now: Instant, id: Id) {
+        let Some(item) = self.items.get_mut(&id) else { return };
+        item.tries = item.tries.saturating_add(1);
+        let delay = self.call_backoff.delay(item.tries, &self.config.random).max(Duration::from_millis(50));
+        self.retries.set(id, now + delay);
+    }
+
+    pub(super) fn retry_steps(&mut self, now: Instant) {
+        for id in self.retries.take_due(now) {
+            self.advance(now, id);
+        }
+    }
+
+    /// Its handler is done, but that could not be recorded while the lease held: this worker must not run it again.
+    pub(super) fn remember_unrecorded(&mut self, id: Id) {
+        let Some(item) = self.items.get(&id) else { return };
+        if let Some(Step::Write(Change::Complete { result })) = item.plan.front() {
+            if self.unrecorded.len() >= super::MAX_UNRECORDED {
+                self.unrecorded.pop_first();
+            }
+            self.unrecorded.insert(item.record_key.clone(), result.clone());
+        }
+    }
+}
+
+/// Sends a batch; one that is refused as a whole is sent one by one, so that one bad entry fails alone.
+async fn send_each(
+    queue: &dyn crate::queue::Queue,
+    letters: Vec<Outgoing>,
+) -> Result<EntryResults<String>, QueueError> {
+    let one_by_one = (letters.len() > 1).then(|| letters.clone());
+    match (queue.send(letters).await, one_by_one) {
+        (Err(QueueError::Refused { .. }), Some(letters)) => {
+            let mut answers = Vec::with_capacity(letters.len());
+            for letter in letters {
+                answers.push(match queue.send(vec![letter]).await {
+                    Ok(mut answer) => answer.pop().unwrap_or_else(|| Err(no_answer())),
+                    Err(error) => Err(EntryError::new("Batch", error.to_string(), !error.is_transient())),
+                });
+            }
+            Ok(answers)
+        }
+        (result, _) => result,
+    }
+}
+
+/// Answers by entry, also where the batch failed as a whole.
+fn by_entry<T>(entries: usize, result: Result<EntryResults<T>, QueueError>) -> EntryResults<T> {
+    match result {
+        Ok(answers) => answers,
+        Err(error) => (0..entries)
+            .map(|_| Err(EntryError::new("Batch", error.to_string(), false)))
+            .collect(),
+    }
+}

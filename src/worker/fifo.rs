@@ -1,0 +1,69 @@
+//! The held messages of each FIFO group, in order. Only the head of a group may run.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::item::Id;
+
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    queues: BTreeMap<Arc<str>, VecDeque<Id>>,
+}
+
+impl Groups {
+    pub(super) fn push(&mut self, group: &Arc<str>, id: Id) {
+        self.queues.entry(Arc::clone(group)).or_default().push_back(id);
+    }
+
+    pub(super) fn is_head(&self, group: &str, id: Id) -> bool {
+        self.queues.get(group).and_then(VecDeque::front) == Some(&id)
+    }
+
+    /// Takes `id` out; answers the group's new head if it was the head.
+    pub(super) fn remove(&mut self, group: &str, id: Id) -> Option<Id> {
+        let queue = self.queues.get_mut(group)?;
+        let was_head = queue.front() == Some(&id);
+        queue.retain(|&held| held != id);
+        let head = queue.front().copied();
+        if queue.is_empty() {
+            self.queues.remove(group);
+        }
+        head.filter(|_| was_head)
+    }
+
+    /// Takes out all but the head, in order.
+    pub(super) fn take_tail(&mut self, group: &str, head: Id) -> Vec<Id> {
+        let Some(queue) = self.queues.get_mut(group) else {
+            return Vec::new();
+        };
+        let tail = queue.iter().copied().filter(|&id| id != head).collect();
+        queue.retain(|&id| id == head);
+        if queue.is_empty() {
+            self.queues.remove(group);
+        }
+        tail
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inv07_only_the_head_of_a_group_may_run() {
+        let group: Arc<str> = "g".into();
+        let other: Arc<str> = "h".into();
+        let mut groups = Groups::default();
+        for id in 1..=3 {
+            groups.push(&group, id);
+        }
+        groups.push(&other, 9);
+        assert!(groups.is_head("g", 1) && !groups.is_head("g", 2) && groups.is_head("h", 9));
+        assert_eq!(groups.remove("g", 2), None, "taking one out of the middle moves no head");
+        assert_eq!(groups.remove("g", 1), Some(3));
+        groups.push(&group, 4);
+        assert_eq!(groups.take_tail("g", 3), vec![4]);
+        assert_eq!(groups.remove("g", 3), None);
+        assert!(!groups.is_head("g", 3));
+    }
+}

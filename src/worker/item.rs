@@ -1,0 +1,114 @@
+//! A delivery the worker holds, and what is still to be done for it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::status::Fate;
+use crate::clock::Instant;
+use crate::dlq::envelope::Envelope;
+use crate::flow::BulkheadPermit;
+use crate::flow::Ticket;
+use crate::inbox::{Change, Claim, ClaimAnswer, Rejection};
+use crate::key::{Fingerprint, Key, RecordKey};
+use crate::message::{Delivery, Receipt};
+
+/// Names a held delivery within its worker, in the order of receives.
+pub(super) type Id = u64;
+
+/// A delivery from its receive until it is settled or given up.
+pub(super) struct Item {
+    pub(super) delivery: Arc<Delivery>,
+    /// The newest receipt: a redelivery of a held message hands in a better one.
+    pub(super) receipt: Receipt,
+    pub(super) key: Key,
+    pub(super) record_key: RecordKey,
+    pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) envelope: Option<Envelope>,
+    pub(super) group: Option<Arc<str>>,
+    pub(super) claim: Option<Arc<Claim>>,
+    /// When the lease ends by the inbox's time, in ms since 1970.
+    pub(super) lease_until: u64,
+    /// When the queue makes it visible again, at the earliest, unless it is settled or extended.
+    pub(super) visible_at: Instant,
+    /// Its visibility ran out, so that its receipt is no longer good; with an inbox the lease still holds.
+    pub(super) visibility_lost: bool,
+    pub(super) phase: Phase,
+    /// A heartbeat for it is under way; nothing else is done for it until that is back.
+    pub(super) beating: bool,
+    /// Its next step waits for the heartbeat to come back.
+    pub(super) parked: bool,
+    /// A step of its plan is under way.
+    pub(super) stepping: bool,
+    /// How often the current step failed.
+    pub(super) tries: u32,
+    pub(super) plan: VecDeque<Step>,
+    pub(super) rejection: Option<Rejection>,
+    /// What the inbox said, kept until it is the head of its group.
+    pub(super) answer: Option<ClaimAnswer>,
+    pub(super) fate: Fate,
+    /// Announced in the inbox as a suspect that runs.
+    pub(super) announced: bool,
+    pub(super) ticket: Option<Ticket>,
+    pub(super) permit: Option<BulkheadPermit>,
+    pub(super) tenant_admitted: bool,
+    pub(super) kill: Option<CancellationToken>,
+    pub(super) ready_since: Instant,
+    /// Since when it waits for a breaker to close.
+    pub(super) kept_since: Option<Instant>,
+}
+
+/// Where a held delivery stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Not claimed, and no claim under way: a later one of its group with a key that is held.
+    Unclaimed,
+    /// Its claim is under way.
+    Claiming,
+    /// To be run; waits for its turn, a token, a slot, a breaker.
+    Waiting,
+    /// Its handler runs.
+    Running,
+    /// Its plan is carried out.
+    Ending,
+}
+
+/// One thing to be done for a delivery. Steps are taken in order; each can be repeated.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
+    /// Write this under its claim; nothing without one.
+    Write(Change),
+    /// Run it, now that it is announced.
+    Run,
+    /// Send its dead letter.
+    SendDeadLetter,
+    /// Its outcome is durable: its FIFO group goes on.
+    Next,
+    /// It goes back to the queue: the rest of its FIFO group that is held goes back too.
+    ReleaseTail,
+    /// Delete it.
+    Delete,
+    /// Make it visible again after this long.
+    Hide(Duration),
+}
+
+impl Item {
+    pub(super) fn message_id(&self) -> &str {
+        &self.delivery.message.id
+    }
+
+    /// The attempts counted before the run that is due.
+    pub(super) fn attempts_before(&self) -> u32 {
+        match &self.claim {
+            Some(claim) => claim.attempts,
+            None => self.delivery.receive_count.saturating_sub(1),
+        }
+    }
+
+    /// Whether it still has to get past the claim or a slot, so that intake counts it as held.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.phase, Phase::Unclaimed | Phase::Claiming | Phase::Waiting)
+    }
+}

@@ -1,0 +1,202 @@
+//! What a worker says of itself while it runs.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Instant;
+use crate::flow::BreakerState;
+
+/// How a delivery ended, as it is counted and shown to observers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fate {
+    /// Its handler is done and its outcome is durable.
+    Completed,
+    /// Its key was completed, or rejected and dead-lettered, before; deleted.
+    Duplicate,
+    /// Its key runs elsewhere; delayed.
+    InFlightDuplicate,
+    /// Its handler failed; delayed for another attempt.
+    Retried,
+    /// Dead-lettered, for this reason.
+    DeadLettered(String),
+    /// Given up and kept in the queue, or thrown away, as set for workers without dead letters.
+    GivenUp(String),
+    /// Given back unrun, or uncounted.
+    Released,
+    /// The inbox could not be reached; delayed.
+    Delayed,
+    /// Its lease or visibility was lost; left to whoever has it now.
+    Lost,
+}
+
+impl Fate {
+    /// Its label in metrics.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Duplicate => "duplicate",
+            Self::InFlightDuplicate => "in_flight_duplicate",
+            Self::Retried => "retried",
+            Self::DeadLettered(_) => "dead_lettered",
+            Self::GivenUp(_) => "given_up",
+            Self::Released => "released",
+            Self::Delayed => "delayed",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// Totals since the worker started. Counts are deliveries unless said otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Totals {
+    /// Deliveries received.
+    pub received: u64,
+    /// Completed.
+    pub completed: u64,
+    /// Deleted as duplicates.
+    pub duplicates: u64,
+    /// Delayed because their key was running.
+    pub in_flight_duplicates: u64,
+    /// Attempts that failed and were counted.
+    pub retried: u64,
+    /// Runs that failed and were not counted, because a breaker was open or opened by them.
+    pub uncounted_failures: u64,
+    /// Dead-lettered, by reason.
+    pub dead_lettered: BTreeMap<String, u64>,
+    /// Given back.
+    pub released: u64,
+    /// Delayed because the inbox could not be reached.
+    pub delayed: u64,
+    /// Left to others after a lost lease or visibility.
+    pub lost: u64,
+    /// Times a breaker of this worker opened.
+    pub breaker_opened: u64,
+    /// Deletes that came too late: their receipt was no longer good.
+    pub late_deletes: u64,
+    /// Heartbeats made, one per message and beat.
+    pub heartbeats: u64,
+}
+
+impl Totals {
+    /// All dead letters.
+    #[must_use]
+    pub fn dead_letters(&self) -> u64 {
+        self.dead_lettered.values().sum()
+    }
+}
+
+/// A snapshot of a worker.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// The worker's name.
+    pub name: String,
+    /// Whether it has started and passed its preflight.
+    pub started: bool,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// Whether it drains.
+    pub draining: bool,
+    /// Whether it has ended.
+    pub ended: bool,
+    /// Handlers running.
+    pub running: usize,
+    /// Deliveries held that wait for their turn.
+    pub waiting: usize,
+    /// Deliveries whose outcome is being recorded or settled.
+    pub ending: usize,
+    /// Slots.
+    pub concurrency: usize,
+    /// Whether its own breaker is open, half open or closed; `None` without one.
+    pub breaker: Option<BreakerState>,
+    /// The inbox's breaker.
+    pub inbox_breaker: Option<BreakerState>,
+    /// How long ago the last receive succeeded.
+    pub last_receive: Option<Duration>,
+    /// The stall watchdog: receives should succeed and do not.
+    pub stalled: bool,
+    /// Counts since the start.
+    pub totals: Totals,
+}
+
+impl Status {
+    /// Whether it does what it should: started, not stalled, not ended.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.started && !self.stalled && !self.ended
+    }
+}
+
+/// What the engine and its handles share: written by the engine after each turn, read by handles.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    state: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    status: Status,
+    last_receive: Option<Instant>,
+    last_turn: Option<Instant>,
+}
+
+impl Shared {
+    pub(super) fn new(name: &str, concurrency: usize) -> Self {
+        let status = Status {
+            name: name.to_owned(),
+            started: false,
+            paused: false,
+            draining: false,
+            ended: false,
+            running: 0,
+            waiting: 0,
+            ending: 0,
+            concurrency,
+            breaker: None,
+            inbox_breaker: None,
+            last_receive: None,
+            stalled: false,
+            totals: Totals::default(),
+        };
+        let inner = Inner {
+            status,
+            last_receive: None,
+            last_turn: None,
+        };
+        Self {
+            state: Arc::new(Mutex::new(inner)),
+        }
+    }
+
+    pub(super) fn snapshot(&self, now: Instant) -> Status {
+        let inner = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut status = inner.status.clone();
+        status.last_receive = inner.last_receive.map(|at| now.saturating_duration_since(at));
+        status
+    }
+
+    pub(super) fn update(&self, f: impl FnOnce(&mut Status)) {
+        f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).status);
+    }
+
+    pub(super) fn count(&self, f: impl FnOnce(&mut Totals)) {
+        self.update(|status| f(&mut status.totals));
+    }
+
+    pub(super) fn received(&self, now: Instant) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).last_receive = Some(now);
+    }
+
+    pub(super) fn turned(&self, now: Instant) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).last_turn = Some(now);
+    }
+
+    /// When the engine last took a turn; a long time ago means that something blocks its runtime.
+    pub(super) fn last_turn(&self) -> Option<Instant> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).last_turn
+    }
+}
