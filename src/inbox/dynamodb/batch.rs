@@ -64,7 +64,11 @@ pub(super) fn refused_whole(failure: &CallFailure) -> bool {
 
 impl Table {
     /// Runs statements, each of another key, and answers by position.
-    pub(super) async fn run_batch(&self, statements: &[Statement]) -> Result<Vec<StatementAnswer>, CallFailure> {
+    pub(super) async fn run_batch(
+        &self,
+        what: &'static str,
+        statements: &[Statement],
+    ) -> Result<Vec<StatementAnswer>, CallFailure> {
         let mut call = self.client.batch_execute_statement();
         for statement in statements {
             let request = BatchStatementRequest::builder()
@@ -77,7 +81,7 @@ impl Table {
                 Err(error) => return Err(self.not_built(&error)),
             }
         }
-        let output = self.send(call.send()).await.map_err(|error| self.failure(&error))?;
+        let output = self.send(what, call.send()).await.map_err(|failed| failed.failure)?;
         let request_id = aws_sdk_dynamodb::operation::RequestId::request_id(&output).map(ToOwned::to_owned);
         let mut answers: Vec<StatementAnswer> = output
             .responses

@@ -79,7 +79,7 @@ impl DynamoInbox {
         const ACTION: &str = "PartiQLInsert";
         let mut undecided = Vec::new();
         let mut answers = Vec::with_capacity(inserts.len());
-        match self.table.run_batch(statements).await {
+        match self.table.run_batch("claim", statements).await {
             Ok(outcomes) => {
                 for (insert, outcome) in inserts.iter().zip(outcomes) {
                     let decided = match outcome {
@@ -151,15 +151,15 @@ impl DynamoInbox {
             .set_expression_attribute_names(Some(condition.names))
             .set_expression_attribute_values((!condition.values.is_empty()).then_some(condition.values))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let error = match self.table.send(call.send()).await {
+        let failed = match self.table.send("claim", call.send()).await {
             Ok(_) => return Ok(Swapped::Done),
-            Err(error) => error,
+            Err(failed) => failed,
         };
-        match error.as_service_error() {
-            Some(PutItemError::ConditionalCheckFailedException(failed)) => {
-                self.found(&new.key, failed.item.as_ref()).map(Swapped::Not)
+        match failed.error.as_service_error() {
+            Some(PutItemError::ConditionalCheckFailedException(met)) => {
+                self.found(&new.key, met.item.as_ref()).map(Swapped::Not)
             }
-            _ => Err(call_error(&self.table.name, "PutItem", self.table.failure(&error))),
+            _ => Err(call_error(&self.table.name, "PutItem", failed.failure)),
         }
     }
 

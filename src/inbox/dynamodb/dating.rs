@@ -1,5 +1,6 @@
 //! Reads the `Date` of every answer of an SDK client.
 
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use aws_sdk_dynamodb::config::interceptors::{
@@ -11,10 +12,12 @@ use aws_smithy_types::config_bag::{Storable, StoreReplace};
 
 use crate::clock::{Clock, Instant};
 use crate::inbox::service_clock::{Observed, SharedServiceClock};
+use crate::telemetry::{self, INBOX_CLOCK_RESTARTS, NAME};
 
 /// Notes when each attempt was sent, and hands the `Date` of its answer to the service clock.
 #[derive(Debug)]
 pub(super) struct Dating {
+    pub(super) table: Arc<str>,
     pub(super) clock: Clock,
     pub(super) service: SharedServiceClock,
 }
@@ -51,8 +54,8 @@ impl Intercept for Dating {
         if let (Some(SentAt(sent)), Some(date)) = (cfg.load::<SentAt>().copied(), date)
             && self.service.observe(sent, self.clock.now(), date) == Observed::StartedOver
         {
-            metrics::counter!("redrive.inbox.clock_restarts").increment(1);
-            tracing::warn!("the inbox's clock jumped, or its hosts disagree: its time is measured afresh");
+            telemetry::counter(&INBOX_CLOCK_RESTARTS, &[(NAME, &self.table)]).increment(1);
+            tracing::warn!(table = %self.table, "the inbox's clock jumped, or its hosts disagree: its time is measured afresh");
         }
         Ok(())
     }

@@ -159,7 +159,7 @@ impl DynamoInbox {
             .table_name(&*self.table.name)
             .key(attribute::KEY, convert::text(key.as_str()))
             .consistent_read(true);
-        let output = self.table.call("GetItem", call.send()).await?;
+        let output = self.table.call("get", "GetItem", call.send()).await?;
         let record = self.found(key, output.item.as_ref())?;
         let time = self.now();
         Ok(record.map(|record| *record).filter(|record| !record.is_expired(time)))

@@ -21,6 +21,7 @@ use crate::aws::{CallFailure, EndpointProbe, FailureKind, call_failure};
 use crate::clock::Clock;
 use crate::inbox::service_clock::{SLOWEST_ANSWER, SharedServiceClock};
 use crate::inbox::{InboxError, ServiceTime};
+use crate::telemetry::{self, ERROR_TYPE, INBOX_CALLS, INBOX_DURATION, NAME, OPERATION};
 
 /// The most calls that run at once.
 const MAX_CALLS: usize = 64;
@@ -32,6 +33,12 @@ const MAX_DATE_CALLS: usize = 4;
 const CREATION: Duration = Duration::from_secs(120);
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 const LAST_LOOK: Duration = Duration::from_secs(2);
+
+/// A call that failed: what the SDK says, and what that means.
+pub(super) struct FailedCall<E> {
+    pub(super) error: Box<SdkError<E, HttpResponse>>,
+    pub(super) failure: CallFailure,
+}
 
 /// A table, with the client that calls it and the time its answers tell.
 pub(super) struct Table {
@@ -51,6 +58,7 @@ impl Table {
         let service = SharedServiceClock::default();
         let endpoint = EndpointProbe::default();
         let dating = Dating {
+            table: name.as_str().into(),
             clock: clock.clone(),
             service: service.clone(),
         };
@@ -71,34 +79,47 @@ impl Table {
         self.service.time(self.clock.now())
     }
 
-    /// Awaits a call in its turn. Futures of the SDK take several kB each, and so does its error.
+    /// Awaits a call in its turn, and counts it as `what`: `claim`, `write`, `get` or `describe`. Futures of the SDK take
+    /// several kB each, and so do its errors.
     pub(super) async fn send<T, E>(
         &self,
+        what: &'static str,
         call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>> + Send,
-    ) -> Result<T, Box<SdkError<E, HttpResponse>>> {
+    ) -> Result<T, FailedCall<E>>
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
         let call = Box::pin(call);
         let _turn = self.calls.acquire().await;
-        call.await.map_err(Box::new)
+        let started = self.clock.now();
+        let result = call.await.map_err(|error| FailedCall {
+            failure: call_failure(&error, self.endpoint.endpoint()),
+            error: Box::new(error),
+        });
+        let took = self.clock.now().saturating_duration_since(started);
+        let mut labels = vec![(NAME, &*self.name), (OPERATION, what)];
+        telemetry::counter(&INBOX_CALLS, &labels).increment(1);
+        if let Err(failed) = &result
+            && failed.failure.short_code() != "ConditionalCheckFailedException"
+        {
+            labels.push((ERROR_TYPE, failed.failure.short_code()));
+        }
+        telemetry::histogram(&INBOX_DURATION, &labels).record(took);
+        result
     }
 
     /// As [`send`](Self::send), with the error in the inbox's words.
     pub(super) async fn call<T, E>(
         &self,
-        operation: &'static str,
+        what: &'static str,
+        action: &'static str,
         call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>> + Send,
     ) -> Result<T, InboxError>
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let answer = self.send(call).await;
-        answer.map_err(|error| call_error(&self.name, operation, self.failure(&error)))
-    }
-
-    pub(super) fn failure<E>(&self, error: &SdkError<E, HttpResponse>) -> CallFailure
-    where
-        E: ProvideErrorMetadata + std::error::Error + 'static,
-    {
-        call_failure(error, self.endpoint.endpoint())
+        let answer = self.send(what, call).await;
+        answer.map_err(|failed| call_error(&self.name, action, failed.failure))
     }
 
     /// A request that the SDK would not build.
@@ -180,13 +201,10 @@ impl Table {
             .attribute_definitions(key)
             .key_schema(schema)
             .billing_mode(BillingMode::PayPerRequest);
-        if let Err(error) = self.send(call.send()).await {
-            let there = error
-                .as_service_error()
-                .is_some_and(|error| error.is_resource_in_use_exception());
-            if !there {
-                return Err(call_error(&self.name, "CreateTable", self.failure(&error)));
-            }
+        if let Err(failed) = self.send("describe", call.send()).await
+            && failed.failure.short_code() != "ResourceInUseException"
+        {
+            return Err(call_error(&self.name, "CreateTable", failed.failure));
         }
         self.await_usable().await?;
         if self.missing_ttl().await?.is_some() {
@@ -233,7 +251,7 @@ impl Table {
             .update_time_to_live()
             .table_name(&*self.name)
             .time_to_live_specification(setting);
-        let Err(error) = self.call("UpdateTimeToLive", call.send()).await else {
+        let Err(error) = self.call("describe", "UpdateTimeToLive", call.send()).await else {
             return Ok(());
         };
         // Another process may have been faster, or it is on another attribute.
@@ -246,7 +264,7 @@ impl Table {
 
     async fn describe(&self) -> Result<TableDescription, InboxError> {
         let call = self.client.describe_table().table_name(&*self.name);
-        let output = self.call("DescribeTable", call.send()).await?;
+        let output = self.call("describe", "DescribeTable", call.send()).await?;
         output.table.ok_or_else(|| InboxError::Unavailable {
             inbox: self.name.to_string(),
             operation: "DescribeTable",
@@ -258,7 +276,7 @@ impl Table {
     /// Why expired records would stay.
     async fn missing_ttl(&self) -> Result<Option<String>, InboxError> {
         let call = self.client.describe_time_to_live().table_name(&*self.name);
-        let output = self.call("DescribeTimeToLive", call.send()).await?;
+        let output = self.call("describe", "DescribeTimeToLive", call.send()).await?;
         let ttl = output.time_to_live_description;
         let on = ttl.as_ref().is_some_and(|ttl| {
             matches!(

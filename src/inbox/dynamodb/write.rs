@@ -75,7 +75,7 @@ impl DynamoInbox {
         const ACTION: &str = "PartiQLUpdate";
         let mut undecided = Vec::new();
         let mut answers = Vec::with_capacity(writes.len());
-        match self.table.run_batch(statements).await {
+        match self.table.run_batch("write", statements).await {
             Ok(outcomes) => {
                 for (((position, write), update), outcome) in writes.iter().zip(updates).zip(outcomes) {
                     let decided = match outcome {
@@ -181,15 +181,15 @@ impl DynamoInbox {
         let call = call
             .update_expression(format!("SET {}", sets.join(", ")))
             .condition_expression(conditions.join(" AND "));
-        let error = match self.table.send(call.send()).await {
+        let failed = match self.table.send("write", call.send()).await {
             Ok(_) => return Ok(None),
-            Err(error) => error,
+            Err(failed) => failed,
         };
-        match error.as_service_error() {
-            Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
-                self.found(&write.claim.key, failed.item.as_ref()).map(Some)
+        match failed.error.as_service_error() {
+            Some(UpdateItemError::ConditionalCheckFailedException(met)) => {
+                self.found(&write.claim.key, met.item.as_ref()).map(Some)
             }
-            _ => Err(call_error(&self.table.name, "UpdateItem", self.table.failure(&error))),
+            _ => Err(call_error(&self.table.name, "UpdateItem", failed.failure)),
         }
     }
 }
