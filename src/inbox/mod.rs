@@ -205,7 +205,7 @@ pub struct Claim {
     pub deaths: u32,
     /// What the last run kept.
     pub checkpoint: Option<Bytes>,
-    /// How long the record is kept from its last write, in ms.
+    /// How long the record is kept from its last write.
     pub retention: Duration,
 }
 
