@@ -6,6 +6,7 @@
 mod aws;
 pub mod clock;
 pub mod dlq;
+pub mod error;
 pub mod faults;
 pub mod flow;
 pub mod handler;
@@ -16,10 +17,15 @@ pub mod outcome;
 pub mod producer;
 pub mod queue;
 pub mod telemetry;
+pub mod worker;
 
-pub use handler::{Context, extract};
+pub use error::Error;
+pub use handler::{Context, Router, extract};
 #[cfg(feature = "aws")]
 pub use inbox::DynamoInbox;
+pub use inbox::MemoryInbox;
 pub use outcome::{Failure, FailureExt, Outcome, Reason};
+pub use queue::MemoryQueue;
 #[cfg(feature = "aws")]
 pub use queue::SqsQueue;
+pub use worker::{Worker, Workers};

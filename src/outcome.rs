@@ -107,7 +107,7 @@ pub enum Outcome {
 /// assert!(parse("12").is_ok());
 /// assert!(parse("twelve").unwrap_err().is_reject());
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure {
     verdict: Verdict,
     cause: Cause,

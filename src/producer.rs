@@ -440,6 +440,8 @@ impl Producer {
             }
             Parked::Busy => false,
         };
+        // Held from the start, in the same breath: what is under way ends when nobody holds the driver.
+        let driver = Inner::driver(inner, &mut state);
         drop(state);
         if wake {
             inner.changed.notify_one();
@@ -447,7 +449,10 @@ impl Producer {
         Ok(Waiting {
             number,
             answered,
-            driving: Driving::of(inner),
+            driving: Driving {
+                inner: Arc::clone(inner),
+                driver,
+            },
         })
     }
 }
@@ -510,7 +515,7 @@ impl Driving {
     fn poll(&mut self, cx: &mut Context<'_>) {
         loop {
             if self.driver.is_none() {
-                self.driver = Inner::driver(&self.inner);
+                self.driver = Inner::driver(&self.inner, &mut self.inner.lock());
             }
             let Some(driver) = self.driver.as_mut() else {
                 return;
@@ -533,8 +538,7 @@ impl Inner {
     }
 
     /// The sending under way, or a new one if something is to be sent.
-    fn driver(this: &Arc<Self>) -> Option<Driver> {
-        let mut state = this.lock();
+    fn driver(this: &Arc<Self>, state: &mut State) -> Option<Driver> {
         if let Some(driver) = state.driver.as_ref().and_then(WeakShared::upgrade) {
             return Some(driver);
         }

@@ -98,6 +98,12 @@ impl Backoff {
         self
     }
 
+    /// How the delays are spread.
+    #[must_use]
+    pub fn jitter_kind(&self) -> Jitter {
+        self.jitter
+    }
+
     /// The first ceiling.
     #[must_use]
     pub fn base(&self) -> Duration {

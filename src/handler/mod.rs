@@ -24,11 +24,14 @@
 //! - A [`Router`] picks a handler by the message's type; [`batch`] takes several deliveries at once.
 //! - [`Handler::layer`] puts any `tower` layer around a handler or a router.
 
+mod batch;
 mod boxed;
 pub mod context;
 pub mod extract;
 mod function;
+mod pointer;
 mod result;
+mod router;
 mod service;
 
 use std::sync::Arc;
@@ -41,10 +44,12 @@ use tower_service::Service;
 use crate::message::Message;
 use crate::outcome::Outcome;
 
+pub use batch::{BatchFn, BatchHandler, IntoOutcomes, MAX_BATCH, MAX_LINGER, batch};
 pub use boxed::BoxedHandler;
 pub use context::Context;
 pub use function::{HandlerFn, HandlerFuture};
 pub use result::{IntoFailure, IntoOutcome};
+pub use router::Router;
 pub use service::{BoxError, HandlerService, OutcomeFuture, Share, Shared, from_service, share};
 
 /// What a worker runs for its deliveries.

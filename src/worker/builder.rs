@@ -40,7 +40,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), redrive::Error> {
-/// let worker = Worker::builder(MemoryQueue::new("orders"))
+/// let worker = Worker::builder(MemoryQueue::new("orders")?)
 ///     .inbox(MemoryInbox::new())
 ///     .without_dead_letters(WithoutDeadLetters::Keep)
 ///     .state(Gateway)
@@ -445,7 +445,10 @@ impl<S: Clone + Send + Sync + 'static> Builder<S> {
         }
         let check = Check { worker: &name };
         if self.handler_lost {
-            return Err(check.wrong("state", "call `.state(…)` before `.handler(…)`; it takes effect on handlers set after it"));
+            return Err(check.wrong(
+                "state",
+                "call `.state(…)` before `.handler(…)`; it takes effect on handlers set after it",
+            ));
         }
         let Some(handler) = self.handler else {
             return Err(BuildError::NoHandler { worker: name });
@@ -456,7 +459,9 @@ impl<S: Clone + Send + Sync + 'static> Builder<S> {
             if self.inbox.is_none() {
                 return Err(check.wrong(
                     "handler",
-                    format_args!("it takes `{extractor}`, which comes from the inbox, but there is none; set `.inbox(…)`"),
+                    format_args!(
+                        "it takes `{extractor}`, which comes from the inbox, but there is none; set `.inbox(…)`"
+                    ),
                 ));
             }
             if settings.shadow {
@@ -468,7 +473,7 @@ impl<S: Clone + Send + Sync + 'static> Builder<S> {
         }
         let config = settings.check(&check, &*self.queue, &name, &*handler, self.inbox.is_some())?;
         let (commands, inbound) = mpsc::unbounded_channel();
-        let shared = Shared::new(&config.name, config.concurrency);
+        let shared = Shared::new(&config.name, config.concurrency, config.stall_after);
         Ok(Worker {
             queue: self.queue,
             inbox: self.inbox,
@@ -539,14 +544,23 @@ impl Settings {
                 value: burst.to_string(),
                 why: "there is no rate limit that it could belong to; set REDRIVE_RATE too".to_owned(),
             })?;
-            self.rate = Some(rate.burst(burst).map_err(|error| refuse("REDRIVE_BURST", &burst, error))?);
+            self.rate = Some(
+                rate.burst(burst)
+                    .map_err(|error| refuse("REDRIVE_BURST", &burst, error))?,
+            );
         }
         if env.backoff.is_some() || env.backoff_cap.is_some() {
             let base = env.backoff.unwrap_or_else(|| self.backoff.base());
             let cap = env.backoff_cap.unwrap_or_else(|| self.backoff.cap());
             let jitter = self.backoff.jitter_kind();
             self.backoff = Backoff::new(base, cap)
-                .map_err(|error| refuse("REDRIVE_BACKOFF, REDRIVE_BACKOFF_CAP", &format!("{base:?}, {cap:?}"), error))?
+                .map_err(|error| {
+                    refuse(
+                        "REDRIVE_BACKOFF, REDRIVE_BACKOFF_CAP",
+                        &format!("{base:?}, {cap:?}"),
+                        error,
+                    )
+                })?
                 .jitter(jitter);
         }
         Ok(())
@@ -563,7 +577,10 @@ impl Settings {
         let attributes = queue.attributes();
         check_concurrency(self.concurrency).map_err(|error| check.flow(error))?;
         if self.max_attempts == 0 {
-            return Err(check.wrong("max_attempts", "0 would dead-letter every message unseen; give at least 1"));
+            return Err(check.wrong(
+                "max_attempts",
+                "0 would dead-letter every message unseen; give at least 1",
+            ));
         }
         if self.max_receives == Some(0) {
             return Err(check.wrong("max_receives", "0 would never receive; give at least 1"));
@@ -572,7 +589,12 @@ impl Settings {
         check.span("long_poll", self.long_poll, Duration::ZERO, MAX_WAIT)?;
         check.span("drain_deadline", self.drain_deadline, Duration::ZERO, 2 * DAY)?;
         check.span("linger", self.linger, Duration::ZERO, second)?;
-        check.span("in_flight_delay", self.in_flight_delay, Duration::ZERO, Duration::from_secs(15 * 60))?;
+        check.span(
+            "in_flight_delay",
+            self.in_flight_delay,
+            Duration::ZERO,
+            Duration::from_secs(15 * 60),
+        )?;
         check.span("inbox_retention", self.retention, Duration::from_secs(60), 3650 * DAY)?;
         if let Some(limit) = self.handler_timeout {
             check.span("handler_timeout", limit, Duration::from_millis(1), 7 * DAY)?;
@@ -592,14 +614,19 @@ impl Settings {
         }
         for (bulkhead, &limit) in &self.bulkheads {
             if limit == 0 {
-                return Err(check.wrong("bulkhead", format_args!("`{bulkhead}` of 0 would never run a handler; give at least 1")));
+                return Err(check.wrong(
+                    "bulkhead",
+                    format_args!("`{bulkhead}` of 0 would never run a handler; give at least 1"),
+                ));
             }
         }
         for wanted in handler.bulkheads() {
             if !self.bulkheads.contains_key(&wanted) {
                 return Err(check.wrong(
                     "bulkhead",
-                    format_args!("a route runs in `{wanted}`, which is not set; add `.bulkhead(\"{wanted}\", handlers)`"),
+                    format_args!(
+                        "a route runs in `{wanted}`, which is not set; add `.bulkhead(\"{wanted}\", handlers)`"
+                    ),
                 ));
             }
         }
@@ -610,7 +637,10 @@ impl Settings {
             if !attributes.fifo {
                 return Err(check.wrong(
                     "key_from_deduplication_id",
-                    format_args!("queue `{}` is not a FIFO queue, so its messages have no deduplication id", attributes.name),
+                    format_args!(
+                        "queue `{}` is not a FIFO queue, so its messages have no deduplication id",
+                        attributes.name
+                    ),
                 ));
             }
             if attributes.content_based_deduplication {
@@ -634,7 +664,10 @@ impl Settings {
         if visibility.is_zero() {
             return Err(check.wrong(
                 "queue",
-                format_args!("the visibility timeout of `{}` is 0: every message would be received again at once; raise it", attributes.name),
+                format_args!(
+                    "the visibility timeout of `{}` is 0: every message would be received again at once; raise it",
+                    attributes.name
+                ),
             ));
         }
         let lease = self.lease.unwrap_or_else(|| visibility.clamp(MIN_LEASE, MAX_LEASE));
@@ -687,13 +720,15 @@ fn dead_letters(check: &Check<'_>, queue: &dyn Queue, set: Option<DeadLetters>) 
     let attributes = queue.attributes();
     let chosen = match set {
         Some(chosen) => chosen,
-        None => DeadLetters::Queue(queue.dead_letter_queue().ok_or_else(|| BuildError::NoDeadLetterQueue {
-            worker: check.worker.to_owned(),
-            queue: attributes.name.clone(),
-            detail: attributes
-                .redrive
-                .as_ref()
-                .map_or_else(String::new, |policy| format!(" (it names {})", policy.dead_letter_arn)),
+        None => DeadLetters::Queue(queue.dead_letter_queue().ok_or_else(|| {
+            BuildError::NoDeadLetterQueue {
+                worker: check.worker.to_owned(),
+                queue: attributes.name.clone(),
+                detail: attributes
+                    .redrive
+                    .as_ref()
+                    .map_or_else(String::new, |policy| format!(" (it names {})", policy.dead_letter_arn)),
+            }
         })?),
     };
     match &chosen {
@@ -702,7 +737,10 @@ fn dead_letters(check: &Check<'_>, queue: &dyn Queue, set: Option<DeadLetters>) 
             if dead.arn == attributes.arn {
                 return Err(check.wrong(
                     "dead_letter",
-                    format_args!("`{}` is the source itself: its dead letters would be received again for ever", dead.name),
+                    format_args!(
+                        "`{}` is the source itself: its dead letters would be received again for ever",
+                        dead.name
+                    ),
                 ));
             }
             if dead.fifo != attributes.fifo {
@@ -718,7 +756,10 @@ fn dead_letters(check: &Check<'_>, queue: &dyn Queue, set: Option<DeadLetters>) 
         DeadLetters::RedrivePolicy if attributes.redrive.is_none() => {
             return Err(check.wrong(
                 "dead_letter_by_redrive_policy",
-                format_args!("queue `{}` has no redrive policy: what is given up would come back for ever", attributes.name),
+                format_args!(
+                    "queue `{}` has no redrive policy: what is given up would come back for ever",
+                    attributes.name
+                ),
             ));
         }
         DeadLetters::RedrivePolicy | DeadLetters::Without(_) => {}

@@ -22,12 +22,16 @@ pub(super) struct Environment {
 }
 
 /// Every variable that is read, with what it sets.
+#[cfg(test)]
 pub(super) const VARIABLES: [(&str, &str); 12] = [
     ("REDRIVE_CONCURRENCY", "handlers at once"),
     ("REDRIVE_RATE", "handler starts per second"),
     ("REDRIVE_BURST", "handler starts at once above the rate"),
     ("REDRIVE_MAX_ATTEMPTS", "attempts per message"),
-    ("REDRIVE_HANDLER_TIMEOUT", "a handler's longest run, as 500ms, 30s, 5m or 2h"),
+    (
+        "REDRIVE_HANDLER_TIMEOUT",
+        "a handler's longest run, as 500ms, 30s, 5m or 2h",
+    ),
     ("REDRIVE_BACKOFF", "the first backoff"),
     ("REDRIVE_BACKOFF_CAP", "the longest backoff"),
     ("REDRIVE_DRAIN_DEADLINE", "the longest drain"),
@@ -47,7 +51,12 @@ impl Environment {
             })
         };
         let span = |name| {
-            parse(&get, name, "give a duration such as 500ms, 30s, 5m, 2h or 35d", duration)
+            parse(
+                &get,
+                name,
+                "give a duration such as 500ms, 30s, 5m, 2h or 35d",
+                duration,
+            )
         };
         Ok(Self {
             concurrency: size("REDRIVE_CONCURRENCY")?,
@@ -108,7 +117,11 @@ mod tests {
     use super::*;
 
     fn with<'a>(set: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
-        |name| set.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
+        |name| {
+            set.iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, value)| (*value).to_owned())
+        }
     }
 
     #[test]

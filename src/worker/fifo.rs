@@ -59,7 +59,11 @@ mod tests {
         }
         groups.push(&other, 9);
         assert!(groups.is_head("g", 1) && !groups.is_head("g", 2) && groups.is_head("h", 9));
-        assert_eq!(groups.remove("g", 2), None, "taking one out of the middle moves no head");
+        assert_eq!(
+            groups.remove("g", 2),
+            None,
+            "taking one out of the middle moves no head"
+        );
         assert_eq!(groups.remove("g", 1), Some(3));
         groups.push(&group, 4);
         assert_eq!(groups.take_tail("g", 3), vec![4]);

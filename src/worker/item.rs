@@ -48,6 +48,8 @@ pub(super) struct Item {
     pub(super) rejection: Option<Rejection>,
     /// What the inbox said, kept until it is the head of its group.
     pub(super) answer: Option<ClaimAnswer>,
+    /// Its group was given back while its claim was under way: it goes back too when that is answered.
+    pub(super) orphaned: bool,
     pub(super) fate: Fate,
     /// Announced in the inbox as a suspect that runs.
     pub(super) announced: bool,

@@ -67,8 +67,12 @@ pub struct Totals {
     pub uncounted_failures: u64,
     /// Dead-lettered, by reason.
     pub dead_lettered: BTreeMap<String, u64>,
+    /// Given up without a dead letter, as set.
+    pub given_up: u64,
     /// Given back.
     pub released: u64,
+    /// What shadow mode would have suppressed.
+    pub shadowed: u64,
     /// Delayed because the inbox could not be reached.
     pub delayed: u64,
     /// Left to others after a lost lease or visibility.
@@ -82,6 +86,20 @@ pub struct Totals {
 }
 
 impl Totals {
+    pub(super) fn add(&mut self, fate: &Fate) {
+        match fate {
+            Fate::Completed => self.completed += 1,
+            Fate::Duplicate => self.duplicates += 1,
+            Fate::InFlightDuplicate => self.in_flight_duplicates += 1,
+            Fate::Retried => self.retried += 1,
+            Fate::DeadLettered(reason) => *self.dead_lettered.entry(reason.clone()).or_default() += 1,
+            Fate::GivenUp(_) => self.given_up += 1,
+            Fate::Released => self.released += 1,
+            Fate::Delayed => self.delayed += 1,
+            Fate::Lost => self.lost += 1,
+        }
+    }
+
     /// All dead letters.
     #[must_use]
     pub fn dead_letters(&self) -> u64 {
@@ -141,11 +159,13 @@ pub(super) struct Shared {
 struct Inner {
     status: Status,
     last_receive: Option<Instant>,
-    last_turn: Option<Instant>,
+    /// Since when a receive should have succeeded; none while nothing is to be received.
+    silent_since: Option<Instant>,
+    stall_after: Duration,
 }
 
 impl Shared {
-    pub(super) fn new(name: &str, concurrency: usize) -> Self {
+    pub(super) fn new(name: &str, concurrency: usize, stall_after: Duration) -> Self {
         let status = Status {
             name: name.to_owned(),
             started: false,
@@ -165,17 +185,21 @@ impl Shared {
         let inner = Inner {
             status,
             last_receive: None,
-            last_turn: None,
+            silent_since: None,
+            stall_after,
         };
         Self {
             state: Arc::new(Mutex::new(inner)),
         }
     }
 
+    /// The watchdog is in the reader: a loop that is blocked cannot say so itself.
     pub(super) fn snapshot(&self, now: Instant) -> Status {
         let inner = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut status = inner.status.clone();
-        status.last_receive = inner.last_receive.map(|at| now.saturating_duration_since(at));
+        let age = |at: Instant| now.saturating_duration_since(at);
+        status.last_receive = inner.last_receive.map(age);
+        status.stalled = inner.silent_since.is_some_and(|at| age(at) >= inner.stall_after);
         status
     }
 
@@ -191,12 +215,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).last_receive = Some(now);
     }
 
-    pub(super) fn turned(&self, now: Instant) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).last_turn = Some(now);
-    }
-
-    /// When the engine last took a turn; a long time ago means that something blocks its runtime.
-    pub(super) fn last_turn(&self) -> Option<Instant> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).last_turn
+    pub(super) fn silent_since(&self, since: Option<Instant>) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).silent_since = since;
     }
 }

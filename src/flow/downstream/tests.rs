@@ -217,6 +217,25 @@ async fn inv04_while_the_breaker_is_open_nothing_is_called_and_the_error_says_fo
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_breaker_refuses_spends_no_token() {
+    let rate = RateLimit::per_second(1.0).unwrap().burst(6).unwrap();
+    let downstream = builder()
+        .retries(0)
+        .breaker(sure())
+        .rate(rate)
+        .max_wait(Duration::ZERO)
+        .build()
+        .unwrap();
+    knock_out(&downstream).await;
+    let service = Service::scripted([]);
+    for _ in 0..10 {
+        let error = call(&downstream, &service).await.unwrap_err();
+        assert!(matches!(error, DownstreamError::CircuitOpen { .. }), "{error:?}");
+    }
+    assert_eq!(downstream.inner.bucket.available(now()), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_failure_that_opens_the_breaker_is_not_tried_again() {
     let config = sure().failures_in_a_row(1).unwrap().distinct_keys(1).unwrap();
     let downstream = builder().retries(5).breaker(config).build().unwrap();

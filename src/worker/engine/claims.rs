@@ -8,7 +8,6 @@ use crate::flow::{Admission, Ticket, Verdict, key_hash};
 use crate::inbox::{Answers, Change, Claim, ClaimAnswer, ClaimRequest, InboxError, MAX_DEATHS, Rejection};
 use crate::outcome::{Reason, StoredResult};
 use crate::worker::config::{DeadLetters, WithoutDeadLetters};
-use crate::worker::meter;
 use crate::worker::status::Fate;
 
 /// The longest a message is delayed because its key runs elsewhere, or because it is kept where it cannot be dead-lettered.
@@ -48,7 +47,7 @@ impl Engine {
             });
             self.enter(id, Phase::Claiming);
         }
-        meter::call("inbox", "claim", requests.len());
+        self.meter.claim_call();
         let count = requests.len();
         self.call(
             CALL_LIMIT,
@@ -58,13 +57,7 @@ impl Engine {
         );
     }
 
-    pub(super) fn claimed(
-        &mut self,
-        now: Instant,
-        ids: &[Id],
-        ticket: Option<Ticket>,
-        answers: Answers<ClaimAnswer>,
-    ) {
+    pub(super) fn claimed(&mut self, now: Instant, ids: &[Id], ticket: Option<Ticket>, answers: Answers<ClaimAnswer>) {
         let mut answers = answers.into_iter();
         let mut verdict = Verdict::Ignored;
         let mut failed_key = 0;
@@ -110,7 +103,7 @@ impl Engine {
         }
         self.enter(id, Phase::Waiting);
         self.schedule_beat(now, id);
-        if self.drain.is_some() {
+        if self.must_go_back(id) {
             self.release(now, id);
         } else if self.is_head(id) {
             self.answered(now, id, answer);
@@ -129,7 +122,7 @@ impl Engine {
             ClaimAnswer::Running { .. } => Some("shadow_running"),
         };
         if let Some(kind) = would {
-            meter::duplicate(&self.queue_name, kind);
+            self.meter.duplicate(kind);
             self.shared.count(|totals| totals.shadowed += 1);
         }
         if let (ClaimAnswer::Claimed(claim), Some(item)) = (answer, self.items.get_mut(&id)) {
@@ -138,11 +131,16 @@ impl Engine {
         }
         self.enter(id, Phase::Waiting);
         self.schedule_beat(now, id);
-        if self.drain.is_some() {
+        if self.must_go_back(id) {
             self.release(now, id);
         } else if self.is_head(id) {
             self.make_ready(now, id);
         }
+    }
+
+    /// Whether it is to be given back as soon as its claim is answered.
+    fn must_go_back(&self, id: Id) -> bool {
+        self.drain.is_some() || self.items.get(&id).is_some_and(|item| item.orphaned)
     }
 
     /// What follows from the inbox's answer, for a delivery whose turn it is.
@@ -157,11 +155,11 @@ impl Engine {
                 if let (Some(hook), Some(item)) = (&self.config.on_duplicate, self.items.get(&id)) {
                     hook(&item.key, &result);
                 }
-                meter::duplicate(&self.queue_name, "completed");
+                self.meter.duplicate("completed");
                 self.finish(now, id, Fate::Duplicate, [Step::Next, Step::Delete]);
             }
             ClaimAnswer::Rejected => {
-                meter::duplicate(&self.queue_name, "rejected");
+                self.meter.duplicate("rejected");
                 self.finish(now, id, Fate::Duplicate, [Step::Next, Step::Delete]);
             }
             ClaimAnswer::FingerprintMismatch => {
@@ -178,6 +176,9 @@ impl Engine {
     }
 
     fn won(&mut self, now: Instant, id: Id, claim: &Arc<Claim>) {
+        if claim.suspect && claim.deaths > 0 {
+            self.meter.death();
+        }
         if claim.deaths >= MAX_DEATHS {
             let rejection = Rejection {
                 reason: Reason::WorkerDied,
@@ -196,7 +197,10 @@ impl Engine {
             self.give_up(now, id, rejection, &Reason::AttemptsExhausted, true);
             return;
         }
-        let unrecorded = self.items.get(&id).and_then(|item| self.unrecorded.get(&item.record_key).cloned());
+        let unrecorded = self
+            .items
+            .get(&id)
+            .and_then(|item| self.unrecorded.get(&item.record_key).cloned());
         if let Some(result) = unrecorded {
             // Its handler was done in this worker, only its record was not written before the lease was lost.
             self.complete(now, id, result);
@@ -212,14 +216,17 @@ impl Engine {
         let by_receives = self.config.in_flight_delay.saturating_mul(1 << doublings);
         let delay = lease_left.max(by_receives).min(LONGEST_WAIT);
         let delay = delay + self.config.random.up_to(delay / 10);
-        meter::duplicate(&self.queue_name, "in_flight");
+        self.meter.duplicate("in_flight");
         self.go_back(now, id, Fate::InFlightDuplicate, None, delay);
     }
 
     /// The inbox cannot say: not run, not deleted, delayed.
     pub(super) fn inbox_unreachable(&mut self, now: Instant, id: Id) {
         let Some(item) = self.items.get(&id) else { return };
-        let delay = self.config.backoff.delay(item.delivery.receive_count, &self.config.random);
+        let delay = self
+            .config
+            .backoff
+            .delay(item.delivery.receive_count, &self.config.random);
         self.go_back(now, id, Fate::Delayed, None, delay);
     }
 
@@ -227,7 +234,12 @@ impl Engine {
     pub(super) fn complete(&mut self, now: Instant, id: Id, result: StoredResult) {
         let Some(item) = self.items.get(&id) else { return };
         if item.claim.is_some() {
-            self.finish(now, id, Fate::Completed, [Step::Write(Change::Complete { result }), Step::Next, Step::Delete]);
+            self.finish(
+                now,
+                id,
+                Fate::Completed,
+                [Step::Write(Change::Complete { result }), Step::Next, Step::Delete],
+            );
         } else {
             // Without a record the delete is what makes it durable.
             self.finish(now, id, Fate::Completed, [Step::Delete, Step::Next]);

@@ -7,7 +7,6 @@ use super::gate::Gate;
 use super::{Engine, Fate, Id, Instant, Phase, Step};
 use crate::flow::Admission;
 use crate::inbox::Change;
-use crate::worker::meter;
 
 impl Engine {
     /// It is to be run when its turn comes.
@@ -34,9 +33,9 @@ impl Engine {
         }
         self.let_in_from_bulkheads();
         self.let_in_a_suspect(now);
-        while self.running < self.slots && !self.ready.is_empty() && self.ending_has_room() {
+        while self.slots_used < self.slots && !self.ready.is_empty() && self.ending_has_room() {
             let gate = self.gate(now);
-            if gate == Gate::Shut || (gate == Gate::Probe && self.probe_is_out(now)) {
+            if gate == Gate::Shut || (gate == Gate::Probe && self.watched_probe.is_some()) {
                 return;
             }
             let size = if gate == Gate::Probe { 1 } else { self.batch_size() };
@@ -52,11 +51,7 @@ impl Engine {
     }
 
     fn ending_has_room(&self) -> bool {
-        self.items.len().saturating_sub(self.running + self.waiting) < self.most_ending()
-    }
-
-    fn probe_is_out(&self, now: Instant) -> bool {
-        self.watched_probe.is_some() || (self.watched_shut(now) && self.running > 0)
+        self.ending() < self.most_ending()
     }
 
     fn batch_is_due(&self, now: Instant, size: usize) -> bool {
@@ -66,7 +61,7 @@ impl Engine {
     /// When a gathering batch starts although it is not full.
     pub(super) fn batch_at(&self) -> Option<Instant> {
         let policy = self.handler.batch()?;
-        if self.running >= self.slots || self.paused {
+        if self.slots_used >= self.slots || self.paused {
             return None;
         }
         let first = self.ready.front().and_then(|id| self.items.get(id))?;
@@ -118,7 +113,7 @@ impl Engine {
             }
             Err(wait) => {
                 self.token_at = Some(now + wait);
-                meter::limiter_wait(&self.queue_name, "worker", wait);
+                self.meter.limiter_wait("worker", wait);
                 false
             }
         }
@@ -127,18 +122,22 @@ impl Engine {
     /// A tenant over its rate waits aside, without a slot.
     fn admit_tenant(&mut self, now: Instant, id: Id) -> bool {
         let Some(limit) = &self.config.tenants else { return true };
-        let Some(item) = self.items.get_mut(&id) else { return false };
+        let Some(item) = self.items.get_mut(&id) else {
+            return false;
+        };
         if item.tenant_admitted {
             return true;
         }
-        let Some(tenant) = (limit.tenant_of)(&item.delivery.message) else { return true };
+        let Some(tenant) = (limit.tenant_of)(&item.delivery.message) else {
+            return true;
+        };
         match limit.buckets.take(&tenant, now) {
             Ok(()) => {
                 item.tenant_admitted = true;
                 true
             }
             Err(wait) => {
-                meter::limiter_wait(&self.queue_name, "tenant", wait);
+                self.meter.limiter_wait("tenant", wait);
                 if self.held_back < self.config.held_back {
                     self.held_back += 1;
                     self.at_rate.set(id, now + wait);
@@ -152,16 +151,23 @@ impl Engine {
 
     /// A route whose bulkhead is full waits aside, without a slot.
     fn admit_bulkhead(&mut self, now: Instant, id: Id) -> bool {
-        let Some(item) = self.items.get_mut(&id) else { return false };
+        let Some(item) = self.items.get_mut(&id) else {
+            return false;
+        };
         if item.permit.is_some() {
             return true;
         }
-        let Some(name) = self.handler.bulkhead(&item.delivery.message) else { return true };
-        let Some(bulkhead) = self.bulkheads.get(name) else { return true };
+        let Some(name) = self.handler.bulkhead(&item.delivery.message) else {
+            return true;
+        };
+        let Some(bulkhead) = self.bulkheads.get(name) else {
+            return true;
+        };
         if let Some(permit) = bulkhead.try_enter() {
             item.permit = Some(permit);
             return true;
         }
+        self.meter.bulkhead_full(name);
         let name = name.to_owned();
         if self.held_back < self.config.held_back {
             self.held_back += 1;
@@ -180,12 +186,14 @@ impl Engine {
 
     /// Those at a bulkhead that has room go to the front again with their permit, oldest first.
     fn let_in_from_bulkheads(&mut self) {
-        if self.at_bulkhead.is_empty() || self.running >= self.slots {
+        if self.at_bulkhead.is_empty() || self.slots_used >= self.slots {
             return;
         }
         let mut let_in = Vec::new();
         for (name, queue) in &mut self.at_bulkhead {
-            let Some(bulkhead) = self.bulkheads.get(name) else { continue };
+            let Some(bulkhead) = self.bulkheads.get(name) else {
+                continue;
+            };
             while !queue.is_empty() {
                 let Some(permit) = bulkhead.try_enter() else { break };
                 let Some(id) = queue.pop_front() else { break };
@@ -221,7 +229,10 @@ impl Engine {
     /// When the next suspect may run, if one waits.
     pub(super) fn suspect_turn_at(&self) -> Option<Instant> {
         let first = self.suspects.front().and_then(|id| self.items.get(id))?;
-        Some(self.suspect_running.map_or(first.ready_since, |(_, since)| since + self.config.lease))
+        Some(
+            self.suspect_running
+                .map_or(first.ready_since, |(_, since)| since + self.config.lease),
+        )
     }
 
     /// There is no room to wait aside: it goes back to the queue for as long as the limiter says.
@@ -249,7 +260,9 @@ impl Engine {
     /// A suspect's run is written down before it starts, so that its process's death can be told from a neighbour's. Answers
     /// whether that write had to be begun.
     fn announce(&mut self, now: Instant, id: Id) -> bool {
-        let Some(item) = self.items.get_mut(&id) else { return false };
+        let Some(item) = self.items.get_mut(&id) else {
+            return false;
+        };
         let suspect = item.claim.as_ref().is_some_and(|claim| claim.suspect);
         if !suspect || item.announced {
             return false;
@@ -263,7 +276,7 @@ impl Engine {
     }
 
     fn start(&mut self, now: Instant, ids: Vec<Id>) {
-        self.running += 1;
+        self.slots_used += 1;
         let mut contexts = Vec::with_capacity(ids.len());
         let mut kills = Vec::with_capacity(ids.len());
         for &id in &ids {
@@ -287,7 +300,6 @@ impl Engine {
                 asked,
             ));
         }
-        meter::running(&self.queue_name, self.running);
         self.run_handler(ids, contexts, kills);
     }
 }

@@ -8,13 +8,11 @@ use crate::flow::{Verdict, key_hash};
 use crate::inbox::{Attempted, Change, Rejection};
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::queue::MAX_VISIBILITY;
-use crate::worker::meter;
 
 impl Engine {
     pub(super) fn ended(&mut self, now: Instant, ended: Ended) {
         // The slot is free again, before anything is recorded or settled.
-        self.running = self.running.saturating_sub(1);
-        meter::running(&self.queue_name, self.running);
+        self.slots_used = self.slots_used.saturating_sub(1);
         let Ended { ids, outcomes, took } = ended;
         let mut outcomes = outcomes.into_iter();
         for id in ids {
@@ -29,7 +27,7 @@ impl Engine {
             }
             item.kill = None;
             item.permit = None;
-            meter::handled(&self.queue_name, outcome.as_ref(), took);
+            self.meter.handled(outcome.as_ref(), took);
             match outcome {
                 None => {
                     self.record_verdict(now, id, Verdict::Ignored);
@@ -58,7 +56,12 @@ impl Engine {
             return;
         }
         let watched = self.watched_shut(now);
-        let counts = !watched && self.config.counts_as_failure.as_ref().is_none_or(|counts| counts(failure));
+        let counts = !watched
+            && self
+                .config
+                .counts_as_failure
+                .as_ref()
+                .is_none_or(|counts| counts(failure));
         let verdict = if counts { Verdict::Failure } else { Verdict::Ignored };
         let is_attempt = self.record_verdict(now, id, verdict) && !watched;
         let Some(item) = self.items.get(&id) else { return };
@@ -67,6 +70,7 @@ impl Engine {
             attempt = item.attempts_before() + 1, counted = is_attempt, error = %failure.error().escape_debug(),
             "a handler failed"
         );
+        self.meter.retried(failure.cause(), is_attempt);
         if !is_attempt {
             self.shared.count(|totals| totals.uncounted_failures += 1);
             self.keep_or_release(now, id, failure);
@@ -100,14 +104,20 @@ impl Engine {
             self.make_ready(now, id);
             return;
         }
-        let delay = failure.delay().unwrap_or_else(|| self.config.backoff.delay(1, &self.config.random));
+        let delay = failure
+            .delay()
+            .unwrap_or_else(|| self.config.backoff.delay(1, &self.config.random));
         self.go_back(now, id, Fate::Released, None, delay.min(MAX_VISIBILITY));
     }
 
     /// Tells the worker's breaker; answers whether a failure is an attempt.
     fn record_verdict(&mut self, now: Instant, id: Id, verdict: Verdict) -> bool {
-        let Some(item) = self.items.get_mut(&id) else { return true };
-        let (Some(breaker), Some(ticket)) = (self.breaker.as_mut(), item.ticket.take()) else { return true };
+        let Some(item) = self.items.get_mut(&id) else {
+            return true;
+        };
+        let (Some(breaker), Some(ticket)) = (self.breaker.as_mut(), item.ticket.take()) else {
+            return true;
+        };
         let recorded = breaker.record(now, ticket, key_hash(&item.record_key), verdict);
         self.note_transition(now, "worker", recorded.transition);
         recorded.counts_as_attempt
@@ -129,16 +139,24 @@ impl Engine {
             self.give_up(now, id, rejection, &Reason::Expiring, true);
             return;
         }
-        let steps = [Step::Write(Change::Release { failure }), Step::Hide(delay), Step::ReleaseTail];
+        let steps = [
+            Step::Write(Change::Release { failure }),
+            Step::Hide(delay),
+            Step::ReleaseTail,
+        ];
         self.finish(now, id, fate, steps);
     }
 
     /// Whether the queue would drop it before it could be received again.
     fn outlives_retention(&self, id: Id, delay: Duration) -> bool {
         let attributes = self.queue.attributes();
-        let Some(sent) = self.items.get(&id).and_then(|item| item.delivery.message.sent_at_ms) else { return false };
+        let Some(sent) = self.items.get(&id).and_then(|item| item.delivery.message.sent_at_ms) else {
+            return false;
+        };
         let ends = sent.saturating_add(millis(attributes.retention));
-        self.service_now().saturating_add(millis(delay + attributes.visibility_timeout)) >= ends
+        self.service_now()
+            .saturating_add(millis(delay + attributes.visibility_timeout))
+            >= ends
     }
 
     /// What is left to do for it, in this order.

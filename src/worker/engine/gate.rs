@@ -1,7 +1,7 @@
 //! Whether breakers let anything be received and started: the worker's own, the inbox's, and those it watches.
 
 use super::{Engine, Instant};
-use crate::flow::{BreakerState, CircuitBreaker, Transition};
+use crate::flow::{BreakerState, Transition, report_transition};
 
 /// What all breakers together allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +31,19 @@ impl Engine {
         self.watched.iter().any(|watch| !watch.state(now).is_closed())
     }
 
+    /// Whether every half-open breaker waits for a probe.
+    pub(super) fn probe_is_free(&self, now: Instant) -> bool {
+        let own = [self.breaker.as_ref(), self.inbox_breaker.as_ref()];
+        self.watched_probe.is_none() && own.into_iter().flatten().all(|breaker| breaker.admits(now))
+    }
+
     /// Whether any breaker that counts handler runs is not closed.
     pub(super) fn outage(&self, now: Instant) -> bool {
-        self.watched_shut(now) || self.breaker.as_ref().is_some_and(|breaker| !breaker.state(now).is_closed())
+        self.watched_shut(now)
+            || self
+                .breaker
+                .as_ref()
+                .is_some_and(|breaker| !breaker.state(now).is_closed())
     }
 
     /// When the gate changes by time alone.
@@ -55,11 +65,17 @@ impl Engine {
         self.note_transition(now, "worker", moved);
         let moved = self.inbox_breaker.as_mut().and_then(|breaker| breaker.turn(now));
         self.note_transition(now, "inbox", moved);
-        let shut = self.gate(now) == Gate::Shut;
+        let gate = self.gate(now);
+        let shut = gate == Gate::Shut;
+        if gate == Gate::Open && std::mem::take(&mut self.keeping) {
+            self.items.values_mut().for_each(|item| item.kept_since = None);
+        }
         if shut && !self.gate_was_shut {
             tracing::warn!(worker = %self.config.name, "receiving pauses: a breaker is open");
+            self.meter.paused(true);
         } else if !shut && self.gate_was_shut {
             tracing::info!(worker = %self.config.name, "receiving goes on");
+            self.meter.paused(false);
             self.last_receive = now;
         }
         self.gate_was_shut = shut;
@@ -70,10 +86,13 @@ impl Engine {
         if transition == Transition::Opened {
             self.shared.count(|totals| totals.breaker_opened += 1);
         }
-        tracing::warn!(worker = %self.config.name, breaker = which, ?transition, "breaker moved");
-        let breaker = if which == "inbox" { &self.inbox_breaker } else { &self.breaker };
-        if let Some(state) = breaker.as_ref().map(|breaker: &CircuitBreaker| breaker.state(now)) {
-            crate::worker::meter::breaker(&self.queue_name, which, state);
+        let breaker = if which == "inbox" {
+            &self.inbox_breaker
+        } else {
+            &self.breaker
+        };
+        if let Some(state) = breaker.as_ref().map(|breaker| breaker.state(now)) {
+            report_transition(&format!("{}/{which}", self.config.name), transition, state);
         }
     }
 
@@ -82,7 +101,11 @@ impl Engine {
         if !self.gate_was_shut {
             return None;
         }
-        self.items.values().filter_map(|item| item.kept_since).min().map(|since| since + self.config.keep_while_open)
+        self.items
+            .values()
+            .filter_map(|item| item.kept_since)
+            .min()
+            .map(|since| since + self.config.keep_while_open)
     }
 
     /// While a breaker is open, what is held is kept with its heartbeat, but not for ever.
@@ -90,6 +113,7 @@ impl Engine {
         if !self.gate_was_shut {
             return;
         }
+        self.keeping = true;
         let mut over = Vec::new();
         for (&id, item) in &mut self.items {
             if item.is_waiting() && item.phase != super::Phase::Claiming {

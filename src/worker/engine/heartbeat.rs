@@ -9,7 +9,6 @@ use super::{CALL_LIMIT, Engine, Event, Id, Instant, Phase, unanswered, unanswere
 use crate::inbox::{Answers, Change, InboxError, Write, Written};
 use crate::message::Receipt;
 use crate::queue::{EntryError, EntryResults, MAX_BATCH, MAX_VISIBILITY, QueueError};
-use crate::worker::meter;
 
 /// Heartbeats due this soon go along with those due now, so that they share calls.
 const ALONG: Duration = Duration::from_millis(500);
@@ -71,7 +70,9 @@ impl Engine {
 
     /// Whether its lease still holds by the inbox's own time.
     pub(super) fn holds(&self, id: Id) -> bool {
-        let (Some(item), Some(inbox)) = (self.items.get(&id), &self.inbox) else { return true };
+        let (Some(item), Some(inbox)) = (self.items.get(&id), &self.inbox) else {
+            return true;
+        };
         item.claim.is_none() || inbox.time().hi < item.lease_until
     }
 
@@ -89,7 +90,11 @@ impl Engine {
             return Some(Due::Nothing(soon));
         }
         if !self.config.heartbeat {
-            return Some(Due::Nothing(self.ends_at(now, id).unwrap_or(soon).max(now + Duration::from_millis(1))));
+            return Some(Due::Nothing(
+                self.ends_at(now, id)
+                    .unwrap_or(soon)
+                    .max(now + Duration::from_millis(1)),
+            ));
         }
         Some(Due::Beat)
     }
@@ -145,7 +150,9 @@ impl Engine {
             }
             // SQS keeps a message invisible for 12 hours in all from its receive.
             let last = item.delivery.received_at + MAX_VISIBILITY;
-            let room = last.saturating_duration_since(now).saturating_sub(Duration::from_secs(1));
+            let room = last
+                .saturating_duration_since(now)
+                .saturating_sub(Duration::from_secs(1));
             let extend = self.config.visibility.min(room);
             if !item.visibility_lost && !extend.is_zero() {
                 changes.push((item.receipt.clone(), extend));
@@ -155,12 +162,12 @@ impl Engine {
         }
         let count = (renewed.len().max(extended.len())) as u64;
         self.shared.count(|totals| totals.heartbeats += count);
-        meter::heartbeats(&self.queue_name, count);
+        self.meter.heartbeats(count);
         if !changes.is_empty() {
-            meter::call(&self.queue_name, "ChangeMessageVisibility", changes.len());
+            self.meter.visibility_call(changes.len());
         }
         if !writes.is_empty() {
-            meter::call("inbox", "write", writes.len());
+            self.meter.write_call();
         }
         let (entries, name) = (writes.len(), Arc::clone(&self.queue_name));
         let queue = Arc::clone(&self.queue);
@@ -204,7 +211,11 @@ impl Engine {
             extensions,
             until,
         } = beat;
-        let mut looked_at: Vec<Id> = renewed.iter().copied().chain(extended.iter().map(|(id, _)| *id)).collect();
+        let mut looked_at: Vec<Id> = renewed
+            .iter()
+            .copied()
+            .chain(extended.iter().map(|(id, _)| *id))
+            .collect();
         looked_at.sort_unstable();
         looked_at.dedup();
         let mut again = Vec::new();
@@ -274,7 +285,7 @@ impl Engine {
                 Err(error) if error.is_stale_receipt() || error.sender_fault => {
                     // With an inbox the lease is the authority: a redelivery finds the key running.
                     item.visibility_lost = true;
-                    meter::lost(&self.queue_name, "visibility");
+                    self.meter.lost_visibility();
                     tracing::warn!(
                         worker = %self.config.name, message_id = item.message_id(), %error, "visibility was lost"
                     );

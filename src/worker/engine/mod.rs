@@ -31,6 +31,7 @@ use super::fifo::Groups;
 use super::handle::Command;
 use super::intake::Intake;
 use super::item::{Id, Item, Phase, Step};
+use super::meter::Meter;
 use super::status::{Fate, Shared};
 use crate::clock::Instant;
 use crate::flow::{Backoff, BreakerWatch, Bulkhead, CircuitBreaker, Ticket, TokenBucket};
@@ -123,6 +124,7 @@ pub(super) struct Engine {
     config: Config,
     commands: mpsc::UnboundedReceiver<Command>,
     shared: Shared,
+    meter: Meter,
     epoch: String,
     claims_made: u64,
 
@@ -152,7 +154,10 @@ pub(super) struct Engine {
     token_in_hand: bool,
     token_at: Option<Instant>,
     slots: usize,
+    slots_used: usize,
+    /// Deliveries whose handler runs; a batch has several in one slot.
     running: usize,
+    /// Deliveries that wait for their claim or their turn.
     waiting: usize,
 
     breaker: Option<CircuitBreaker>,
@@ -161,6 +166,8 @@ pub(super) struct Engine {
     /// The run that probes a watched breaker.
     watched_probe: Option<Id>,
     gate_was_shut: bool,
+    /// Some of what is held was kept while a breaker was open.
+    keeping: bool,
 
     intake: Intake,
     last_receive: Instant,
@@ -178,6 +185,7 @@ pub(super) struct Engine {
 
     paused: bool,
     drain: Option<Drain>,
+    drain_began: Option<Instant>,
     kill: CancellationToken,
 }
 
@@ -194,7 +202,10 @@ impl Engine {
         } = parts;
         let now = config.clock.now();
         let random = config.random.clone();
-        let breaker = config.breaker.clone().map(|breaker| CircuitBreaker::new(breaker, random.clone()));
+        let breaker = config
+            .breaker
+            .clone()
+            .map(|breaker| CircuitBreaker::new(breaker, random.clone()));
         let inbox_breaker = inbox.is_some().then(|| CircuitBreaker::new(Default::default(), random));
         let bulkheads = config
             .bulkheads
@@ -207,6 +218,7 @@ impl Engine {
         };
         let attributes = queue.attributes();
         Self {
+            meter: Meter::new(&attributes.name),
             queue_name: attributes.name.as_str().into(),
             fifo: attributes.fifo,
             inbox,
@@ -233,6 +245,7 @@ impl Engine {
             token_in_hand: false,
             token_at: None,
             slots: config.concurrency,
+            slots_used: 0,
             running: 0,
             waiting: 0,
             breaker,
@@ -240,6 +253,7 @@ impl Engine {
             watched: config.watched.clone(),
             watched_probe: None,
             gate_was_shut: false,
+            keeping: false,
             intake: Intake::new(config.max_receives, config.lease),
             last_receive: now,
             stalled: false,
@@ -250,18 +264,19 @@ impl Engine {
             hides: Batcher::new(MAX_BATCH, config.linger, BATCHES_IN_FLIGHT),
             sends: Batcher::new(MAX_BATCH, config.linger, BATCHES_IN_FLIGHT),
             dead_letter_queue,
-            call_backoff: Backoff::default(),
+            call_backoff: call_backoff(),
             unrecorded: BTreeMap::new(),
             paused: false,
             drain: None,
+            drain_began: None,
             kill: CancellationToken::new(),
             queue,
             config,
         }
     }
 
-    /// Runs until it has drained, or was told to stop.
-    pub(super) async fn run(mut self) -> End {
+    /// Runs until it has drained, or was told to stop; answers also when the drain began.
+    pub(super) async fn run(mut self) -> (End, Option<Instant>) {
         for index in 0..self.watched.len() {
             let watch = self.watched[index].clone();
             self.await_breaker(index, watch);
@@ -273,7 +288,7 @@ impl Engine {
             self.publish(now);
             if let Some(end) = self.end(now) {
                 self.shared.update(|status| status.ended = true);
-                return end;
+                return (end, self.drain_began);
             }
             let wake = self.next_deadline(now);
             tokio::select! {
@@ -281,7 +296,7 @@ impl Engine {
                 command = self.commands.recv(), if commands_open => match command {
                     Some(Command::Stop) => {
                         self.shared.update(|status| status.ended = true);
-                        return End::Stopped;
+                        return (End::Stopped, self.drain_began);
                     }
                     Some(command) => self.command(command),
                     None => commands_open = false,
@@ -363,8 +378,14 @@ impl Engine {
             worker = %self.config.name, running = self.running, waiting = self.waiting, receives = self.intake.in_flight(),
             deadline_ms = millis(self.config.drain_deadline), "draining"
         );
+        self.drain_began = Some(now);
         self.drain = Some(Drain::begin(now, self.config.drain_deadline));
-        let held: Vec<Id> = self.items.iter().filter(|(_, item)| item.is_waiting()).map(|(&id, _)| id).collect();
+        let held: Vec<Id> = self
+            .items
+            .iter()
+            .filter(|(_, item)| item.is_waiting())
+            .map(|(&id, _)| id)
+            .collect();
         for id in held {
             // A claim under way is released when it is answered.
             if self.items.get(&id).is_some_and(|item| item.phase != Phase::Claiming) {
@@ -390,7 +411,7 @@ impl Engine {
 
     fn end(&self, now: Instant) -> Option<End> {
         let drain = self.drain?;
-        let settled = self.items.is_empty() && self.running == 0 && self.calls == 0;
+        let settled = self.items.is_empty() && self.slots_used == 0 && self.calls == 0;
         if settled {
             return Some(End::Drained);
         }
@@ -422,20 +443,21 @@ impl Engine {
     }
 
     fn publish(&self, now: Instant) {
-        self.shared.turned(now);
+        self.shared.silent_since(self.silent_since());
         let breaker = self.breaker.as_ref().map(|breaker| breaker.state(now));
         let inbox_breaker = self.inbox_breaker.as_ref().map(|breaker| breaker.state(now));
+        let ending = self.ending();
+        self.meter.held(self.running, self.waiting, ending);
         self.shared.update(|status| {
             status.started = true;
             status.paused = self.paused;
             status.draining = self.drain.is_some();
             status.running = self.running;
             status.waiting = self.waiting;
-            status.ending = self.items.len().saturating_sub(self.running + self.waiting);
+            status.ending = ending;
             status.concurrency = self.slots;
             status.breaker = breaker;
             status.inbox_breaker = inbox_breaker;
-            status.stalled = self.stalled;
         });
     }
 
@@ -460,10 +482,7 @@ impl Engine {
 
     fn await_breaker(&mut self, index: usize, mut watch: BreakerWatch) {
         self.tasks.spawn(async move {
-            if watch.changed().await.is_err() {
-                // Its owner is gone: it will never move again.
-                std::future::pending::<()>().await;
-            }
+            watch.changed().await;
             Event::BreakerMoved { index, watch }
         });
     }
@@ -474,27 +493,38 @@ impl Engine {
     }
 
     fn enter(&mut self, id: Id, phase: Phase) {
-        if let Some(item) = self.items.get_mut(&id) {
-            let was = item.is_waiting();
-            item.phase = phase;
-            let is = item.is_waiting();
-            match (was, is) {
-                (true, false) => self.waiting = self.waiting.saturating_sub(1),
-                (false, true) => self.waiting += 1,
-                _ => {}
-            }
+        let Some(item) = self.items.get_mut(&id) else { return };
+        let was = std::mem::replace(&mut item.phase, phase);
+        self.uncount(was);
+        match phase {
+            Phase::Running => self.running += 1,
+            Phase::Ending => {}
+            Phase::Unclaimed | Phase::Claiming | Phase::Waiting => self.waiting += 1,
         }
+    }
+
+    fn uncount(&mut self, phase: Phase) {
+        match phase {
+            Phase::Running => self.running = self.running.saturating_sub(1),
+            Phase::Ending => {}
+            Phase::Unclaimed | Phase::Claiming | Phase::Waiting => self.waiting = self.waiting.saturating_sub(1),
+        }
+    }
+
+    /// How many deliveries are being recorded and settled.
+    fn ending(&self) -> usize {
+        self.items.len().saturating_sub(self.running + self.waiting)
     }
 
     /// Drops all that is known of a held delivery; whatever is under way for it is ignored when it comes back.
     fn forget(&mut self, now: Instant, id: Id) {
         self.beats.clear(id);
         self.retries.clear(id);
-        self.at_rate.clear(id);
-        let Some(item) = self.items.remove(&id) else { return };
-        if item.is_waiting() {
-            self.waiting = self.waiting.saturating_sub(1);
+        if self.at_rate.clear(id) {
+            self.held_back = self.held_back.saturating_sub(1);
         }
+        let Some(item) = self.items.remove(&id) else { return };
+        self.uncount(item.phase);
         if self.by_message.get(item.message_id()) == Some(&id) {
             self.by_message.remove(item.message_id());
         }
@@ -528,7 +558,11 @@ impl Engine {
             kill.cancel();
         }
         item.fate = Fate::Lost;
-        super::meter::lost(&self.queue_name, why);
+        if why == "lease" {
+            self.meter.lost_lease();
+        } else {
+            self.meter.lost_visibility();
+        }
         self.note(id);
         self.release_tail(now, id);
         self.forget(now, id);
@@ -537,7 +571,7 @@ impl Engine {
     /// Counts a fate and shows it to the observer.
     fn note(&self, id: Id) {
         let Some(item) = self.items.get(&id) else { return };
-        super::meter::settled(&self.queue_name, &item.fate);
+        self.meter.settled(&item.fate);
         self.shared.count(|totals| totals.add(&item.fate));
         if let Some(observer) = &self.config.observer {
             observer(&super::Observation {
@@ -548,6 +582,11 @@ impl Engine {
             });
         }
     }
+}
+
+/// How long a call that failed waits for its next try.
+fn call_backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(200), Duration::from_secs(5)).unwrap_or_default()
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -10,7 +10,6 @@ use crate::inbox::ClaimAnswer;
 use crate::key::RecordKey;
 use crate::message::Delivery;
 use crate::queue::{QueueError, Receive};
-use crate::worker::meter;
 use crate::worker::status::Fate;
 
 impl Engine {
@@ -23,16 +22,17 @@ impl Engine {
         match self.gate(now) {
             Gate::Shut => {}
             Gate::Probe => {
-                let probe_possible = self.waiting == 0 && self.running == 0 && self.watched_probe.is_none();
-                if probe_possible && let Some(max) = self.intake.ask_probe(now) {
+                if self.waiting == 0
+                    && self.probe_is_free(now)
+                    && let Some(max) = self.intake.ask_probe(now)
+                {
                     self.start_receive(max);
                 }
             }
             Gate::Open => {
                 // A dry limiter holds up what is there already: nothing more is fetched to wait behind it.
                 let dry = self.token_at.is_some_and(|at| at > now) && !self.ready.is_empty();
-                let ending = self.items.len().saturating_sub(self.running + self.waiting);
-                let ending_full = ending >= self.most_ending();
+                let ending_full = self.ending() >= self.most_ending();
                 let aside_full = self.held_back >= self.config.held_back;
                 if dry || ending_full || aside_full {
                     return;
@@ -57,7 +57,7 @@ impl Engine {
 
     fn start_receive(&mut self, max: usize) {
         self.intake.started(max);
-        meter::call(&self.queue_name, "ReceiveMessage", 0);
+        self.meter.receive_call();
         let queue = Arc::clone(&self.queue);
         let name = Arc::clone(&self.queue_name);
         let request = Receive::new(max, self.config.long_poll);
@@ -74,8 +74,8 @@ impl Engine {
             Ok(deliveries) => deliveries,
             Err(error) => {
                 let (backoff, random) = (&self.call_backoff, &self.config.random);
-                self.intake.failed(asked, now, |failures| backoff.delay(failures, random));
-                meter::call_failed(&self.queue_name, "ReceiveMessage");
+                self.intake
+                    .failed(asked, now, |failures| backoff.delay(failures, random));
                 tracing::warn!(worker = %self.config.name, %error, "a receive failed");
                 return;
             }
@@ -87,7 +87,7 @@ impl Engine {
         if deliveries.is_empty() {
             return;
         }
-        meter::received(&self.queue_name, &deliveries, self.service_now());
+        self.meter.received(&deliveries, self.service_now());
         let count = deliveries.len() as u64;
         self.shared.count(|totals| totals.received += count);
         let mut fresh = Vec::with_capacity(deliveries.len());
@@ -111,31 +111,38 @@ impl Engine {
     fn adopt(&mut self, now: Instant, id: Id, delivery: Delivery) {
         let visibility = self.config.visibility;
         if let Some(item) = self.items.get_mut(&id) {
-            item.visible_at = delivery.received_at + visibility;
+            item.visible_at = now + visibility;
             item.visibility_lost = false;
             item.receipt = delivery.receipt;
             tracing::debug!(
                 worker = %self.config.name, message_id = item.message_id(), "received again while held: the newer receipt is used"
             );
             self.shared.count(|totals| totals.in_flight_duplicates += 1);
-            meter::duplicate(&self.queue_name, "held");
+            self.meter.duplicate("held");
             self.schedule_beat(now, id);
         }
     }
 
     /// Takes a delivery in.
-    fn hold(&mut self, now: Instant, delivery: Delivery) -> Id {
+    fn hold(&mut self, now: Instant, mut delivery: Delivery) -> Id {
         self.last_id += 1;
         let id = self.last_id;
-        let envelope = Envelope::of(&delivery.message);
+        // Handlers see the attributes the message was first sent with.
+        let envelope = Envelope::take(&mut delivery.message);
         let key = self.config.key_source.key_of(&delivery.message, envelope.as_ref());
         let record_key = RecordKey::new(&self.config.consumer, &key);
-        let group: Option<Arc<str>> =
-            if self.fifo { delivery.message.group_id.as_deref().map(Arc::from) } else { None };
+        let group: Option<Arc<str>> = if self.fifo {
+            delivery.message.group_id.as_deref().map(Arc::from)
+        } else {
+            None
+        };
         let item = Item {
             receipt: delivery.receipt.clone(),
-            fingerprint: self.inbox.as_ref().and_then(|_| self.config.fingerprint.of(&delivery.message)),
-            visible_at: delivery.received_at + self.config.visibility,
+            fingerprint: self
+                .inbox
+                .as_ref()
+                .and_then(|_| self.config.fingerprint.of(&delivery.message)),
+            visible_at: now + self.config.visibility,
             delivery: Arc::new(delivery),
             key,
             record_key,
@@ -152,6 +159,7 @@ impl Engine {
             plan: std::collections::VecDeque::new(),
             rejection: None,
             answer: None,
+            orphaned: false,
             fate: Fate::Released,
             announced: false,
             ticket: None,
@@ -269,10 +277,16 @@ impl Engine {
         }
     }
 
+    /// Since when a receive should have succeeded, if any should.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        let receiving = !self.paused && self.drain.is_none() && !self.gate_was_shut && self.waiting == 0;
+        receiving.then_some(self.last_receive)
+    }
+
     /// When the stall watchdog looks next.
     pub(super) fn stall_at(&self) -> Option<Instant> {
-        let receiving = !self.paused && self.drain.is_none() && !self.gate_was_shut && self.intake.in_flight() > 0;
-        (receiving && !self.stalled).then(|| self.last_receive + self.config.stall_after)
+        let since = self.silent_since().filter(|_| !self.stalled)?;
+        Some(since + self.config.stall_after)
     }
 
     fn watch_for_stall(&mut self, now: Instant) {

@@ -12,7 +12,6 @@ use tracing::Instrument as _;
 use super::{Engine, Event, Id};
 use crate::handler::Context;
 use crate::outcome::{Failure, Outcome};
-use crate::worker::meter;
 
 /// A run ended: one delivery's, or those of a batch, with an outcome each.
 pub(super) struct Ended {
@@ -37,7 +36,7 @@ impl Engine {
                 let stopped = join_all(kills.iter().map(CancellationToken::cancelled)).map(|_| ());
                 let outcomes = match guarded(Box::pin(run), limit, stopped).await {
                     Some(Ok(outcomes)) => outcomes.into_iter().map(Some).collect(),
-                    Some(Err(failure)) => (0..count).map(|_| Some(Outcome::Failed(failure.again()))).collect(),
+                    Some(Err(failure)) => (0..count).map(|_| Some(Outcome::Failed(failure.clone()))).collect(),
                     None => (0..count).map(|_| None).collect(),
                 };
                 let took = clock.now().saturating_duration_since(begun);
@@ -45,8 +44,16 @@ impl Engine {
             });
             return;
         }
-        let (Some(context), Some(kill)) = (contexts.pop(), kills.into_iter().next()) else { return };
-        let span = meter::delivery_span(&context);
+        let (Some(context), Some(kill)) = (contexts.pop(), kills.into_iter().next()) else {
+            return;
+        };
+        let span = crate::telemetry::delivery_span(
+            context.queue(),
+            context.message(),
+            context.key().as_str(),
+            context.attempt(),
+            context.claim().map(|claim| claim.fencing_token),
+        );
         self.tasks.spawn(
             async move {
                 let begun = clock.now();
@@ -99,4 +106,3 @@ fn text_of(panic: &(dyn Any + Send)) -> &str {
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("without a message")
 }
-

@@ -9,7 +9,6 @@ use crate::dlq::envelope::{Envelope, dead_letter};
 use crate::inbox::{Answers, Change, InboxError, Write, Written};
 use crate::message::{Outgoing, Receipt};
 use crate::queue::{EntryError, EntryResults, QueueError};
-use crate::worker::meter;
 
 /// How often a dead letter is tried to be sent before the message is delayed instead.
 const SEND_TRIES: u32 = 5;
@@ -44,8 +43,9 @@ impl Engine {
                 }
                 Step::SendDeadLetter => {
                     let Some(letter) = self.letter(id) else {
-                        self.step_done(id);
-                        continue;
+                        // Nothing says what or where to send: it must not go on to be deleted.
+                        self.delay_dead_letter(now, id, 1);
+                        return;
                     };
                     self.sends.push(now, (id, letter));
                 }
@@ -95,49 +95,53 @@ impl Engine {
         let rejection = item.rejection.as_ref()?;
         item.stepping = true;
         let message = &item.delivery.message;
-        let mut envelope = item.envelope.clone().unwrap_or_default();
-        if item.envelope.is_none() {
-            envelope.message_id = message.id.clone();
-            envelope.source = self.queue.attributes().arn.clone();
-        } else {
-            envelope.replays = envelope.replays.saturating_add(1);
+        let mut envelope = Envelope {
+            key: item.key.as_str().to_owned(),
+            reason: rejection.reason.to_string(),
+            error: rejection.error.clone(),
+            attempts: rejection.attempts,
+            message_id: message.id.clone(),
+            source: self.queue.attributes().arn.clone(),
+            trace: message.trace_context().map(str::to_owned),
+            dead_at_ms: now_ms,
+            ..Envelope::default()
+        };
+        if let Some(earlier) = &item.envelope {
+            envelope = envelope.after(earlier);
         }
-        envelope.key = item.key.as_str().to_owned();
-        envelope.reason = rejection.reason.to_string();
-        envelope.error = rejection.error.clone();
-        envelope.attempts = rejection.attempts;
-        envelope.trace = message.trace_context().map(str::to_owned);
-        envelope.dead_at_ms = now_ms;
         let attributes = target.attributes();
-        Some(dead_letter(message, &envelope, attributes.fifo, attributes.max_message_bytes))
+        Some(dead_letter(
+            message,
+            &envelope,
+            attributes.fifo,
+            attributes.max_message_bytes,
+        ))
     }
 
-    /// Its outcome is durable: the next of its group may run.
+    /// Its outcome is durable: the next of its group may run, and the inbox can say what became of the key.
     fn go_on(&mut self, now: Instant, id: Id) {
         let Some(item) = self.items.get_mut(&id) else { return };
-        let key = item.record_key.clone();
-        if let Some(group) = item.group.take() {
-            // The key is free again for a later one of the group that has it too.
-            if self.by_key.get(&key) == Some(&id) {
-                self.by_key.remove(&key);
-            }
-            if let Some(head) = self.groups.remove(&group, id) {
-                self.head_of_group(now, head);
-            }
+        if self.by_key.get(&item.record_key) == Some(&id) {
+            self.by_key.remove(&item.record_key);
+        }
+        if let Some(group) = item.group.take()
+            && let Some(head) = self.groups.remove(&group, id)
+        {
+            self.head_of_group(now, head);
         }
     }
 
     /// The rest of its group that is held goes back to the queue, unrun.
     pub(super) fn release_tail(&mut self, now: Instant, id: Id) {
-        let Some(group) = self.items.get(&id).and_then(|item| item.group.clone()) else { return };
+        let Some(group) = self.items.get(&id).and_then(|item| item.group.clone()) else {
+            return;
+        };
         for later in self.groups.take_tail(&group, id) {
-            if self.items.get(&later).is_some_and(|item| item.phase == Phase::Claiming) {
-                // Answered later; not the head of anything then, it is released by `orphaned`.
-                if let Some(item) = self.items.get_mut(&later) {
-                    item.orphaned = true;
-                }
-            } else {
-                self.release(now, later);
+            match self.items.get_mut(&later) {
+                // It goes back as soon as its claim is answered.
+                Some(item) if item.phase == Phase::Claiming => item.orphaned = true,
+                Some(item) if item.is_waiting() => self.release(now, later),
+                _ => {}
             }
         }
     }
@@ -152,7 +156,7 @@ impl Engine {
         }
         let hurry_deletes = draining || (self.fifo && self.inbox.is_none());
         while let Some(entries) = self.deletes.take(now, hurry_deletes) {
-            meter::call(&self.queue_name, "DeleteMessage", entries.len());
+            self.meter.delete_call(entries.len());
             let queue = Arc::clone(&self.queue);
             let name = Arc::clone(&self.queue_name);
             let receipts = entries.iter().map(|(_, receipt)| receipt.clone()).collect();
@@ -164,10 +168,13 @@ impl Engine {
             );
         }
         while let Some(entries) = self.hides.take(now, draining || self.fifo) {
-            meter::call(&self.queue_name, "ChangeMessageVisibility", entries.len());
+            self.meter.visibility_call(entries.len());
             let queue = Arc::clone(&self.queue);
             let name = Arc::clone(&self.queue_name);
-            let changes = entries.iter().map(|(_, receipt, delay)| (receipt.clone(), *delay)).collect();
+            let changes = entries
+                .iter()
+                .map(|(_, receipt, delay)| (receipt.clone(), *delay))
+                .collect();
             self.call(
                 CALL_LIMIT,
                 async move { queue.change_visibility(changes).await },
@@ -182,7 +189,7 @@ impl Engine {
 
     fn send_writes(&mut self, batch: Vec<(Id, Write)>) {
         let Some(inbox) = self.inbox.clone() else { return };
-        meter::call("inbox", "write", batch.len());
+        self.meter.write_call();
         let (ids, writes): (Vec<Id>, Vec<Write>) = batch.into_iter().unzip();
         let count = writes.len();
         self.call(
@@ -194,9 +201,11 @@ impl Engine {
     }
 
     fn send_letters(&mut self, batch: Vec<(Id, Outgoing)>) {
-        let Some(queue) = self.dead_letter_queue.clone() else { return };
+        let Some(queue) = self.dead_letter_queue.clone() else {
+            return;
+        };
         let name = queue.attributes().name.clone();
-        meter::call(&name, "SendMessage", batch.len());
+        self.meter.send_call(&name, batch.len());
         let (ids, letters): (Vec<Id>, Vec<Outgoing>) = batch.into_iter().unzip();
         self.call(
             CALL_LIMIT,
@@ -257,7 +266,7 @@ impl Engine {
                 Ok(()) => self.step_done(id),
                 Err(error) if error.is_stale_receipt() => {
                     self.shared.count(|totals| totals.late_deletes += 1);
-                    meter::late_delete(&self.queue_name);
+                    self.meter.late_delete();
                     self.undeleted(id);
                 }
                 Err(error) if item.tries >= SETTLE_TRIES => {
@@ -346,7 +355,11 @@ impl Engine {
     fn delay_dead_letter(&mut self, now: Instant, id: Id, tries: u32) {
         let backoff = self.config.backoff.delay(tries, &self.config.random);
         let has_claim = self.items.get(&id).is_some_and(|item| item.claim.is_some());
-        let delay = if has_claim { backoff + self.config.lease + Duration::from_secs(1) } else { backoff };
+        let delay = if has_claim {
+            backoff + self.config.lease + Duration::from_secs(1)
+        } else {
+            backoff
+        };
         self.finish(now, id, Fate::Delayed, [Step::Hide(delay), Step::ReleaseTail]);
     }
 
@@ -362,7 +375,10 @@ impl Engine {
     fn again_later(&mut self, now: Instant, id: Id) {
         let Some(item) = self.items.get_mut(&id) else { return };
         item.tries = item.tries.saturating_add(1);
-        let delay = self.call_backoff.delay(item.tries, &self.config.random).max(Duration::from_millis(50));
+        let delay = self
+            .call_backoff
+            .delay(item.tries, &self.config.random)
+            .max(Duration::from_millis(50));
         self.retries.set(id, now + delay);
     }
 

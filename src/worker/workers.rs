@@ -1,0 +1,135 @@
+//! Several workers in one process.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use super::handle::WorkerHandle;
+use super::signals::Signals;
+use super::status::Status;
+use super::{Worker, preflight};
+use crate::error::Error;
+
+/// Several workers in one process, with slots, limits and breakers of their own: one signal handler, one drain deadline, one
+/// health.
+///
+/// ```
+/// # use redrive::{Failure, MemoryQueue, Worker, worker::{WithoutDeadLetters, Workers}};
+/// # async fn handle() -> Result<(), Failure> { Ok(()) }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), redrive::Error> {
+/// # let worker = |name: &str| Worker::builder(MemoryQueue::new(name).expect("a name")).without_dead_letters(WithoutDeadLetters::Keep)
+/// #     .long_poll(std::time::Duration::ZERO).handler(handle).build();
+/// let (orders, mails) = (worker("orders")?, worker("mails")?);
+/// let workers = Workers::new().with(orders).with(mails);
+/// let handle = workers.handle();
+/// handle.drain(); // as SIGTERM would
+/// workers.run().await
+/// # }
+/// ```
+#[derive(Debug, Default)]
+#[must_use = "workers do nothing until they are run"]
+pub struct Workers {
+    workers: Vec<Worker>,
+}
+
+/// Steers several workers at once.
+#[derive(Clone, Debug)]
+pub struct WorkersHandle {
+    handles: Vec<WorkerHandle>,
+}
+
+impl Workers {
+    /// No workers yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a worker.
+    pub fn with(mut self, worker: Worker) -> Self {
+        self.workers.push(worker);
+        self
+    }
+
+    /// One drain deadline for all; else each has its own, and the longest counts.
+    pub fn drain_deadline(mut self, deadline: Duration) -> Self {
+        for worker in &mut self.workers {
+            worker.config.drain_deadline = deadline;
+        }
+        self
+    }
+
+    /// Steers them and asks how they are, while they run.
+    #[must_use]
+    pub fn handle(&self) -> WorkersHandle {
+        WorkersHandle {
+            handles: self.workers.iter().map(Worker::handle).collect(),
+        }
+    }
+
+    /// Runs all of them until SIGTERM, ctrl-c or [`WorkersHandle::drain`], then drains all. None starts before the preflight of
+    /// each has passed.
+    ///
+    /// # Errors
+    /// As [`Worker::run`].
+    pub async fn run(self) -> Result<(), Error> {
+        let mut signals = Signals::listen().map_err(Error::Signals)?;
+        let handle = self.handle();
+        let run = self.run_until_drained();
+        tokio::pin!(run);
+        let mut seen = 0_u32;
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut run => return ended,
+                () = signals.next() => {
+                    seen += 1;
+                    if seen == 1 { handle.drain() } else { handle.stop() }
+                }
+            }
+        }
+    }
+
+    /// As [`run`](Self::run), without listening for signals.
+    ///
+    /// # Errors
+    /// As [`Worker::run_until_drained`].
+    pub async fn run_until_drained(self) -> Result<(), Error> {
+        let findings = join_all(self.workers.iter().map(Worker::preflight)).await;
+        for (worker, findings) in self.workers.iter().zip(&findings) {
+            preflight::judge(worker.name(), findings)?;
+        }
+        join_all(self.workers.into_iter().map(Worker::work)).await;
+        Ok(())
+    }
+}
+
+impl WorkersHandle {
+    /// The handle of each, in the order they were added.
+    #[must_use]
+    pub fn workers(&self) -> &[WorkerHandle] {
+        &self.handles
+    }
+
+    /// Begins an orderly shutdown of all.
+    pub fn drain(&self) {
+        self.handles.iter().for_each(WorkerHandle::drain);
+    }
+
+    /// Ends all at once.
+    pub fn stop(&self) {
+        self.handles.iter().for_each(WorkerHandle::stop);
+    }
+
+    /// Whether all of them are healthy.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.handles.iter().all(|handle| handle.status().is_healthy())
+    }
+
+    /// How each of them is.
+    #[must_use]
+    pub fn status(&self) -> Vec<Status> {
+        self.handles.iter().map(WorkerHandle::status).collect()
+    }
+}
