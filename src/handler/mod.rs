@@ -44,7 +44,7 @@ use tower_service::Service;
 use crate::message::Message;
 use crate::outcome::Outcome;
 
-pub use batch::{BatchFn, BatchHandler, IntoOutcomes, MAX_BATCH, MAX_LINGER, batch};
+pub use batch::{BatchFn, FromState, IntoOutcomes, MAX_BATCH, MAX_LINGER, batch};
 pub use boxed::BoxedHandler;
 pub use context::Context;
 pub use function::{HandlerFn, HandlerFuture};
@@ -82,7 +82,7 @@ pub use service::{BoxError, HandlerService, OutcomeFuture, Share, Shared, from_s
 /// # }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no handler for a worker with the state `{S}`",
+    message = "`{Self}` is no handler",
     label = "not a handler",
     note = "a handler is an `async fn` of up to 12 extractors that returns `Result<T, Failure>`, a `Router`, a `batch(..)`, or `from_service(..)`"
 )]
