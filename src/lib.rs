@@ -12,5 +12,5 @@ pub mod message;
 pub mod outcome;
 pub mod queue;
 
-pub use handler::{Context, extract};
+pub use handler::{Context, Router, extract};
 pub use outcome::{Failure, FailureExt, Outcome, Reason};
