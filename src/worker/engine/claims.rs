@@ -176,6 +176,15 @@ impl Engine {
     }
 
     fn won(&mut self, now: Instant, id: Id, claim: &Arc<Claim>) {
+        let unrecorded = self
+            .items
+            .get(&id)
+            .and_then(|item| self.unrecorded.get(&item.record_key).cloned());
+        if let Some(result) = unrecorded {
+            // Its handler was done in this worker, only its record was not written before the lease was lost.
+            self.complete(now, id, result);
+            return;
+        }
         if claim.suspect && claim.deaths > 0 {
             self.meter.death();
         }
@@ -195,15 +204,6 @@ impl Engine {
                 attempts: claim.attempts,
             };
             self.give_up(now, id, rejection, &Reason::AttemptsExhausted, true);
-            return;
-        }
-        let unrecorded = self
-            .items
-            .get(&id)
-            .and_then(|item| self.unrecorded.get(&item.record_key).cloned());
-        if let Some(result) = unrecorded {
-            // Its handler was done in this worker, only its record was not written before the lease was lost.
-            self.complete(now, id, result);
             return;
         }
         self.make_ready(now, id);
