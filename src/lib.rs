@@ -20,15 +20,11 @@ pub mod telemetry;
 pub mod testing;
 pub mod worker;
 
-<<<<<<< HEAD
 pub use error::Error;
 pub use handler::{Context, Router, extract};
 #[cfg(feature = "aws")]
 pub use inbox::DynamoInbox;
 pub use inbox::MemoryInbox;
-=======
-pub use handler::{Context, Router, extract};
->>>>>>> handler
 pub use outcome::{Failure, FailureExt, Outcome, Reason};
 pub use queue::MemoryQueue;
 #[cfg(feature = "aws")]

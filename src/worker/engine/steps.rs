@@ -64,7 +64,9 @@ impl Engine {
                     let receipt = item.receipt.clone();
                     // SQS refuses what would pass 12 hours in all from the receive.
                     let last = item.delivery.received_at + MAX_VISIBILITY;
-                    let room = last.saturating_duration_since(now).saturating_sub(Duration::from_secs(1));
+                    let room = last
+                        .saturating_duration_since(now)
+                        .saturating_sub(Duration::from_secs(1));
                     self.beats.clear(id);
                     self.hides.push(now, (id, receipt, delay.min(room)));
                 }
