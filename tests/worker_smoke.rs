@@ -20,10 +20,20 @@ async fn charge(State(ledger): State<Ledger>, _key: IdempotencyKey) -> Result<u3
 #[tokio::test(start_paused = true)]
 async fn a_thousand_messages_are_processed_once() {
     let clock = Clock::starting_at(1_700_000_000_000);
-    let dead = MemoryQueue::builder("orders-dlq").clock(clock.clone()).random(Random::seeded(1)).build().unwrap();
-    let queue = MemoryQueue::builder("orders").clock(clock.clone()).random(Random::seeded(1)).dead_letter(&dead, 15).build().unwrap();
+    let dead = MemoryQueue::builder("orders-dlq")
+        .clock(clock.clone())
+        .random(Random::seeded(1))
+        .build()
+        .unwrap();
+    let queue = MemoryQueue::builder("orders")
+        .clock(clock.clone())
+        .random(Random::seeded(1))
+        .dead_letter(&dead, 15)
+        .build()
+        .unwrap();
     for n in 0..1_000 {
-        let message = Outgoing::new(format!("{n}")).attribute("Idempotency-Key", Attribute::string(format!("k{}", n / 2)));
+        let message =
+            Outgoing::new(format!("{n}")).attribute("Idempotency-Key", Attribute::string(format!("k{}", n / 2)));
         queue.send(vec![message]).await.unwrap().pop().unwrap().unwrap();
     }
     let inbox = MemoryInbox::builder().clock(clock.clone()).build();
