@@ -2,7 +2,7 @@
 # Shared by up, down and env: where things are, which ports are meant, and what is running.
 # Sourced, never run. Written for bash 3.2, so that it also works where Docker is the usual choice.
 
-here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 # Everything that is installed or written lives here; git ignores it.
 run_dir="$here/.run"
 state_dir="$run_dir/state"

@@ -165,7 +165,7 @@ fn answered(status: u16, code: Option<&str>, said: Option<&str>, at: &str) -> Ca
         (FailureKind::Refused, 429) => FailureKind::Throttled,
         (FailureKind::Refused, 500..) => FailureKind::Unavailable,
         // Something else than the service answers there: a proxy, a login page, another server.
-        (FailureKind::Refused, ..400) if code.is_none() => FailureKind::Unavailable,
+        (FailureKind::Refused, ..=399) if code.is_none() => FailureKind::Unavailable,
         (FailureKind::Refused, 401 | 403) if code.is_none() => FailureKind::AccessDenied,
         (kind, _) => kind,
     };

@@ -39,6 +39,9 @@ impl fmt::Display for Key {
     }
 }
 
+/// A function that gives a message's key.
+type KeyFunction = dyn Fn(&Message) -> Option<String> + Send + Sync;
+
 /// Where a message's key comes from, after the dead-letter envelope and before the MessageId.
 #[derive(Clone, Default)]
 #[non_exhaustive]
@@ -47,7 +50,7 @@ pub enum KeySource {
     #[default]
     Attribute,
     /// A function of the message; where it gives none or an empty one, as [`Attribute`](Self::Attribute).
-    Function(Arc<dyn Fn(&Message) -> Option<String> + Send + Sync>),
+    Function(Arc<KeyFunction>),
     /// The FIFO deduplication id, with the group id where the queue's deduplication is by group. SQS means that id for five
     /// minutes; here it lasts as long as the inbox keeps records, so producers must never use one again for other work.
     DeduplicationId {

@@ -17,10 +17,13 @@ pub mod outcome;
 pub mod producer;
 pub mod queue;
 pub mod telemetry;
+pub mod testing;
 pub mod worker;
 
 pub use error::Error;
 pub use handler::{Context, Router, extract};
+#[cfg(feature = "aws")]
+pub use inbox::DynamoInbox;
 pub use inbox::MemoryInbox;
 pub use outcome::{Failure, FailureExt, Outcome, Reason};
 pub use producer::{NewMessage, Producer, ProducerError};

@@ -61,10 +61,6 @@ impl<T> Batcher<T> {
         }
         self.first_at.map(|first| first + self.linger)
     }
-
-    pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.in_flight == 0
-    }
 }
 
 #[cfg(test)]
@@ -97,6 +93,5 @@ mod tests {
         assert_eq!(batcher.next_at(), None);
         batcher.returned();
         assert_eq!(batcher.take(now, true), Some(vec![2]));
-        assert!(!batcher.is_idle());
     }
 }

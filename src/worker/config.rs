@@ -46,7 +46,7 @@ pub(super) enum DeadLetters {
 pub(super) enum FingerprintSource {
     #[default]
     Body,
-    Function(Arc<dyn Fn(&Message) -> Vec<u8> + Send + Sync>),
+    Function(PayloadOf),
     Off,
 }
 
@@ -60,6 +60,7 @@ impl FingerprintSource {
     }
 }
 
+pub(super) type PayloadOf = Arc<dyn Fn(&Message) -> Vec<u8> + Send + Sync>;
 pub(super) type TenantOf = Arc<dyn Fn(&Message) -> Option<String> + Send + Sync>;
 pub(super) type CountsAsFailure = Arc<dyn Fn(&Failure) -> bool + Send + Sync>;
 pub(super) type OnDuplicate = Arc<dyn Fn(&Key, &StoredResult) + Send + Sync>;

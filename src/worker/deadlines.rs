@@ -20,10 +20,13 @@ impl Deadlines {
         self.due.insert((at, id));
     }
 
-    pub(super) fn clear(&mut self, id: Id) {
-        if let Some(old) = self.at.remove(&id) {
+    /// Answers whether there was one.
+    pub(super) fn clear(&mut self, id: Id) -> bool {
+        let old = self.at.remove(&id);
+        if let Some(old) = old {
             self.due.remove(&(old, id));
         }
+        old.is_some()
     }
 
     /// Takes out all whose deadline is not after `until`, earliest first.
@@ -43,10 +46,6 @@ impl Deadlines {
     pub(super) fn next_at(&self) -> Option<Instant> {
         self.due.first().map(|&(at, _)| at)
     }
-
-    pub(super) fn len(&self) -> usize {
-        self.due.len()
-    }
 }
 
 #[cfg(test)]
@@ -64,8 +63,8 @@ mod tests {
         deadlines.set(2, later(3));
         deadlines.set(1, later(1));
         deadlines.set(3, later(9));
-        deadlines.clear(3);
-        assert_eq!(deadlines.len(), 2);
+        assert!(deadlines.clear(3));
+        assert!(!deadlines.clear(3));
         assert_eq!(deadlines.next_at(), Some(later(1)));
         assert_eq!(deadlines.take_due(later(9)), vec![1, 2]);
         assert_eq!(deadlines.next_at(), None);

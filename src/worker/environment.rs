@@ -22,6 +22,7 @@ pub(super) struct Environment {
 }
 
 /// Every variable that is read, with what it sets.
+#[cfg(test)]
 pub(super) const VARIABLES: [(&str, &str); 12] = [
     ("REDRIVE_CONCURRENCY", "handlers at once"),
     ("REDRIVE_RATE", "handler starts per second"),

@@ -5,7 +5,6 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram};
 
 use super::status::Fate;
-use crate::flow::BreakerState;
 use crate::message::Delivery;
 use crate::outcome::{Cause, Outcome, StoredResult};
 use crate::telemetry::{self as t, counter, gauge, histogram};
@@ -182,19 +181,8 @@ impl Meter {
         counter(&t::BULKHEAD_FULL, &[(t::NAME, name)]).increment(1);
     }
 
-    pub(super) fn breaker(&self, which: &str, state: BreakerState) {
-        let name = format!("{}/{which}", self.queue);
-        let value = match state {
-            BreakerState::Closed => 0.0,
-            BreakerState::HalfOpen => 1.0,
-            BreakerState::Open { .. } => {
-                counter(&t::BREAKER_OPENED, &[(t::NAME, &name)]).increment(1);
-                2.0
-            }
-        };
-        gauge(&t::BREAKER_STATE, &[(t::NAME, &name)]).set(value);
-        let paused = if value > 1.0 { 1.0 } else { 0.0 };
-        gauge(&t::PAUSED, &[(t::QUEUE, &self.queue)]).set(paused);
+    pub(super) fn paused(&self, paused: bool) {
+        gauge(&t::PAUSED, &[(t::QUEUE, &self.queue)]).set(if paused { 1.0 } else { 0.0 });
     }
 
     pub(super) fn drained(&self, how: &str, took: Duration) {

@@ -14,6 +14,7 @@ mod intake;
 mod item;
 mod meter;
 mod preflight;
+mod settings;
 mod signals;
 mod status;
 mod workers;
@@ -154,7 +155,12 @@ impl Worker {
             shared: self.shared,
             epoch,
         };
-        let end = Engine::new(parts).run().await;
+        let meter = meter::Meter::new(&queue);
+        let (end, drain_began) = Engine::new(parts).run().await;
+        if let Some(at) = drain_began {
+            let how = if end == End::Drained { "clean" } else { "deadline" };
+            meter.drained(how, clock.now().saturating_duration_since(at));
+        }
         let ran_ms = engine::millis(clock.now().saturating_duration_since(began));
         match end {
             End::Drained => tracing::info!(worker = %name, ran_ms, "drained"),

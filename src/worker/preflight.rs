@@ -192,7 +192,7 @@ fn problem(text: String) -> Finding {
 
 fn days(duration: Duration) -> String {
     let seconds = duration.as_secs();
-    if seconds >= 86_400 && seconds % 86_400 == 0 {
+    if seconds >= 86_400 && seconds.is_multiple_of(86_400) {
         format!("{} days", seconds / 86_400)
     } else {
         format!("{seconds} s")

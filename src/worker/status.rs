@@ -159,11 +159,13 @@ pub(super) struct Shared {
 struct Inner {
     status: Status,
     last_receive: Option<Instant>,
-    last_turn: Option<Instant>,
+    /// Since when a receive should have succeeded; none while nothing is to be received.
+    silent_since: Option<Instant>,
+    stall_after: Duration,
 }
 
 impl Shared {
-    pub(super) fn new(name: &str, concurrency: usize) -> Self {
+    pub(super) fn new(name: &str, concurrency: usize, stall_after: Duration) -> Self {
         let status = Status {
             name: name.to_owned(),
             started: false,
@@ -183,17 +185,21 @@ impl Shared {
         let inner = Inner {
             status,
             last_receive: None,
-            last_turn: None,
+            silent_since: None,
+            stall_after,
         };
         Self {
             state: Arc::new(Mutex::new(inner)),
         }
     }
 
+    /// The watchdog is in the reader: a loop that is blocked cannot say so itself.
     pub(super) fn snapshot(&self, now: Instant) -> Status {
         let inner = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut status = inner.status.clone();
-        status.last_receive = inner.last_receive.map(|at| now.saturating_duration_since(at));
+        let age = |at: Instant| now.saturating_duration_since(at);
+        status.last_receive = inner.last_receive.map(age);
+        status.stalled = inner.silent_since.is_some_and(|at| age(at) >= inner.stall_after);
         status
     }
 
@@ -209,12 +215,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).last_receive = Some(now);
     }
 
-    pub(super) fn turned(&self, now: Instant) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).last_turn = Some(now);
-    }
-
-    /// When the engine last took a turn; a long time ago means that something blocks its runtime.
-    pub(super) fn last_turn(&self) -> Option<Instant> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).last_turn
+    pub(super) fn silent_since(&self, since: Option<Instant>) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).silent_since = since;
     }
 }

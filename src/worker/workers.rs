@@ -18,10 +18,10 @@ use crate::error::Error;
 /// # async fn handle() -> Result<(), Failure> { Ok(()) }
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), redrive::Error> {
-/// # let worker = |name: &str| Worker::builder(MemoryQueue::new(name)).without_dead_letters(WithoutDeadLetters::Keep)
+/// # let worker = |name: &str| Worker::builder(MemoryQueue::new(name).expect("a name")).without_dead_letters(WithoutDeadLetters::Keep)
 /// #     .long_poll(std::time::Duration::ZERO).handler(handle).build();
 /// let (orders, mails) = (worker("orders")?, worker("mails")?);
-/// let workers = Workers::new().add(orders).add(mails);
+/// let workers = Workers::new().with(orders).with(mails);
 /// let handle = workers.handle();
 /// handle.drain(); // as SIGTERM would
 /// workers.run().await
@@ -46,7 +46,7 @@ impl Workers {
     }
 
     /// Adds a worker.
-    pub fn add(mut self, worker: Worker) -> Self {
+    pub fn with(mut self, worker: Worker) -> Self {
         self.workers.push(worker);
         self
     }

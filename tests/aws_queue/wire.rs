@@ -1,8 +1,9 @@
 //! What goes over the wire, and what is made of answers that a real server gives too rarely to wait for.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redrive::SqsQueue;
+use redrive::clock::Clock;
 use redrive::message::{Outgoing, Receipt};
 use redrive::queue::{Queue, QueueError, Receive};
 use serde_json::{Value, json};
@@ -122,7 +123,7 @@ async fn inv12_a_message_that_can_hardly_be_read_is_delivered_all_the_same() {
         {"MessageId": "m-2", "Body": "no receipt handle"},
         {"ReceiptHandle": "r-3"},
     ]}))]);
-    let before = tokio::time::Instant::now();
+    let before = Clock::system().now();
     let received = queue.receive(Receive::new(10, Duration::ZERO)).await.unwrap();
     let seen: Vec<_> = received
         .iter()
@@ -136,7 +137,7 @@ async fn inv12_a_message_that_can_hardly_be_read_is_delivered_all_the_same() {
         })
         .collect();
     assert_eq!(seen, [("m-1", "{", "r-1", 1), ("", "", "r-3", 1)]);
-    assert!(received[0].received_at >= before && received[0].received_at <= tokio::time::Instant::now());
+    assert!(received[0].received_at >= before && received[0].received_at <= Clock::system().now());
 }
 
 #[tokio::test]
@@ -386,7 +387,7 @@ async fn failures_are_told_apart_and_name_queue_operation_and_request() {
 #[tokio::test]
 async fn silence_and_broken_connections_are_transient_and_name_the_endpoint() {
     for reply in [Reply::Silence, Reply::HangUp] {
-        let started = Instant::now();
+        let started = Clock::system().now();
         let error = error_of(reply).await;
         assert!(started.elapsed() < Duration::from_secs(5));
         assert!(error.is_transient(), "{error:?}");
@@ -412,6 +413,27 @@ async fn an_endpoint_that_cannot_be_reached_is_named() {
         error.to_string().contains("http://no-such-host.invalid:4566"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn the_futures_that_callers_carry_are_small() {
+    let (queue, stub) = open("orders").await;
+    let aws = config(&stub.url());
+    assert!(size_of_val(&SqsQueue::connect(&aws, "orders")) < 1_024);
+    assert!(size_of_val(&queue.receive(Receive::new(1, Duration::ZERO))) <= 16);
+}
+
+#[tokio::test]
+async fn a_url_of_another_host_than_calls_go_to_is_found_out() {
+    let gone = Reply::error(400, "com.amazonaws.sqs#QueueDoesNotExist", "gone");
+    let stub = Stub::start([gone]).await.unwrap();
+    let error = SqsQueue::connect(&config(&stub.url()), url("orders"))
+        .await
+        .unwrap_err()
+        .to_string();
+    for part in ["http://localhost:1,", stub.url().as_str(), "AWS_ENDPOINT_URL_SQS"] {
+        assert!(error.contains(part), "{part:?} is not in {error:?}");
+    }
 }
 
 #[tokio::test]

@@ -261,3 +261,65 @@ fn invalid(message: impl Into<String>) -> EntryError {
 fn entry(code: &str, message: impl Into<String>) -> EntryError {
     EntryError::new(code, message, true)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_its_own_receipts_are_read() {
+        let own = receipt(7, 12, 3);
+        assert_eq!(parse_receipt(7, &own), Some((12, 3)));
+        assert_eq!(parse_receipt(8, &own), None);
+        let text = own.as_str();
+        for forged in [
+            String::new(),
+            text[1..].to_owned(),
+            format!("{text}0"),
+            text.replace('c', "+"),
+            "ü".repeat(24),
+        ] {
+            assert_eq!(parse_receipt(7, &Receipt::new(forged)), None);
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_second_counts_as_one() {
+        let cases = [(0, 0), (1, 1), (999, 1), (1_000, 1), (1_001, 2)];
+        for (ms, secs) in cases {
+            assert_eq!(whole_seconds(Duration::from_millis(ms)), Duration::from_secs(secs));
+        }
+        assert_eq!(whole_seconds(Duration::MAX), Duration::from_secs(u64::MAX));
+    }
+
+    #[test]
+    fn receives_out_of_bounds_are_refused_with_what_was_asked_and_what_can_be() {
+        let with = |change: fn(&mut Receive)| {
+            let mut request = Receive::new(1, Duration::ZERO);
+            change(&mut request);
+            check_receive(&request).unwrap_err().1
+        };
+        assert!(with(|request| request.max = 0).contains("between 1 and 10"));
+        assert!(with(|request| request.max = 11).contains("11"));
+        assert!(with(|request| request.wait = Duration::from_secs(21)).contains("20s"));
+        assert!(with(|request| request.visibility = Some(Duration::MAX)).contains("12 hours"));
+        let mut most = Receive::new(10, MAX_WAIT);
+        most.visibility = Some(MAX_VISIBILITY);
+        assert!(check_receive(&most).is_ok());
+    }
+
+    #[test]
+    fn no_refusal_of_a_message_or_timeout_reads_as_a_stale_receipt() {
+        assert!(!visibility_too_long(MAX_VISIBILITY).is_stale_receipt());
+        let handle = Receipt::new("h");
+        for stale in [
+            unknown_receipt(&handle),
+            expired_receipt(&handle),
+            receipt_of_nothing(&handle),
+            not_in_flight(),
+        ] {
+            assert!(stale.is_stale_receipt(), "{stale}");
+        }
+    }
+}

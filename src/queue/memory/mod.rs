@@ -4,6 +4,8 @@ mod builder;
 mod counts;
 mod groups;
 mod limits;
+#[cfg(test)]
+mod model;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -390,6 +390,75 @@ async fn a_purged_queue_holds_nothing_and_its_handles_are_stale() {
     delete(&queue, &received[0]).await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_message_is_in_flight_for_12_hours_at_most_however_often_it_is_extended() {
+    let queue = MemoryQueue::new("q").unwrap();
+    put(&queue, "a").await;
+    let receipt = receive(&queue, 1, NOW).await.remove(0).receipt;
+    let change = async |timeout| {
+        queue
+            .change_visibility(vec![(receipt.clone(), timeout)])
+            .await
+            .unwrap()
+            .remove(0)
+    };
+    change(secs(43_200)).await.unwrap();
+    tokio::time::advance(secs(3_600)).await;
+    let error = change(secs(39_601)).await.unwrap_err();
+    assert_eq!(
+        (error.code.as_str(), error.is_stale_receipt()),
+        ("InvalidParameterValue", false)
+    );
+    change(secs(39_600)).await.unwrap();
+    tokio::time::advance(secs(39_599)).await;
+    assert_eq!(queue.visible(), 0);
+    tokio::time::advance(secs(1)).await;
+    assert_eq!(queue.visible(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deduplication_id_is_free_again_after_five_minutes() {
+    let queue = MemoryQueue::new("q.fifo").unwrap();
+    let first = put_in(&queue, "g", "a").await;
+    tokio::time::advance(Duration::from_millis(299_999)).await;
+    assert_eq!(put_in(&queue, "g", "a").await, first);
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_ne!(
+        put_in(&queue, "g", "a").await,
+        first,
+        "the repeat did not prolong the window"
+    );
+    assert_eq!(queue.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_only_the_service_itself_refuses() {
+    let queue = MemoryQueue::new("q").unwrap();
+    let cases = [
+        (Outgoing::new("a").delay(secs(901)), "15 minutes"),
+        (
+            Outgoing::new("a").attribute("n", crate::message::Attribute::number("seven")),
+            "seven",
+        ),
+        (
+            Outgoing::new("a").attribute("a..b", crate::message::Attribute::string("x")),
+            "a..b",
+        ),
+        (
+            Outgoing::new("a").attribute("b", crate::message::Attribute::binary(Vec::new())),
+            "empty",
+        ),
+    ];
+    for (message, why) in cases {
+        let error = queue.send(vec![message]).await.unwrap().remove(0).unwrap_err();
+        assert!(error.sender_fault && error.message.contains(why), "{error}");
+    }
+    assert!(queue.is_empty());
+    let mut absurd = Receive::new(1, NOW);
+    absurd.max = 0;
+    assert!(matches!(queue.receive(absurd).await, Err(QueueError::Refused { .. })));
+}
+
 #[test]
 fn absurd_settings_are_refused_with_what_and_why() {
     let dead = MemoryQueue::new("dead").unwrap();
@@ -465,7 +534,7 @@ fn absurd_settings_are_refused_with_what_and_why() {
 }
 
 #[tokio::test]
-async fn a_receive_costs_the_same_with_a_million_messages() {
+async fn a_receive_does_not_scan_the_queue() {
     let queue = MemoryQueue::builder("q").build().unwrap();
     let time = |clock: &Clock, from: Instant| clock.now() - from;
     let clock = Clock::system();
@@ -493,14 +562,14 @@ async fn a_receive_costs_the_same_with_a_million_messages() {
     let start = clock.now();
     drain(1_000).await;
     let small = time(&clock, start);
-    fill(100_000).await;
+    fill(20_000).await;
     let start = clock.now();
     drain(1_000).await;
     let large = time(&clock, start);
-    assert_eq!(queue.len(), 990_000);
+    assert_eq!(queue.len(), 190_000);
     // A scan would cost thousands of times as much; caches and depth cost a few times.
     assert!(
         large < small * 40 + secs(1),
-        "{small:?} for a queue of 10 thousand, {large:?} for one of a million"
+        "{small:?} for a queue of 10 thousand, {large:?} for one of 200 thousand"
     );
 }

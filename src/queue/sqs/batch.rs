@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 
 use super::super::{EntryError, EntryResults, MAX_BATCH, MAX_BYTES, QueueError};
 use super::error::{code_of, may_be_one_entrys_fault};
+use crate::aws::short_code;
 
 /// Cuts entries, in order, into calls of at most ten entries and 1 MiB. An entry that is too large by itself goes alone.
 fn cut<E>(entries: &[E], size: impl Fn(&E) -> usize) -> VecDeque<Range<usize>> {
@@ -61,7 +62,26 @@ pub(super) async fn run<'a, E, T>(
 }
 
 fn borne_by_entry(error: &QueueError, sender_fault: bool) -> EntryError {
-    EntryError::new(code_of(error), error.to_string(), sender_fault)
+    EntryError::new(plain_code(code_of(error)), error.to_string(), sender_fault)
+}
+
+/// An entry's error as the service gave it, in SQS's own vocabulary whichever engine answers: some name the code as the
+/// exception is named, and some blame nobody for what only the sender can be blamed for.
+fn entry_error(entry: BatchResultErrorEntry) -> EntryError {
+    let code = plain_code(&entry.code);
+    let senders_by_nature = matches!(
+        code,
+        "InvalidParameterValue" | "MissingParameter" | "InvalidMessageContents" | "ReceiptHandleIsInvalid"
+    );
+    let message = entry.message.unwrap_or_else(|| "the service gave no reason".to_owned());
+    EntryError::new(code, message, entry.sender_fault || senders_by_nature)
+}
+
+fn plain_code(code: &str) -> &str {
+    match short_code(code).strip_suffix("Exception").unwrap_or(short_code(code)) {
+        "MissingRequiredParameter" => "MissingParameter",
+        plain => plain,
+    }
 }
 
 /// Pairs a batch's answer with its entries, whose ids are their positions. An entry that the service names as failed has
@@ -79,9 +99,8 @@ pub(super) fn pair<T>(
         }
     }
     for entry in failed {
-        let message = entry.message.unwrap_or_else(|| "the service gave no reason".to_owned());
         match slot(&mut answers, &entry.id) {
-            Some(answer) => *answer = Some(Err(EntryError::new(entry.code, message, entry.sender_fault))),
+            Some(answer) => *answer = Some(Err(entry_error(entry))),
             None => tracing::warn!(id = entry.id, "the service answered a batch entry that was not sent"),
         }
     }
@@ -277,6 +296,24 @@ mod tests {
             "named in both lists"
         );
         assert_eq!(answers[3].as_ref().unwrap_err().code, "NoAnswer");
+    }
+
+    #[test]
+    fn an_entrys_error_reads_the_same_whichever_engine_answers() {
+        for (code, plain, sender_fault) in [
+            ("InvalidParameterValueException", "InvalidParameterValue", true),
+            (
+                "AWS.SimpleQueueService.MissingRequiredParameterException",
+                "MissingParameter",
+                true,
+            ),
+            ("ReceiptHandleIsInvalid", "ReceiptHandleIsInvalid", true),
+            ("InternalError", "InternalError", false),
+        ] {
+            let entry = BatchResultErrorEntry::builder().id("0").code(code).sender_fault(false);
+            let error = entry_error(entry.build().unwrap());
+            assert_eq!((error.code.as_str(), error.sender_fault), (plain, sender_fault));
+        }
     }
 
     #[test]

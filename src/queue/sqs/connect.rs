@@ -15,7 +15,7 @@ use super::super::{MAX_BYTES, MAX_WAIT, QueueAttributes, QueueError, RedrivePoli
 use super::error::queue_error;
 use super::target::{Arn, Target};
 use super::{Connection, SqsQueue};
-use crate::aws::EndpointProbe;
+use crate::aws::{EndpointProbe, origin};
 use crate::clock::{Clock, Random};
 
 /// How long a call may take in all, unless set: settling late is worse than settling again.
@@ -215,7 +215,10 @@ impl Calls {
     async fn find(&self, target: &Target) -> Result<QueueAttributes, QueueError> {
         let name = target.name();
         let url = match target {
-            Target::Url { url, .. } => url.clone(),
+            Target::Url { url, .. } => {
+                let found = self.attributes(name, url).await;
+                return found.map_err(|error| misdirected(error, url, self.endpoint.endpoint()));
+            }
             Target::Name(_) => self.url_of(name, None).await?,
             Target::Arn(arn) => self.url_of(name, Some(arn.account.clone())).await?,
         };
@@ -282,6 +285,21 @@ impl Calls {
                 "the dead-letter queue that the redrive policy names, `{dead}`, could not be opened: {error}"
             ))),
         }
+    }
+}
+
+/// The SDK sends calls to the endpoint of its configuration, whatever host a queue's URL names.
+fn misdirected(error: QueueError, url: &str, endpoint: Option<&str>) -> QueueError {
+    match (error, endpoint) {
+        (QueueError::NotFound { queue, detail }, Some(endpoint)) if origin(url) != endpoint => QueueError::NotFound {
+            queue,
+            detail: format!(
+                "{detail}; the URL names {}, but the AWS configuration sends calls to {endpoint}: set the endpoint too \
+                 (AWS_ENDPOINT_URL_SQS)",
+                origin(url)
+            ),
+        },
+        (error, _) => error,
     }
 }
 

@@ -33,9 +33,9 @@ impl Engine {
         }
         self.let_in_from_bulkheads();
         self.let_in_a_suspect(now);
-        while self.running < self.slots && !self.ready.is_empty() && self.ending_has_room() {
+        while self.slots_used < self.slots && !self.ready.is_empty() && self.ending_has_room() {
             let gate = self.gate(now);
-            if gate == Gate::Shut || (gate == Gate::Probe && self.probe_is_out(now)) {
+            if gate == Gate::Shut || (gate == Gate::Probe && self.watched_probe.is_some()) {
                 return;
             }
             let size = if gate == Gate::Probe { 1 } else { self.batch_size() };
@@ -51,11 +51,7 @@ impl Engine {
     }
 
     fn ending_has_room(&self) -> bool {
-        self.items.len().saturating_sub(self.running + self.waiting) < self.most_ending()
-    }
-
-    fn probe_is_out(&self, now: Instant) -> bool {
-        self.watched_probe.is_some() || (self.watched_shut(now) && self.running > 0)
+        self.ending() < self.most_ending()
     }
 
     fn batch_is_due(&self, now: Instant, size: usize) -> bool {
@@ -65,7 +61,7 @@ impl Engine {
     /// When a gathering batch starts although it is not full.
     pub(super) fn batch_at(&self) -> Option<Instant> {
         let policy = self.handler.batch()?;
-        if self.running >= self.slots || self.paused {
+        if self.slots_used >= self.slots || self.paused {
             return None;
         }
         let first = self.ready.front().and_then(|id| self.items.get(id))?;
@@ -190,7 +186,7 @@ impl Engine {
 
     /// Those at a bulkhead that has room go to the front again with their permit, oldest first.
     fn let_in_from_bulkheads(&mut self) {
-        if self.at_bulkhead.is_empty() || self.running >= self.slots {
+        if self.at_bulkhead.is_empty() || self.slots_used >= self.slots {
             return;
         }
         let mut let_in = Vec::new();
@@ -280,7 +276,7 @@ impl Engine {
     }
 
     fn start(&mut self, now: Instant, ids: Vec<Id>) {
-        self.running += 1;
+        self.slots_used += 1;
         let mut contexts = Vec::with_capacity(ids.len());
         let mut kills = Vec::with_capacity(ids.len());
         for &id in &ids {

@@ -12,7 +12,7 @@ use crate::queue::MAX_VISIBILITY;
 impl Engine {
     pub(super) fn ended(&mut self, now: Instant, ended: Ended) {
         // The slot is free again, before anything is recorded or settled.
-        self.running = self.running.saturating_sub(1);
+        self.slots_used = self.slots_used.saturating_sub(1);
         let Ended { ids, outcomes, took } = ended;
         let mut outcomes = outcomes.into_iter();
         for id in ids {

@@ -1,7 +1,7 @@
 //! Whether breakers let anything be received and started: the worker's own, the inbox's, and those it watches.
 
 use super::{Engine, Instant};
-use crate::flow::{BreakerState, CircuitBreaker, Transition};
+use crate::flow::{BreakerState, Transition, report_transition};
 
 /// What all breakers together allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,12 @@ impl Engine {
     /// Whether a breaker that the worker only watches is not closed.
     pub(super) fn watched_shut(&self, now: Instant) -> bool {
         self.watched.iter().any(|watch| !watch.state(now).is_closed())
+    }
+
+    /// Whether every half-open breaker waits for a probe.
+    pub(super) fn probe_is_free(&self, now: Instant) -> bool {
+        let own = [self.breaker.as_ref(), self.inbox_breaker.as_ref()];
+        self.watched_probe.is_none() && own.into_iter().flatten().all(|breaker| breaker.admits(now))
     }
 
     /// Whether any breaker that counts handler runs is not closed.
@@ -59,11 +65,17 @@ impl Engine {
         self.note_transition(now, "worker", moved);
         let moved = self.inbox_breaker.as_mut().and_then(|breaker| breaker.turn(now));
         self.note_transition(now, "inbox", moved);
-        let shut = self.gate(now) == Gate::Shut;
+        let gate = self.gate(now);
+        let shut = gate == Gate::Shut;
+        if gate == Gate::Open && std::mem::take(&mut self.keeping) {
+            self.items.values_mut().for_each(|item| item.kept_since = None);
+        }
         if shut && !self.gate_was_shut {
             tracing::warn!(worker = %self.config.name, "receiving pauses: a breaker is open");
+            self.meter.paused(true);
         } else if !shut && self.gate_was_shut {
             tracing::info!(worker = %self.config.name, "receiving goes on");
+            self.meter.paused(false);
             self.last_receive = now;
         }
         self.gate_was_shut = shut;
@@ -74,14 +86,13 @@ impl Engine {
         if transition == Transition::Opened {
             self.shared.count(|totals| totals.breaker_opened += 1);
         }
-        tracing::warn!(worker = %self.config.name, breaker = which, ?transition, "breaker moved");
         let breaker = if which == "inbox" {
             &self.inbox_breaker
         } else {
             &self.breaker
         };
-        if let Some(state) = breaker.as_ref().map(|breaker: &CircuitBreaker| breaker.state(now)) {
-            self.meter.breaker(which, state);
+        if let Some(state) = breaker.as_ref().map(|breaker| breaker.state(now)) {
+            report_transition(&format!("{}/{which}", self.config.name), transition, state);
         }
     }
 
@@ -102,6 +113,7 @@ impl Engine {
         if !self.gate_was_shut {
             return;
         }
+        self.keeping = true;
         let mut over = Vec::new();
         for (&id, item) in &mut self.items {
             if item.is_waiting() && item.phase != super::Phase::Claiming {

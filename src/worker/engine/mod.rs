@@ -154,7 +154,10 @@ pub(super) struct Engine {
     token_in_hand: bool,
     token_at: Option<Instant>,
     slots: usize,
+    slots_used: usize,
+    /// Deliveries whose handler runs; a batch has several in one slot.
     running: usize,
+    /// Deliveries that wait for their claim or their turn.
     waiting: usize,
 
     breaker: Option<CircuitBreaker>,
@@ -163,6 +166,8 @@ pub(super) struct Engine {
     /// The run that probes a watched breaker.
     watched_probe: Option<Id>,
     gate_was_shut: bool,
+    /// Some of what is held was kept while a breaker was open.
+    keeping: bool,
 
     intake: Intake,
     last_receive: Instant,
@@ -180,6 +185,7 @@ pub(super) struct Engine {
 
     paused: bool,
     drain: Option<Drain>,
+    drain_began: Option<Instant>,
     kill: CancellationToken,
 }
 
@@ -239,6 +245,7 @@ impl Engine {
             token_in_hand: false,
             token_at: None,
             slots: config.concurrency,
+            slots_used: 0,
             running: 0,
             waiting: 0,
             breaker,
@@ -246,6 +253,7 @@ impl Engine {
             watched: config.watched.clone(),
             watched_probe: None,
             gate_was_shut: false,
+            keeping: false,
             intake: Intake::new(config.max_receives, config.lease),
             last_receive: now,
             stalled: false,
@@ -260,14 +268,15 @@ impl Engine {
             unrecorded: BTreeMap::new(),
             paused: false,
             drain: None,
+            drain_began: None,
             kill: CancellationToken::new(),
             queue,
             config,
         }
     }
 
-    /// Runs until it has drained, or was told to stop.
-    pub(super) async fn run(mut self) -> End {
+    /// Runs until it has drained, or was told to stop; answers also when the drain began.
+    pub(super) async fn run(mut self) -> (End, Option<Instant>) {
         for index in 0..self.watched.len() {
             let watch = self.watched[index].clone();
             self.await_breaker(index, watch);
@@ -279,7 +288,7 @@ impl Engine {
             self.publish(now);
             if let Some(end) = self.end(now) {
                 self.shared.update(|status| status.ended = true);
-                return end;
+                return (end, self.drain_began);
             }
             let wake = self.next_deadline(now);
             tokio::select! {
@@ -287,7 +296,7 @@ impl Engine {
                 command = self.commands.recv(), if commands_open => match command {
                     Some(Command::Stop) => {
                         self.shared.update(|status| status.ended = true);
-                        return End::Stopped;
+                        return (End::Stopped, self.drain_began);
                     }
                     Some(command) => self.command(command),
                     None => commands_open = false,
@@ -369,6 +378,7 @@ impl Engine {
             worker = %self.config.name, running = self.running, waiting = self.waiting, receives = self.intake.in_flight(),
             deadline_ms = millis(self.config.drain_deadline), "draining"
         );
+        self.drain_began = Some(now);
         self.drain = Some(Drain::begin(now, self.config.drain_deadline));
         let held: Vec<Id> = self
             .items
@@ -401,7 +411,7 @@ impl Engine {
 
     fn end(&self, now: Instant) -> Option<End> {
         let drain = self.drain?;
-        let settled = self.items.is_empty() && self.running == 0 && self.calls == 0;
+        let settled = self.items.is_empty() && self.slots_used == 0 && self.calls == 0;
         if settled {
             return Some(End::Drained);
         }
@@ -433,10 +443,10 @@ impl Engine {
     }
 
     fn publish(&self, now: Instant) {
-        self.shared.turned(now);
+        self.shared.silent_since(self.silent_since());
         let breaker = self.breaker.as_ref().map(|breaker| breaker.state(now));
         let inbox_breaker = self.inbox_breaker.as_ref().map(|breaker| breaker.state(now));
-        let ending = self.items.len().saturating_sub(self.running + self.waiting);
+        let ending = self.ending();
         self.meter.held(self.running, self.waiting, ending);
         self.shared.update(|status| {
             status.started = true;
@@ -448,7 +458,6 @@ impl Engine {
             status.concurrency = self.slots;
             status.breaker = breaker;
             status.inbox_breaker = inbox_breaker;
-            status.stalled = self.stalled;
         });
     }
 
@@ -484,27 +493,38 @@ impl Engine {
     }
 
     fn enter(&mut self, id: Id, phase: Phase) {
-        if let Some(item) = self.items.get_mut(&id) {
-            let was = item.is_waiting();
-            item.phase = phase;
-            let is = item.is_waiting();
-            match (was, is) {
-                (true, false) => self.waiting = self.waiting.saturating_sub(1),
-                (false, true) => self.waiting += 1,
-                _ => {}
-            }
+        let Some(item) = self.items.get_mut(&id) else { return };
+        let was = std::mem::replace(&mut item.phase, phase);
+        self.uncount(was);
+        match phase {
+            Phase::Running => self.running += 1,
+            Phase::Ending => {}
+            Phase::Unclaimed | Phase::Claiming | Phase::Waiting => self.waiting += 1,
         }
+    }
+
+    fn uncount(&mut self, phase: Phase) {
+        match phase {
+            Phase::Running => self.running = self.running.saturating_sub(1),
+            Phase::Ending => {}
+            Phase::Unclaimed | Phase::Claiming | Phase::Waiting => self.waiting = self.waiting.saturating_sub(1),
+        }
+    }
+
+    /// How many deliveries are being recorded and settled.
+    fn ending(&self) -> usize {
+        self.items.len().saturating_sub(self.running + self.waiting)
     }
 
     /// Drops all that is known of a held delivery; whatever is under way for it is ignored when it comes back.
     fn forget(&mut self, now: Instant, id: Id) {
         self.beats.clear(id);
         self.retries.clear(id);
-        self.at_rate.clear(id);
-        let Some(item) = self.items.remove(&id) else { return };
-        if item.is_waiting() {
-            self.waiting = self.waiting.saturating_sub(1);
+        if self.at_rate.clear(id) {
+            self.held_back = self.held_back.saturating_sub(1);
         }
+        let Some(item) = self.items.remove(&id) else { return };
+        self.uncount(item.phase);
         if self.by_message.get(item.message_id()) == Some(&id) {
             self.by_message.remove(item.message_id());
         }

@@ -22,16 +22,17 @@ impl Engine {
         match self.gate(now) {
             Gate::Shut => {}
             Gate::Probe => {
-                let probe_possible = self.waiting == 0 && self.running == 0 && self.watched_probe.is_none();
-                if probe_possible && let Some(max) = self.intake.ask_probe(now) {
+                if self.waiting == 0
+                    && self.probe_is_free(now)
+                    && let Some(max) = self.intake.ask_probe(now)
+                {
                     self.start_receive(max);
                 }
             }
             Gate::Open => {
                 // A dry limiter holds up what is there already: nothing more is fetched to wait behind it.
                 let dry = self.token_at.is_some_and(|at| at > now) && !self.ready.is_empty();
-                let ending = self.items.len().saturating_sub(self.running + self.waiting);
-                let ending_full = ending >= self.most_ending();
+                let ending_full = self.ending() >= self.most_ending();
                 let aside_full = self.held_back >= self.config.held_back;
                 if dry || ending_full || aside_full {
                     return;
@@ -110,7 +111,7 @@ impl Engine {
     fn adopt(&mut self, now: Instant, id: Id, delivery: Delivery) {
         let visibility = self.config.visibility;
         if let Some(item) = self.items.get_mut(&id) {
-            item.visible_at = delivery.received_at + visibility;
+            item.visible_at = now + visibility;
             item.visibility_lost = false;
             item.receipt = delivery.receipt;
             tracing::debug!(
@@ -141,7 +142,7 @@ impl Engine {
                 .inbox
                 .as_ref()
                 .and_then(|_| self.config.fingerprint.of(&delivery.message)),
-            visible_at: delivery.received_at + self.config.visibility,
+            visible_at: now + self.config.visibility,
             delivery: Arc::new(delivery),
             key,
             record_key,
@@ -276,10 +277,16 @@ impl Engine {
         }
     }
 
+    /// Since when a receive should have succeeded, if any should.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        let receiving = !self.paused && self.drain.is_none() && !self.gate_was_shut && self.waiting == 0;
+        receiving.then_some(self.last_receive)
+    }
+
     /// When the stall watchdog looks next.
     pub(super) fn stall_at(&self) -> Option<Instant> {
-        let receiving = !self.paused && self.drain.is_none() && !self.gate_was_shut && self.intake.in_flight() > 0;
-        (receiving && !self.stalled).then(|| self.last_receive + self.config.stall_after)
+        let since = self.silent_since().filter(|_| !self.stalled)?;
+        Some(since + self.config.stall_after)
     }
 
     fn watch_for_stall(&mut self, now: Instant) {

@@ -43,8 +43,9 @@ impl Engine {
                 }
                 Step::SendDeadLetter => {
                     let Some(letter) = self.letter(id) else {
-                        self.step_done(id);
-                        continue;
+                        // Nothing says what or where to send: it must not go on to be deleted.
+                        self.delay_dead_letter(now, id, 1);
+                        return;
                     };
                     self.sends.push(now, (id, letter));
                 }
@@ -117,18 +118,16 @@ impl Engine {
         ))
     }
 
-    /// Its outcome is durable: the next of its group may run.
+    /// Its outcome is durable: the next of its group may run, and the inbox can say what became of the key.
     fn go_on(&mut self, now: Instant, id: Id) {
         let Some(item) = self.items.get_mut(&id) else { return };
-        let key = item.record_key.clone();
-        if let Some(group) = item.group.take() {
-            // The key is free again for a later one of the group that has it too.
-            if self.by_key.get(&key) == Some(&id) {
-                self.by_key.remove(&key);
-            }
-            if let Some(head) = self.groups.remove(&group, id) {
-                self.head_of_group(now, head);
-            }
+        if self.by_key.get(&item.record_key) == Some(&id) {
+            self.by_key.remove(&item.record_key);
+        }
+        if let Some(group) = item.group.take()
+            && let Some(head) = self.groups.remove(&group, id)
+        {
+            self.head_of_group(now, head);
         }
     }
 
@@ -138,13 +137,11 @@ impl Engine {
             return;
         };
         for later in self.groups.take_tail(&group, id) {
-            if self.items.get(&later).is_some_and(|item| item.phase == Phase::Claiming) {
-                // Answered later; not the head of anything then, it is released by `orphaned`.
-                if let Some(item) = self.items.get_mut(&later) {
-                    item.orphaned = true;
-                }
-            } else {
-                self.release(now, later);
+            match self.items.get_mut(&later) {
+                // It goes back as soon as its claim is answered.
+                Some(item) if item.phase == Phase::Claiming => item.orphaned = true,
+                Some(item) if item.is_waiting() => self.release(now, later),
+                _ => {}
             }
         }
     }
