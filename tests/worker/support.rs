@@ -7,12 +7,12 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use redrive::clock::{Clock, Instant, Random};
 use redrive::dlq::envelope::Envelope;
-use redrive::faults::FaultPlan;
+use redrive::faults::{FaultPlan, Operation};
 use redrive::inbox::Record;
 use redrive::key::{Key, RecordKey};
-use redrive::message::{Attribute, KEY_ATTRIBUTE, Outgoing};
-use redrive::queue::Queue;
+use redrive::message::{Attribute, Delivery, KEY_ATTRIBUTE, Outgoing, Receipt};
 use redrive::queue::memory::MemoryQueueBuilder;
+use redrive::queue::{EntryResults, Queue, QueueAttributes, QueueError, Receive};
 use redrive::worker::{Builder, Fate, Status, WorkerHandle};
 use redrive::{Context, Error, Failure, MemoryInbox, MemoryQueue, Worker};
 use tokio::task::JoinSet;
@@ -101,8 +101,13 @@ impl Rig {
 
     /// A worker without an inbox.
     pub(crate) fn bare(&self) -> Builder {
+        self.on(self.queue.clone())
+    }
+
+    /// A worker without an inbox, on the rig's queue behind something.
+    pub(crate) fn on(&self, queue: impl Queue) -> Builder {
         let fates = self.fates.clone();
-        Worker::builder(self.queue.clone())
+        Worker::builder(queue)
             .clock(self.clock.clone())
             .random(Random::seeded(16))
             .long_poll(secs(1))
@@ -413,5 +418,122 @@ where
     match ended.recv_timeout(secs(20)) {
         Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("the worker spins: no virtual time passes"),
         _ => body.join().unwrap(),
+    }
+}
+
+/// A call to a [`Spy`], from its beginning to its end.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) operation: Operation,
+    pub(crate) receipts: Vec<Receipt>,
+    pub(crate) began: Instant,
+    pub(crate) ended: Option<Instant>,
+    pub(crate) order: usize,
+    /// How many calls had begun when it ended.
+    pub(crate) ended_order: usize,
+}
+
+/// A queue that notes what is asked of it.
+#[derive(Clone)]
+pub(crate) struct Spy {
+    inner: MemoryQueue,
+    calls: Arc<Mutex<Vec<Call>>>,
+}
+
+impl Spy {
+    pub(crate) fn on(queue: &MemoryQueue) -> Self {
+        Self {
+            inner: queue.clone(),
+            calls: Arc::default(),
+        }
+    }
+
+    pub(crate) fn calls(&self, operation: Operation) -> Vec<Call> {
+        let calls = self.calls.lock().unwrap();
+        calls
+            .iter()
+            .filter(|call| call.operation == operation)
+            .cloned()
+            .collect()
+    }
+
+    /// The most calls of this operation under way at once.
+    pub(crate) fn at_once(&self, operation: Operation) -> usize {
+        let calls = self.calls(operation);
+        let under_way = |at: Instant| {
+            let live = |call: &&Call| call.began <= at && call.ended.is_none_or(|ended| ended > at);
+            calls.iter().filter(live).count()
+        };
+        calls.iter().map(|call| under_way(call.began)).max().unwrap_or(0)
+    }
+
+    fn begin(&self, operation: Operation, receipts: Vec<Receipt>) -> usize {
+        let mut calls = self.calls.lock().unwrap();
+        let order = calls.len();
+        calls.push(Call {
+            operation,
+            receipts,
+            began: now(),
+            ended: None,
+            order,
+            ended_order: usize::MAX,
+        });
+        order
+    }
+
+    fn end(&self, order: usize) {
+        let mut calls = self.calls.lock().unwrap();
+        calls[order].ended = Some(now());
+        calls[order].ended_order = calls.len();
+    }
+}
+
+impl Queue for Spy {
+    fn attributes(&self) -> &QueueAttributes {
+        self.inner.attributes()
+    }
+
+    fn dead_letter_queue(&self) -> Option<Arc<dyn Queue>> {
+        self.inner.dead_letter_queue()
+    }
+
+    fn describe(&self) -> BoxFuture<'_, Result<QueueAttributes, QueueError>> {
+        self.inner.describe()
+    }
+
+    fn receive(&self, request: Receive) -> BoxFuture<'_, Result<Vec<Delivery>, QueueError>> {
+        Box::pin(async move {
+            assert_eq!(request.visibility, None, "the queue's own visibility timeout counts");
+            let call = self.begin(Operation::Receive, Vec::new());
+            let result = self.inner.receive(request).await;
+            self.end(call);
+            result
+        })
+    }
+
+    fn delete(&self, receipts: Vec<Receipt>) -> BoxFuture<'_, Result<EntryResults<()>, QueueError>> {
+        Box::pin(async move {
+            let call = self.begin(Operation::Delete, receipts.clone());
+            let result = self.inner.delete(receipts).await;
+            self.end(call);
+            result
+        })
+    }
+
+    fn change_visibility(
+        &self,
+        changes: Vec<(Receipt, Duration)>,
+    ) -> BoxFuture<'_, Result<EntryResults<()>, QueueError>> {
+        Box::pin(async move {
+            let receipts = changes.iter().map(|(receipt, _)| receipt.clone()).collect();
+            let call = self.begin(Operation::ChangeVisibility, receipts);
+            let result = self.inner.change_visibility(changes).await;
+            self.end(call);
+            result
+        })
+    }
+
+    fn send(&self, messages: Vec<Outgoing>) -> BoxFuture<'_, Result<EntryResults<String>, QueueError>> {
+        self.inner.send(messages)
     }
 }
