@@ -197,7 +197,7 @@ impl Engine {
         let mut to_claim = Vec::with_capacity(fresh.len());
         for id in fresh {
             let Some(item) = self.items.get(&id) else { continue };
-            if let Some(&held) = self.by_key.get(&item.record_key) {
+            if let Some(&held) = self.by_key.get(&item.record_key).filter(|_| !self.config.shadow) {
                 self.local_duplicate(now, id, held);
             } else {
                 self.by_key.insert(item.record_key.clone(), id);
