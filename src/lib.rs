@@ -21,6 +21,8 @@ pub mod worker;
 
 pub use error::Error;
 pub use handler::{Context, Router, extract};
+#[cfg(feature = "aws")]
+pub use inbox::DynamoInbox;
 pub use inbox::MemoryInbox;
 pub use outcome::{Failure, FailureExt, Outcome, Reason};
 pub use queue::MemoryQueue;

@@ -7,9 +7,13 @@
 //! production. Both follow one set of rules and pass one suite.
 
 pub(crate) mod decide;
+#[cfg(feature = "aws")]
+mod dynamodb;
 mod error;
 mod memory;
 pub mod record;
+#[cfg(feature = "aws")]
+mod service_clock;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +24,8 @@ use futures::future::BoxFuture;
 use crate::key::{Fingerprint, RecordKey};
 use crate::outcome::{Reason, StoredResult};
 
+#[cfg(feature = "aws")]
+pub use dynamodb::{DynamoInbox, DynamoInboxBuilder};
 pub use error::InboxError;
 pub use memory::{InboxCounts, MemoryInbox, MemoryInboxBuilder, OperationCounts};
 pub use record::{Record, Status};
