@@ -17,6 +17,7 @@ pub mod outcome;
 pub mod producer;
 pub mod queue;
 pub mod telemetry;
+pub mod testing;
 pub mod worker;
 
 pub use error::Error;
@@ -25,6 +26,7 @@ pub use handler::{Context, Router, extract};
 pub use inbox::DynamoInbox;
 pub use inbox::MemoryInbox;
 pub use outcome::{Failure, FailureExt, Outcome, Reason};
+pub use producer::{NewMessage, Producer, ProducerError};
 pub use queue::MemoryQueue;
 #[cfg(feature = "aws")]
 pub use queue::SqsQueue;

@@ -131,6 +131,42 @@ async fn errors_tell_the_time_too_and_a_lone_answer_without_a_date_changes_nothi
 }
 
 #[tokio::test]
+async fn calls_that_get_no_answer_change_nothing() {
+    let dated = |body| Reply::ok(body).header("date", &http_date(NOON));
+    let stub = Stub::start([dated(table()), dated(ttl()), Reply::HangUp, Reply::Silence])
+        .await
+        .unwrap();
+    let settings = aws_sdk_dynamodb::config::Builder::from(&config(&stub.url()))
+        .timeout_config(
+            TimeoutConfig::builder()
+                .operation_timeout(Duration::from_millis(300))
+                .build(),
+        )
+        .retry_config(RetryConfig::disabled())
+        .build();
+    let inbox = DynamoInbox::from_client(Client::from_conf(settings), NAME)
+        .await
+        .unwrap();
+    let before = inbox.time();
+    for _ in 0..2 {
+        let error = inbox.get(&key()).await.unwrap_err();
+        assert!(error.is_transient(), "{error}");
+    }
+    let after = inbox.time();
+    assert_eq!(inbox.clock_restarts(), 0);
+    assert!(
+        after.lo >= before.lo + 300 - 1,
+        "it moves on by itself: {before:?}, then {after:?}"
+    );
+    let asked: Vec<_> = stub
+        .take_requests()
+        .into_iter()
+        .map(|request| request.operation)
+        .collect();
+    assert_eq!(asked, ["DescribeTable", "DescribeTimeToLive", "GetItem", "GetItem"]);
+}
+
+#[tokio::test]
 async fn inv12_a_service_that_never_says_the_time_cannot_be_an_inbox() {
     let stub = Stub::start([
         Reply::ok(table()),

@@ -133,6 +133,32 @@ pub trait Inbox: Send + Sync + 'static {
     }
 }
 
+impl<I: Inbox + ?Sized> Inbox for Arc<I> {
+    fn claim(&self, requests: Vec<ClaimRequest>) -> BoxFuture<'_, Answers<ClaimAnswer>> {
+        (**self).claim(requests)
+    }
+
+    fn write(&self, writes: Vec<Write>) -> BoxFuture<'_, Answers<Written>> {
+        (**self).write(writes)
+    }
+
+    fn get<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Record>, InboxError>> {
+        (**self).get(key)
+    }
+
+    fn time(&self) -> ServiceTime {
+        (**self).time()
+    }
+
+    fn max_result(&self) -> usize {
+        (**self).max_result()
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<Vec<String>, InboxError>> {
+        (**self).check()
+    }
+}
+
 /// Bounds of a service's own time, in ms since 1970: it is not before `lo` and not after `hi`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceTime {

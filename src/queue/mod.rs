@@ -90,6 +90,43 @@ pub trait Queue: Send + Sync + 'static {
     fn send(&self, messages: Vec<Outgoing>) -> BoxFuture<'_, Result<EntryResults<String>, QueueError>>;
 }
 
+impl<Q: Queue + ?Sized> Queue for Arc<Q> {
+    fn attributes(&self) -> &QueueAttributes {
+        (**self).attributes()
+    }
+
+    fn dead_letter_queue(&self) -> Option<Arc<dyn Queue>> {
+        (**self).dead_letter_queue()
+    }
+
+    fn dead_letter_problem(&self) -> Option<&str> {
+        (**self).dead_letter_problem()
+    }
+
+    fn describe(&self) -> BoxFuture<'_, Result<QueueAttributes, QueueError>> {
+        (**self).describe()
+    }
+
+    fn receive(&self, request: Receive) -> BoxFuture<'_, Result<Vec<Delivery>, QueueError>> {
+        (**self).receive(request)
+    }
+
+    fn delete(&self, receipts: Vec<Receipt>) -> BoxFuture<'_, Result<EntryResults<()>, QueueError>> {
+        (**self).delete(receipts)
+    }
+
+    fn change_visibility(
+        &self,
+        changes: Vec<(Receipt, Duration)>,
+    ) -> BoxFuture<'_, Result<EntryResults<()>, QueueError>> {
+        (**self).change_visibility(changes)
+    }
+
+    fn send(&self, messages: Vec<Outgoing>) -> BoxFuture<'_, Result<EntryResults<String>, QueueError>> {
+        (**self).send(messages)
+    }
+}
+
 /// One receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

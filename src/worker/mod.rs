@@ -14,6 +14,7 @@ mod intake;
 mod item;
 mod meter;
 mod preflight;
+mod settings;
 mod signals;
 mod status;
 mod workers;

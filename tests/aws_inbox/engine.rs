@@ -248,3 +248,70 @@ async fn results_to_256_kib_are_kept_where_that_is_set() {
     }
     assert!(DynamoInbox::builder(TABLE).max_result(most + 1).is_err());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn inv02_of_batches_that_race_for_the_same_keys_one_wins_each() {
+    const RACERS: usize = 8;
+    let Some(config) = server() else { return };
+    let (inbox, _) = inbox(&config).await;
+    let inbox = Arc::new(inbox);
+    for round in 0..10 {
+        let keys = Arc::new(keys(10));
+        let start = Arc::new(tokio::sync::Barrier::new(RACERS));
+        let mut racers = tokio::task::JoinSet::new();
+        for racer in 0..RACERS {
+            let (inbox, keys, start) = (inbox.clone(), keys.clone(), start.clone());
+            racers.spawn(async move {
+                let claim_id = format!("{racer}");
+                let requests = keys.iter().map(|key| request(key, &claim_id)).collect();
+                start.wait().await;
+                inbox.claim(requests).await
+            });
+        }
+        let mut winners = vec![0; keys.len()];
+        for answers in racers.join_all().await {
+            for (winners, answer) in winners.iter_mut().zip(answers) {
+                match answer.unwrap() {
+                    ClaimAnswer::Claimed(_) => *winners += 1,
+                    ClaimAnswer::Running { .. } => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert_eq!(winners, vec![1; keys.len()], "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_while_its_dead_letter_is_unsent_extends_the_lease_singly_and_in_a_batch() {
+    let Some(config) = server() else { return };
+    let (inbox, _) = inbox(&config).await;
+    let requests = keys(3).iter().map(|key| request(key, "c")).collect();
+    let claims: Vec<_> = inbox.claim(requests).await.iter().map(won).collect();
+    let rejection = redrive::inbox::Rejection {
+        reason: redrive::Reason::Rejected,
+        error: "declined".into(),
+        attempts: 1,
+    };
+    for claim in &claims[..2] {
+        inbox
+            .reject(vec![(claim.clone(), rejection.clone())])
+            .await
+            .pop()
+            .unwrap()
+            .unwrap();
+    }
+    let (made, answers) = calls(inbox.renew(claims[1..].to_vec(), Duration::from_secs(900))).await;
+    assert_eq!(made, 2, "the batch, and once more what was rejected");
+    let (made, single) = calls(inbox.renew(vec![claims[0].clone()], Duration::from_secs(900))).await;
+    assert_eq!(made, 2);
+    for (claim, answer) in [
+        (&claims[1], &answers[0]),
+        (&claims[2], &answers[1]),
+        (&claims[0], &single[0]),
+    ] {
+        let lease_until = answer.as_ref().unwrap().lease_until.unwrap();
+        assert!(lease_until > claim.lease_until);
+        assert_eq!(inbox.get(&claim.key).await.unwrap().unwrap().lease_until, lease_until);
+    }
+}

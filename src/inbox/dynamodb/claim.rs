@@ -21,6 +21,9 @@ const MAX_SWAPS: usize = 5;
 /// What a claim is told that lost that often: others are at work on the key this very moment.
 const CONTENDED: Duration = Duration::from_secs(1);
 
+/// What IAM calls a batched claim.
+const ACTION: &str = "PartiQLInsert";
+
 type Answer = Result<ClaimAnswer, InboxError>;
 
 /// A first claim, as a statement of a batch.
@@ -76,7 +79,6 @@ impl DynamoInbox {
 
     /// Runs first claims as one batch; those that it cannot decide are claimed one by one.
     async fn insert_batch(&self, inserts: &[Insert<'_>], statements: &[Statement]) -> Vec<(usize, Answer)> {
-        const ACTION: &str = "PartiQLInsert";
         let mut undecided = Vec::new();
         let mut answers = Vec::with_capacity(inserts.len());
         match self.table.run_batch("claim", statements).await {

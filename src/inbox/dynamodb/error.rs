@@ -15,6 +15,10 @@ pub(super) fn call_error(inbox: &str, operation: &'static str, failure: CallFail
             detail: failure.detail,
         };
     }
+    let conflict = matches!(
+        failure.short_code(),
+        "TransactionConflictException" | "ReplicatedWriteConflictException"
+    );
     let CallFailure {
         kind,
         code,
@@ -22,6 +26,13 @@ pub(super) fn call_error(inbox: &str, operation: &'static str, failure: CallFail
         request_id,
     } = failure;
     match kind {
+        // Somebody else's write of the same item was under way: nothing is wrong with this one.
+        _ if conflict => InboxError::Unavailable {
+            inbox,
+            operation,
+            detail,
+            request_id,
+        },
         FailureKind::Unavailable => InboxError::Unavailable {
             inbox,
             operation,
@@ -138,6 +149,8 @@ mod tests {
             "RequestLimitExceeded",
             "ThrottlingException",
             "InternalServerError",
+            "TransactionConflictException",
+            "ReplicatedWriteConflictException",
         ] {
             assert!(call(code).is_transient(), "{code}");
         }

@@ -42,8 +42,8 @@ const MAX_BACKOFF: Duration = Duration::from_millis(500);
 /// An inbox in a DynamoDB table, shared by all workers of one or more queues.
 ///
 /// The table has one partition key, `pk` (a string), no sort key, and time to live on `expires_at`; see
-/// [`create_table`](Self::create_table). Table classes, billing, encryption, backups are free to choose; a global table is
-/// not safe to claim in from two regions, and [`check`](Inbox::check) says so.
+/// [`create_table`](Self::create_table). Table classes, billing, encryption, backups are free to choose; an
+/// eventually consistent global table is not safe to claim in from two regions, and [`check`](Inbox::check) says so.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), redrive::inbox::InboxError> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata};
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription, TableStatus,
-    TimeToLiveSpecification, TimeToLiveStatus,
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, MultiRegionConsistency, ScalarAttributeType,
+    TableDescription, TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
@@ -165,10 +165,11 @@ impl Table {
         if !allow_missing_ttl {
             findings.extend(self.missing_ttl().await?);
         }
-        if !table.replicas().is_empty() {
+        let one_truth = table.multi_region_consistency() == Some(&MultiRegionConsistency::Strong);
+        if !table.replicas().is_empty() && !one_truth {
             findings.push(
-                "it is a global table: claims made in two regions at once can both win; let the workers of all regions use \
-                 the table of one"
+                "it is a global table that is eventually consistent: claims made in two regions at once can both win; let \
+                 the workers of all regions use the table of one"
                     .to_owned(),
             );
         }

@@ -7,8 +7,8 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailur
 use futures::future::{BoxFuture, join_all};
 
 use super::batch::{Statement, StatementAnswer, batches, refused_whole};
-use super::convert::{attribute, encode, number, text};
-use super::error::{call_error, statement_error};
+use super::convert::{Item, attribute, decode, encode, number, text};
+use super::error::{StatementFailure, call_error, statement_error};
 use super::{DynamoInbox, in_order};
 use crate::inbox::decide::{Applied, apply_write, within_bounds};
 use crate::inbox::record::{Record, Status};
@@ -18,7 +18,17 @@ use crate::key::RecordKey;
 /// How often a write is tried again that its record allows but its condition did not.
 const MAX_TRIES: usize = 4;
 
+/// What IAM calls a batched write.
+const ACTION: &str = "PartiQLUpdate";
+
 type Answer = Result<Written, InboxError>;
+
+/// What becomes of a write that was not simply made.
+enum Judged {
+    Answer(Answer),
+    /// It is to be tried singly, like this.
+    Again(Update),
+}
 
 impl DynamoInbox {
     pub(super) async fn write_all(&self, writes: Vec<Write>) -> Answers<Written> {
@@ -56,9 +66,11 @@ impl DynamoInbox {
             .map(|((_, write), update)| update.statement(&self.table.name, write))
             .collect();
         let jobs = batches(&statements).into_iter().map(|range| {
-            let job: BoxFuture<'_, Vec<(usize, Answer)>> = match &writes[range.clone()] {
-                [(position, write)] => Box::pin(async move { vec![(*position, self.write_one(write).await)] }),
-                many => Box::pin(self.write_batch(many, &updates[range.clone()], &statements[range])),
+            let job: BoxFuture<'_, Vec<(usize, Answer)>> = match (&writes[range.clone()], &updates[range.clone()]) {
+                ([(position, write)], [update]) => {
+                    Box::pin(async move { vec![(*position, self.write_one(write, update.clone()).await)] })
+                }
+                (many, updates) => Box::pin(self.write_batch(many, updates, &statements[range])),
             };
             job
         });
@@ -72,28 +84,20 @@ impl DynamoInbox {
         updates: &[Update],
         statements: &[Statement],
     ) -> Vec<(usize, Answer)> {
-        const ACTION: &str = "PartiQLUpdate";
         let mut undecided = Vec::new();
         let mut answers = Vec::with_capacity(writes.len());
         match self.table.run_batch("write", statements).await {
             Ok(outcomes) => {
                 for (((position, write), update), outcome) in writes.iter().zip(updates).zip(outcomes) {
-                    let decided = match outcome {
-                        StatementAnswer::Done => Some(Ok(update.written)),
-                        StatementAnswer::Failed(failure, item) => {
-                            match statement_error(&self.table.name, ACTION, &failure) {
-                                Some(error) => Some(Err(error)),
-                                None => item.and_then(|item| match self.found(&write.claim.key, Some(&item)) {
-                                    Ok(record) => self.judge(write, record.as_deref()).err(),
-                                    Err(error) => Some(Err(error)),
-                                }),
-                            }
-                        }
-                        StatementAnswer::Missing => None,
+                    let judged = match outcome {
+                        StatementAnswer::Done => Judged::Answer(Ok(update.written)),
+                        StatementAnswer::Failed(failure, item) => self.judge_statement(write, update, &failure, item),
+                        // It may have been made, which a second try finds out.
+                        StatementAnswer::Missing => Judged::Again(update.clone()),
                     };
-                    match decided {
-                        Some(answer) => answers.push((*position, answer)),
-                        None => undecided.push((*position, write)),
+                    match judged {
+                        Judged::Answer(answer) => answers.push((*position, answer)),
+                        Judged::Again(update) => undecided.push((*position, write, update)),
                     }
                 }
             }
@@ -104,7 +108,8 @@ impl DynamoInbox {
                     detail = failure.detail,
                     "a batch of writes was refused; they are made one by one"
                 );
-                undecided.extend(writes.iter().map(|(position, write)| (*position, write)));
+                let all = writes.iter().zip(updates);
+                undecided.extend(all.map(|((position, write), update)| (*position, write, update.clone())));
             }
             Err(failure) => {
                 let error = call_error(&self.table.name, ACTION, failure);
@@ -113,22 +118,21 @@ impl DynamoInbox {
         }
         let singly = undecided
             .into_iter()
-            .map(async |(position, write)| (position, self.write_one(write).await));
+            .map(async |(position, write, update)| (position, self.write_one(write, update).await));
         answers.extend(join_all(singly).await);
         answers
     }
 
     /// Makes one write. Where its condition fails, the record tells whether it was made before, or the claim is lost, or
     /// the write is to be tried again on what the record has become.
-    async fn write_one(&self, write: &Write) -> Answer {
-        let mut update = Update::expected(write, self.now());
+    async fn write_one(&self, write: &Write, mut update: Update) -> Answer {
         for _ in 0..MAX_TRIES {
             let Some(found) = self.update(write, &update).await? else {
                 return Ok(update.written);
             };
             match self.judge(write, found.as_deref()) {
-                Ok(again) => update = again,
-                Err(answer) => return answer,
+                Judged::Again(changed) => update = changed,
+                Judged::Answer(answer) => return answer,
             }
         }
         Err(InboxError::Unavailable {
@@ -142,16 +146,35 @@ impl DynamoInbox {
         })
     }
 
-    /// What a write whose condition failed on `found` comes to: the update to be tried instead, or its answer.
-    fn judge(&self, write: &Write, found: Option<&Record>) -> Result<Update, Answer> {
+    /// What a write whose condition failed on `found` comes to.
+    fn judge(&self, write: &Write, found: Option<&Record>) -> Judged {
         match (apply_write(found, write, self.now()), found) {
             (Applied::Changed(record, written), Some(found)) => {
-                Ok(Update::new(&write.change, found.status, &record, written))
+                Judged::Again(Update::new(&write.change, found.status, &record, written))
             }
-            (Applied::AlreadyDone(written), _) => Err(Ok(written)),
-            (Applied::Changed(..) | Applied::Lost, _) => Err(Err(InboxError::LeaseLost {
+            (Applied::AlreadyDone(written), _) => Judged::Answer(Ok(written)),
+            (Applied::Changed(..) | Applied::Lost, _) => Judged::Answer(Err(InboxError::LeaseLost {
                 key: write.claim.key.clone(),
             })),
+        }
+    }
+
+    /// What a write comes to whose statement failed, on `item` where that is told.
+    fn judge_statement(
+        &self,
+        write: &Write,
+        update: &Update,
+        failure: &StatementFailure,
+        item: Option<Item>,
+    ) -> Judged {
+        if let Some(error) = statement_error(&self.table.name, ACTION, failure) {
+            return Judged::Answer(Err(error));
+        }
+        match item.map(|item| decode(&write.claim.key, &item)) {
+            Some(Ok(record)) => self.judge(write, Some(&record)),
+            Some(Err(error)) => Judged::Answer(Err(error)),
+            // The single write tells a missing record from one that is not told.
+            None => Judged::Again(update.clone()),
         }
     }
 
@@ -308,7 +331,6 @@ mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
 
-    use super::super::convert::decode;
     use super::super::convert::tests::{any_record, any_record_fixed, item_of};
     use super::*;
     use crate::inbox::{Attempted, Rejection};

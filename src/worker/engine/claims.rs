@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{CALL_LIMIT, Engine, Event, Id, Instant, Phase, Step, unanswered_inbox};
 use crate::flow::{Admission, Ticket, Verdict, key_hash};
-use crate::inbox::{Answers, Change, Claim, ClaimAnswer, ClaimRequest, InboxError, MAX_DEATHS, Rejection};
-use crate::outcome::{Reason, StoredResult};
+use crate::inbox::{Answers, Attempted, Change, Claim, ClaimAnswer, ClaimRequest, InboxError, MAX_DEATHS, Rejection};
+use crate::outcome::{MAX_ERROR_BYTES, Reason, StoredResult, bounded};
 use crate::worker::config::{DeadLetters, WithoutDeadLetters};
 use crate::worker::status::Fate;
 
@@ -176,6 +176,15 @@ impl Engine {
     }
 
     fn won(&mut self, now: Instant, id: Id, claim: &Arc<Claim>) {
+        let unrecorded = self
+            .items
+            .get(&id)
+            .and_then(|item| self.unrecorded.get(&item.record_key).cloned());
+        if let Some(result) = unrecorded {
+            // Its handler was done in this worker, only its record was not written before the lease was lost.
+            self.complete(now, id, result);
+            return;
+        }
         if claim.suspect && claim.deaths > 0 {
             self.meter.death();
         }
@@ -195,15 +204,6 @@ impl Engine {
                 attempts: claim.attempts,
             };
             self.give_up(now, id, rejection, &Reason::AttemptsExhausted, true);
-            return;
-        }
-        let unrecorded = self
-            .items
-            .get(&id)
-            .and_then(|item| self.unrecorded.get(&item.record_key).cloned());
-        if let Some(result) = unrecorded {
-            // Its handler was done in this worker, only its record was not written before the lease was lost.
-            self.complete(now, id, result);
             return;
         }
         self.make_ready(now, id);
@@ -258,6 +258,22 @@ impl Engine {
         let group_blocks = item.group.is_some() && self.config.after_reject == super::AfterReject::Block;
         let has_record = item.claim.is_some();
         let mut steps = Vec::with_capacity(6);
+        if matches!(self.config.dead_letters, DeadLetters::RedrivePolicy) && !group_blocks {
+            // SQS moves it without our envelope, so its record must not say `rejected`: moved back it would never run again.
+            let attempts = rejection.attempts.max(self.config.max_attempts);
+            let error = match record {
+                true if *reason != Reason::AttemptsExhausted => {
+                    bounded(format!("{reason}: {}", rejection.error), MAX_ERROR_BYTES)
+                }
+                _ => rejection.error,
+            };
+            steps.push(Step::Write(Change::Release {
+                failure: Some(Attempted { attempts, error }),
+            }));
+            steps.extend([Step::Hide(Duration::ZERO), Step::ReleaseTail]);
+            self.finish(now, id, Fate::GivenUp(reason.to_string()), steps);
+            return;
+        }
         if record && has_record {
             steps.push(Step::Write(Change::Reject(rejection)));
         }
@@ -273,16 +289,12 @@ impl Engine {
                 steps.extend([Step::Next, Step::Delete]);
                 Fate::DeadLettered(reason.to_string())
             }
-            DeadLetters::RedrivePolicy => {
-                steps.extend([Step::Hide(Duration::ZERO), Step::ReleaseTail]);
-                Fate::GivenUp(reason.to_string())
-            }
             DeadLetters::Without(WithoutDeadLetters::Discard) => {
                 steps.extend(sent);
                 steps.extend([Step::Next, Step::Delete]);
                 Fate::GivenUp(reason.to_string())
             }
-            DeadLetters::Without(WithoutDeadLetters::Keep) => {
+            DeadLetters::RedrivePolicy | DeadLetters::Without(WithoutDeadLetters::Keep) => {
                 steps.extend([Step::Hide(LONGEST_WAIT), Step::ReleaseTail]);
                 Fate::GivenUp(reason.to_string())
             }

@@ -83,7 +83,7 @@ impl Engine {
         self.last_receive = now;
         self.stalled = false;
         self.shared.received(now);
-        self.intake.received(asked, deliveries.len());
+        self.intake.received(now, asked, deliveries.len());
         if deliveries.is_empty() {
             return;
         }
