@@ -101,6 +101,7 @@ async fn run() -> Result<String, Problem> {
     }
     tracing::info!(queue = settings.queue, "{}", settings.backend);
     let gateway = gateway(&settings)?;
+    let stays = command == Command::Work;
     match settings.backend {
         Backend::Aws => {
             let aws = aws_config::load_from_env().await;
@@ -110,7 +111,7 @@ async fn run() -> Result<String, Problem> {
                 return Ok(format!("{sent} orders sent to {}", queue.attributes().url));
             }
             let inbox = DynamoInbox::connect(&aws, &settings.table).await?;
-            let worker = work::worker(queue.clone(), inbox, gateway.clone())?;
+            let worker = work::worker(queue.clone(), inbox, gateway.clone(), stays)?;
             work_on(&command, queue, worker, gateway).await
         }
         Backend::Embedded => {
@@ -124,7 +125,7 @@ async fn run() -> Result<String, Problem> {
             let dead = MemoryQueue::builder("orders-dlq").retention(FOURTEEN_DAYS).build()?;
             let queue = MemoryQueue::builder("orders").dead_letter(&dead, 15).build()?;
             let inbox = MemoryInbox::new();
-            let worker = work::worker(queue.clone(), inbox, gateway.clone())?;
+            let worker = work::worker(queue.clone(), inbox, gateway.clone(), stays)?;
             work_on(&command, queue, worker, gateway).await
         }
     }

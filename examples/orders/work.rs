@@ -57,13 +57,21 @@ async fn transfer(
 }
 
 /// A worker of these orders, with the settings of `REDRIVE_*` variables.
-pub(crate) fn worker(queue: impl Queue, inbox: impl Inbox, gateway: Gateway) -> Result<Worker, BuildError> {
+///
+/// An idle worker's drain waits for its receive: one that ends with the queue polls for less long than one that stays.
+pub(crate) fn worker(
+    queue: impl Queue,
+    inbox: impl Inbox,
+    gateway: Gateway,
+    stays: bool,
+) -> Result<Worker, BuildError> {
     Worker::builder(queue)
         .inbox(inbox)
         .state(gateway)
         .concurrency(32)
         // An order takes milliseconds: what a dead worker held is asked for again soon.
         .in_flight_delay(Duration::from_secs(2))
+        .long_poll(Duration::from_secs(if stays { 20 } else { 2 }))
         .from_env()
         .handler(
             Router::new()
