@@ -430,9 +430,10 @@ impl Engine {
             drain,
             self.beats.next_at(),
             self.retries.next_at(),
-            self.at_rate.next_at(),
+            self.at_rate.next_at().filter(|_| !self.paused && self.drain.is_none()),
             self.token_at,
-            self.batch_at(),
+            // One that is due and did not start waits for something else.
+            self.batch_at().filter(|&at| at > now),
             self.intake.next_at(now),
             self.gate_at(now),
             self.keep_until(),
