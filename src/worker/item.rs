@@ -109,6 +109,11 @@ impl Item {
         }
     }
 
+    /// Whether it waits where it can be given back: what is being claimed is given back when that is answered.
+    pub(super) fn is_kept(&self) -> bool {
+        self.is_waiting() && self.phase != Phase::Claiming
+    }
+
     /// Whether it still has to get past the claim or a slot, so that intake counts it as held.
     pub(super) fn is_waiting(&self) -> bool {
         matches!(self.phase, Phase::Unclaimed | Phase::Claiming | Phase::Waiting)

@@ -288,7 +288,6 @@ impl Engine {
             let Some(item) = self.items.get_mut(&id) else { continue };
             let kill = self.kill.child_token();
             let asked = kill.child_token();
-            item.kept_since = None;
             item.kill = Some(kill.clone());
             kills.push(kill);
             let claim = inbox.zip(item.claim.clone());
