@@ -129,7 +129,9 @@ impl Engine {
     /// It goes back to the queue: the claim is freed first, durably, then it is made visible after `delay`, then the rest of its
     /// group that is held goes back unrun.
     pub(super) fn go_back(&mut self, now: Instant, id: Id, fate: Fate, failure: Option<Attempted>, delay: Duration) {
-        let would_expire = matches!(fate, Fate::Retried | Fate::Delayed) && self.outlives_retention(id, delay);
+        // A twin's message is another's to answer for.
+        let delayed = !delay.is_zero() && fate != Fate::InFlightDuplicate;
+        let would_expire = delayed && self.outlives_retention(id, delay);
         if would_expire {
             let rejection = Rejection {
                 reason: Reason::Expiring,

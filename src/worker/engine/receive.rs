@@ -33,8 +33,7 @@ impl Engine {
                 // A dry limiter holds up what is there already: nothing more is fetched to wait behind it.
                 let dry = self.token_at.is_some_and(|at| at > now) && !self.ready.is_empty();
                 let ending_full = self.ending() >= self.most_ending();
-                let aside_full = self.held_back >= self.config.held_back;
-                if dry || ending_full || aside_full {
+                if dry || ending_full {
                     return;
                 }
                 let held = self.running + self.waiting.saturating_sub(self.held_back);
