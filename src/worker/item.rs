@@ -23,6 +23,8 @@ pub(super) struct Item {
     pub(super) delivery: Arc<Delivery>,
     /// The newest receipt: a redelivery of a held message hands in a better one.
     pub(super) receipt: Receipt,
+    /// When that receive was asked for: SQS's 12 hours run from here.
+    pub(super) received_at: Instant,
     pub(super) key: Key,
     pub(super) record_key: RecordKey,
     pub(super) fingerprint: Option<Fingerprint>,

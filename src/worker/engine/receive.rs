@@ -113,6 +113,7 @@ impl Engine {
             item.visible_at = now + visibility;
             item.visibility_lost = false;
             item.receipt = delivery.receipt;
+            item.received_at = delivery.received_at;
             tracing::debug!(
                 worker = %self.config.name, message_id = item.message_id(), "received again while held: the newer receipt is used"
             );
@@ -137,6 +138,7 @@ impl Engine {
         };
         let item = Item {
             receipt: delivery.receipt.clone(),
+            received_at: delivery.received_at,
             fingerprint: self
                 .inbox
                 .as_ref()
