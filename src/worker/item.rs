@@ -58,7 +58,9 @@ pub(super) struct Item {
     pub(super) ticket: Option<Ticket>,
     pub(super) permit: Option<BulkheadPermit>,
     pub(super) tenant_admitted: bool,
+    /// Stops its run; its child, which the handler sees, only asks it to end.
     pub(super) kill: Option<CancellationToken>,
+    pub(super) ask: Option<CancellationToken>,
     pub(super) ready_since: Instant,
     /// Since when it waits for a breaker to close.
     pub(super) kept_since: Option<Instant>,

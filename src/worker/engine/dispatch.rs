@@ -298,6 +298,7 @@ impl Engine {
             let kill = self.kill.child_token();
             let asked = kill.child_token();
             item.kill = Some(kill.clone());
+            item.ask = Some(asked.clone());
             kills.push(kill);
             let claim = inbox.zip(item.claim.clone());
             contexts.push(crate::handler::Context::assembled(

@@ -27,6 +27,7 @@ impl Engine {
                 continue;
             }
             item.kill = None;
+            item.ask = None;
             item.permit = None;
             probe |= item.ticket.is_some_and(|ticket| ticket.is_probe());
             self.meter.handled(outcome.as_ref(), took);

@@ -399,8 +399,8 @@ impl Engine {
         match self.drain.map(|drain| drain.stage(now)) {
             Some(Stage::Cancelling) => {
                 for item in self.items.values() {
-                    if let Some(kill) = &item.kill {
-                        kill.cancel();
+                    if let Some(ask) = &item.ask {
+                        ask.cancel();
                     }
                 }
             }

@@ -167,6 +167,7 @@ impl Engine {
             permit: None,
             tenant_admitted: false,
             kill: None,
+            ask: None,
             ready_since: now,
             kept_since: None,
         };
