@@ -8,6 +8,9 @@ use super::{Engine, Fate, Id, Instant, Phase, Step};
 use crate::flow::Admission;
 use crate::inbox::Change;
 
+/// The longest that what finds no room to wait aside is sent back for, before jitter of as much again.
+const LONGEST_OVERFLOW: Duration = Duration::from_secs(5 * 60 * 60);
+
 impl Engine {
     /// It is to be run when its turn comes.
     pub(super) fn make_ready(&mut self, now: Instant, id: Id) {
@@ -237,9 +240,15 @@ impl Engine {
         )
     }
 
-    /// There is no room to wait aside: it goes back to the queue for as long as the limiter says.
+    /// There is no room to wait aside: it goes back to the queue for as long as the limiter says, and for twice as long each
+    /// time it comes again, so that a large backlog spends few receives.
     fn delay_overflow(&mut self, now: Instant, id: Id, wait: Duration) {
-        let wait = wait.max(Duration::from_secs(1));
+        let Some(item) = self.items.get(&id) else { return };
+        let doublings = item.delivery.receive_count.saturating_sub(1).min(16);
+        let wait = wait
+            .max(Duration::from_secs(1))
+            .saturating_mul(1 << doublings)
+            .min(LONGEST_OVERFLOW);
         let wait = wait + self.config.random.up_to(wait);
         self.go_back(now, id, Fate::Released, None, wait);
     }
@@ -288,8 +297,8 @@ impl Engine {
             let Some(item) = self.items.get_mut(&id) else { continue };
             let kill = self.kill.child_token();
             let asked = kill.child_token();
-            item.kept_since = None;
             item.kill = Some(kill.clone());
+            item.ask = Some(asked.clone());
             kills.push(kill);
             let claim = inbox.zip(item.claim.clone());
             contexts.push(crate::handler::Context::assembled(

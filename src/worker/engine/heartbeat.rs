@@ -149,7 +149,7 @@ impl Engine {
                 renewed.push(id);
             }
             // SQS keeps a message invisible for 12 hours in all from its receive.
-            let last = item.delivery.received_at + MAX_VISIBILITY;
+            let last = item.received_at + MAX_VISIBILITY;
             let room = last
                 .saturating_duration_since(now)
                 .saturating_sub(Duration::from_secs(1));
