@@ -137,14 +137,14 @@ impl Engine {
         let Some(group) = self.items.get(&id).and_then(|item| item.group.clone()) else {
             return;
         };
-        for later in self.groups.take_tail(&group, id) {
-            if self.items.get(&later).is_some_and(|item| item.phase == Phase::Claiming) {
+        for later in self.groups.take_behind(&group, id) {
+            let Some(item) = self.items.get_mut(&later) else { continue };
+            match item.phase {
                 // Answered later; not the head of anything then, it is released by `orphaned`.
-                if let Some(item) = self.items.get_mut(&later) {
-                    item.orphaned = true;
-                }
-            } else {
-                self.release(now, later);
+                Phase::Claiming => item.orphaned = true,
+                // It goes back already, with all the others of a drain.
+                Phase::Ending => {}
+                Phase::Unclaimed | Phase::Waiting | Phase::Running => self.release(now, later),
             }
         }
     }
