@@ -422,7 +422,8 @@ impl Engine {
             self.retries.next_at(),
             self.at_rate.next_at(),
             self.token_at,
-            self.batch_at(),
+            // A batch that is due and was not started waits for a slot, a token or a breaker, which wake by themselves.
+            self.batch_at().filter(|&at| at > now),
             self.intake.next_at(now),
             self.gate_at(now),
             self.keep_until(),
