@@ -80,6 +80,10 @@ impl Engine {
             if self.items.get(&id).is_none_or(|item| item.phase != Phase::Waiting) {
                 continue;
             }
+            if !self.holds(id) {
+                self.lose(now, id, "lease");
+                continue;
+            }
             if !self.admit_tenant(now, id) || !self.admit_bulkhead(now, id) {
                 continue;
             }

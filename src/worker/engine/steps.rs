@@ -75,6 +75,8 @@ impl Engine {
                 Step::Run => {
                     item.plan.pop_front();
                     self.enter(id, Phase::Waiting);
+                    // No heartbeat is due while a step is under way for longer than the lease.
+                    self.schedule_beat(now, id);
                     if self.drain.is_some() {
                         self.release(now, id);
                     } else {
@@ -142,9 +144,9 @@ impl Engine {
             match item.phase {
                 // Answered later; not the head of anything then, it is released by `orphaned`.
                 Phase::Claiming => item.orphaned = true,
+                Phase::Unclaimed | Phase::Waiting => self.release(now, later),
                 // It goes back already, with all the others of a drain.
-                Phase::Ending => {}
-                Phase::Unclaimed | Phase::Waiting | Phase::Running => self.release(now, later),
+                Phase::Running | Phase::Ending => {}
             }
         }
     }
