@@ -19,7 +19,7 @@
 //! # let _ = charge.into_service(Gateway);
 //! ```
 //!
-//! - Arguments are extractors: see [`FromDelivery`](crate::extract::FromDelivery) and what [`extract`](crate::extract) holds.
+//! - Arguments are extractors: see [`FromDelivery`](crate::extract::FromDelivery) and what [`extract`] holds.
 //! - What comes back is a `Result<T, Failure>` with `T: Serialize` (or `()`): see [`IntoOutcome`].
 //! - A [`Router`] picks a handler by the message's type; [`batch`] takes several deliveries at once.
 //! - [`Handler::layer`] puts any `tower` layer around a handler or a router.
