@@ -76,6 +76,7 @@ pub use handler::{Context, Router, extract};
 pub use inbox::DynamoInbox;
 pub use inbox::MemoryInbox;
 pub use outcome::{Failure, FailureExt, Outcome, Reason};
+pub use producer::{NewMessage, Producer, ProducerError};
 pub use queue::MemoryQueue;
 #[cfg(feature = "aws")]
 pub use queue::SqsQueue;

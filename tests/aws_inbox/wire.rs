@@ -209,7 +209,8 @@ async fn inv11_a_batch_refused_whole_is_made_one_by_one() {
 
 #[tokio::test]
 async fn inv12_a_call_that_fails_fails_every_entry_and_says_why() {
-    let cases: [(Reply, fn(&InboxError) -> bool, &[&str]); 6] = [
+    type IsExpected = fn(&InboxError) -> bool;
+    let cases: [(Reply, IsExpected, &[&str]); 6] = [
         (
             Reply::error(400, "com.amazon.coral.service#AccessDeniedException", "not authorized")
                 .header("x-amzn-requestid", "R7"),
@@ -309,6 +310,18 @@ async fn inv02_a_claim_that_keeps_losing_is_told_that_others_are_at_work() {
             format!("other-{}", n - 1),
             "the condition is on the record last seen"
         );
+        let condition = put.body["ConditionExpression"].as_str().unwrap();
+        for name in [
+            "claim_id",
+            "fencing_token",
+            "status",
+            "lease_until",
+            "dlq_sent",
+            "started",
+            "checkpoint",
+        ] {
+            assert!(condition.contains(&format!("#{name}")), "{condition} leaves {name} out");
+        }
     }
 }
 

@@ -254,7 +254,7 @@ impl Engine {
             watched_probe: None,
             gate_was_shut: false,
             keeping: false,
-            intake: Intake::new(config.max_receives, config.lease),
+            intake: Intake::new(config.max_receives, config.lease, config.long_poll),
             last_receive: now,
             stalled: false,
             beats: Deadlines::default(),
