@@ -24,8 +24,10 @@ pub(crate) enum FailureKind {
     Throttled,
     /// The service knows who calls and does not allow it.
     AccessDenied,
-    /// The credentials are missing, expired or wrong.
-    Credentials,
+    /// No credentials could be loaded, or they have expired: that passes when their provider recovers.
+    NoCredentials,
+    /// The credentials are wrong, or this host's clock is.
+    WrongCredentials,
     /// Understood and refused; [`CallFailure::code`] says why.
     Refused,
 }
@@ -141,7 +143,7 @@ fn before_sending(words: &str) -> Option<CallFailure> {
     let lower = words.to_ascii_lowercase();
     if lower.contains("credential") || lower.contains("identity") {
         return Some(CallFailure::local(
-            FailureKind::Credentials,
+            FailureKind::NoCredentials,
             "NoCredentials",
             format!(
                 "no AWS credentials could be loaded ({words}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, \
@@ -173,13 +175,13 @@ fn answered(status: u16, code: Option<&str>, said: Option<&str>, at: &str) -> Ca
     let said = said.map_or_else(|| format!("{at} answered HTTP {status} and no reason"), clip);
     let detail = match (kind, short_code(&code)) {
         (FailureKind::Unavailable, _) => format!("{at} answered HTTP {status} ({code}): {said}"),
-        (FailureKind::Credentials, "ExpiredToken" | "ExpiredTokenException") => {
+        (FailureKind::NoCredentials, _) => {
             format!("the AWS credentials in use have expired: {said}; renew them, or use a provider that does")
         }
-        (FailureKind::Credentials, "RequestExpired" | "RequestTimeTooSkewed") => {
+        (FailureKind::WrongCredentials, "RequestExpired" | "RequestTimeTooSkewed") => {
             format!("the request's time was not accepted: {said}; set this host's clock")
         }
-        (FailureKind::Credentials, _) => {
+        (FailureKind::WrongCredentials, _) => {
             format!(
                 "the AWS credentials in use are not accepted: {said}; check which account and keys this process has"
             )
@@ -216,9 +218,8 @@ pub(crate) fn kind_of_code(code: &str) -> FailureKind {
         | "AuthorizationErrorException"
         | "UnauthorizedOperation"
         | "OptInRequired" => FailureKind::AccessDenied,
-        "ExpiredToken"
-        | "ExpiredTokenException"
-        | "InvalidClientTokenId"
+        "ExpiredToken" | "ExpiredTokenException" => FailureKind::NoCredentials,
+        "InvalidClientTokenId"
         | "UnrecognizedClientException"
         | "InvalidSecurityToken"
         | "InvalidAccessKeyId"
@@ -229,7 +230,7 @@ pub(crate) fn kind_of_code(code: &str) -> FailureKind {
         | "MissingAuthenticationTokenException"
         | "NotAuthorized"
         | "RequestExpired"
-        | "RequestTimeTooSkewed" => FailureKind::Credentials,
+        | "RequestTimeTooSkewed" => FailureKind::WrongCredentials,
         "InternalError"
         | "InternalFailure"
         | "InternalServerError"

@@ -42,6 +42,8 @@ impl Calls {
         let mut tries = 0;
         loop {
             match self.queue.receive(request).await {
+                // Whoever holds so many is to give some back, not to wait.
+                Err(error @ QueueError::InFlightLimit { .. }) => return Err(error),
                 Err(error) if error.is_transient() && tries + 1 < TRIES => {
                     tries += 1;
                     tokio::time::sleep(self.backoff.delay(tries, &self.random)).await;

@@ -375,9 +375,11 @@ impl MemoryQueue {
             }
             Some((deliveries, store.next_due()))
         });
-        taken.ok_or_else(|| {
-            let detail = "the queue has as many messages in flight as it may; delete some";
-            self.refused(Operation::Receive, ("OverLimit", detail.to_owned()))
+        taken.ok_or_else(|| QueueError::InFlightLimit {
+            queue: self.fixed().name.clone(),
+            operation: action(Operation::Receive),
+            detail: "OverLimit".to_owned(),
+            request_id: None,
         })
     }
 
