@@ -12,6 +12,8 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use crate::outcome::Chain;
+
 /// The most characters of a service's own words that go into an error.
 const MAX_DETAIL: usize = 600;
 
@@ -256,17 +258,8 @@ fn excerpt(response: &HttpResponse) -> Option<&str> {
 }
 
 /// An error and its causes in one line, each said once.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let text = error.to_string();
-        if !text.is_empty() && !parts.iter().any(|said| said.contains(&text)) {
-            parts.push(text);
-        }
-        next = error.source();
-    }
-    clip(&parts.join(": "))
+fn chain(error: &(dyn Error + 'static)) -> String {
+    clip(&Chain(error).to_string())
 }
 
 fn clip(text: &str) -> String {
