@@ -6,6 +6,8 @@
 mod aws;
 pub mod clock;
 pub mod dlq;
+#[cfg(doctest)]
+mod docs;
 pub mod error;
 pub mod faults;
 pub mod flow;

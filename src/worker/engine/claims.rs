@@ -91,51 +91,47 @@ impl Engine {
 
     /// Takes the claim over if it was won; acts on the answer when its turn has come.
     fn answer_of(&mut self, now: Instant, id: Id, answer: ClaimAnswer) {
-        if self.config.shadow {
-            self.shadow(now, id, &answer);
-            return;
-        }
-        if let ClaimAnswer::Claimed(claim) | ClaimAnswer::FinishDeadLetter(claim, _) = &answer
-            && let Some(item) = self.items.get_mut(&id)
-        {
-            item.claim = Some(Arc::clone(claim));
+        let answer = if self.config.shadow {
+            self.in_shadow(answer)
+        } else {
+            Some(answer)
+        };
+        let claim = match &answer {
+            Some(ClaimAnswer::Claimed(claim) | ClaimAnswer::FinishDeadLetter(claim, _)) => Some(Arc::clone(claim)),
+            _ => None,
+        };
+        if let (Some(claim), Some(item)) = (claim, self.items.get_mut(&id)) {
             item.lease_until = claim.lease_until;
+            item.claim = Some(claim);
         }
         self.enter(id, Phase::Waiting);
         self.schedule_beat(now, id);
         if self.must_go_back(id) {
             self.release(now, id);
-        } else if self.is_head(id) {
+        } else if !self.is_head(id) {
+            // Its turn comes with its group's head.
+            if let Some(item) = self.items.get_mut(&id) {
+                item.answer = answer;
+            }
+        } else if let Some(answer) = answer {
             self.answered(now, id, answer);
-        } else if let Some(item) = self.items.get_mut(&id) {
-            item.answer = Some(answer);
+        } else {
+            self.make_ready(now, id);
         }
     }
 
     /// Shadow mode: what the inbox would have suppressed is counted and run all the same, under no claim.
-    fn shadow(&mut self, now: Instant, id: Id, answer: &ClaimAnswer) {
-        let would = match answer {
-            ClaimAnswer::Claimed(_) => None,
-            ClaimAnswer::FinishDeadLetter(..) | ClaimAnswer::Rejected => Some("shadow_rejected"),
-            ClaimAnswer::Completed(_) => Some("shadow_completed"),
-            ClaimAnswer::FingerprintMismatch => Some("shadow_fingerprint_mismatch"),
-            ClaimAnswer::Running { .. } => Some("shadow_running"),
+    fn in_shadow(&self, answer: ClaimAnswer) -> Option<ClaimAnswer> {
+        let kind = match answer {
+            ClaimAnswer::Claimed(_) => return Some(answer),
+            ClaimAnswer::FinishDeadLetter(..) | ClaimAnswer::Rejected => "shadow_rejected",
+            ClaimAnswer::Completed(_) => "shadow_completed",
+            ClaimAnswer::FingerprintMismatch => "shadow_fingerprint_mismatch",
+            ClaimAnswer::Running { .. } => "shadow_running",
         };
-        if let Some(kind) = would {
-            self.meter.duplicate(kind);
-            self.shared.count(|totals| totals.shadowed += 1);
-        }
-        if let (ClaimAnswer::Claimed(claim), Some(item)) = (answer, self.items.get_mut(&id)) {
-            item.claim = Some(Arc::clone(claim));
-            item.lease_until = claim.lease_until;
-        }
-        self.enter(id, Phase::Waiting);
-        self.schedule_beat(now, id);
-        if self.must_go_back(id) {
-            self.release(now, id);
-        } else if self.is_head(id) {
-            self.make_ready(now, id);
-        }
+        self.meter.duplicate(kind);
+        self.shared.count(|totals| totals.shadowed += 1);
+        None
     }
 
     /// Whether it is to be given back as soon as its claim is answered.

@@ -228,7 +228,9 @@ impl Engine {
 
     /// When the next suspect may run, if one waits.
     pub(super) fn suspect_turn_at(&self) -> Option<Instant> {
-        let first = self.suspects.front().and_then(|id| self.items.get(id))?;
+        // Those that were lost or given back while they waited are still in line.
+        let mut waiting = self.suspects.iter().filter_map(|id| self.items.get(id));
+        let first = waiting.find(|item| item.phase == Phase::Waiting)?;
         Some(
             self.suspect_running
                 .map_or(first.ready_since, |(_, since)| since + self.config.lease),

@@ -2,6 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::gate::Gate;
 use super::{CALL_LIMIT, Engine, Event, Id, Instant, Item, Phase, unanswered};
@@ -197,7 +198,7 @@ impl Engine {
         let mut to_claim = Vec::with_capacity(fresh.len());
         for id in fresh {
             let Some(item) = self.items.get(&id) else { continue };
-            if let Some(&held) = self.by_key.get(&item.record_key) {
+            if let Some(&held) = self.by_key.get(&item.record_key).filter(|_| !self.config.shadow) {
                 self.local_duplicate(now, id, held);
             } else {
                 self.by_key.insert(item.record_key.clone(), id);
@@ -219,8 +220,8 @@ impl Engine {
             self.schedule_beat(now, id);
             return;
         }
-        let lease_left = self.config.lease;
-        self.in_flight_duplicate(now, id, lease_left);
+        // The other is alive, and its lease renewed: what is left of that says nothing of when it is done.
+        self.in_flight_duplicate(now, id, Duration::ZERO);
     }
 
     /// Whether another payload than this one's is claimed under its key.
@@ -248,10 +249,7 @@ impl Engine {
                 }
                 let held_by = self.by_key.get(&item.record_key).copied();
                 match held_by {
-                    Some(other) if other != id => {
-                        let lease_left = self.config.lease;
-                        self.in_flight_duplicate(now, id, lease_left);
-                    }
+                    Some(other) if other != id => self.in_flight_duplicate(now, id, Duration::ZERO),
                     _ => {
                         self.by_key.insert(item.record_key.clone(), id);
                         self.claim(now, vec![id]);
