@@ -50,6 +50,10 @@ pub(super) struct Item {
     pub(super) tries: u32,
     pub(super) plan: VecDeque<Step>,
     pub(super) rejection: Option<Rejection>,
+    /// Its record says that it was rejected and its dead letter not sent: nothing can be released.
+    pub(super) rejected_before: bool,
+    /// Why it cannot be handled at all: a function that was to tell its key or fingerprint panicked.
+    pub(super) unreadable: Option<&'static str>,
     /// What the inbox said, kept until it is the head of its group.
     pub(super) answer: Option<ClaimAnswer>,
     /// Its group was given back while its claim was under way: it goes back too when that is answered.
@@ -112,6 +116,15 @@ impl Item {
         match &self.claim {
             Some(claim) => claim.attempts,
             None => self.delivery.receive_count.saturating_sub(1),
+        }
+    }
+
+    /// What it is a delivery of.
+    pub(super) fn payload(&self) -> super::engine::Payload {
+        super::engine::Payload {
+            record_key: self.record_key.clone(),
+            fingerprint: self.fingerprint,
+            message_id: self.message_id().to_owned(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::config::{Config, DeadLetters};
 use super::error::PreflightError;
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, MIN_LEASE};
 use crate::queue::{Queue, QueueAttributes};
 
 /// How bad a [`Finding`] is.
@@ -167,16 +167,25 @@ fn judge_queues(config: &Config, source: &QueueAttributes, dead: Option<&QueueAt
 
 fn judge_inbox(config: &Config, source: &QueueAttributes, dead: Option<&QueueAttributes>) -> Vec<Finding> {
     let needed = source.retention + dead.map_or(Duration::ZERO, |dead| dead.retention);
-    if config.retention >= needed {
-        return Vec::new();
+    let mut findings = Vec::new();
+    if config.lease < MIN_LEASE {
+        findings.push(warning(format!(
+            "a lease of {:?} is shorter than a slow call to the inbox may take: a worker would lose keys that it still runs; set \
+             `lease` to 10 s or more",
+            config.lease
+        )));
     }
-    vec![warning(format!(
+    if config.retention >= needed {
+        return findings;
+    }
+    findings.push(warning(format!(
         "the inbox keeps keys for {}, but a message can come back after {} (retention of the queue and its dead-letter queue): it would \
          be processed twice; set `inbox_retention` to {} or more",
         days(config.retention),
         days(needed),
         days(needed)
-    ))]
+    )));
+    findings
 }
 
 fn warning(text: String) -> Finding {

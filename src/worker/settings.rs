@@ -198,6 +198,10 @@ impl Settings {
         let second = Duration::from_secs(1);
         check.span("long_poll", self.long_poll, Duration::ZERO, MAX_WAIT)?;
         check.span("drain_deadline", self.drain_deadline, Duration::ZERO, 2 * DAY)?;
+        check.span("keep_while_open", self.keep_while_open, Duration::ZERO, MAX_VISIBILITY)?;
+        if let Some(limit) = self.stall_after {
+            check.span("stall_after", limit, second, 7 * DAY)?;
+        }
         check.span("linger", self.linger, Duration::ZERO, second)?;
         check.span(
             "in_flight_delay",

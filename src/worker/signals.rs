@@ -4,7 +4,7 @@ use std::io;
 
 use crate::error::Error;
 
-/// Runs until `run` ends: the first signal drains, the second stops at once.
+/// Runs until `run` ends: the first signal drains, the second stops at once, by dropping it.
 pub(super) async fn run_with_signals(
     run: impl Future<Output = Result<(), Error>>,
     drain: impl Fn(),
@@ -18,7 +18,11 @@ pub(super) async fn run_with_signals(
             biased;
             ended = &mut run => return ended,
             () = signals.next() => {
-                if std::mem::replace(&mut draining, true) { stop() } else { drain() }
+                if std::mem::replace(&mut draining, true) {
+                    stop();
+                    return Ok(());
+                }
+                drain();
             }
         }
     }

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::guard::guard;
 use super::{CALL_LIMIT, Engine, Event, Id, Instant, Phase, Step, unanswered_inbox};
 use crate::flow::{Admission, Ticket, Verdict, key_hash};
-use crate::inbox::{Answers, Attempted, Change, Claim, ClaimAnswer, ClaimRequest, InboxError, MAX_DEATHS, Rejection};
+use crate::inbox::{
+    Answers, Attempted, Change, Claim, ClaimAnswer, ClaimRequest, InboxError, MAX_DEATHS, Rejection, Write,
+};
 use crate::outcome::{MAX_ERROR_BYTES, Reason, StoredResult, bounded};
 use crate::worker::config::{DeadLetters, WithoutDeadLetters};
 use crate::worker::status::Fate;
@@ -31,7 +34,8 @@ impl Engine {
             }
         };
         let mut requests = Vec::with_capacity(ids.len());
-        for &id in &ids {
+        let mut claimed = Vec::with_capacity(ids.len());
+        for id in ids {
             let claim_id = self.next_claim_id();
             let (lease, retention) = (self.config.lease, self.config.retention);
             let Some(item) = self.items.get(&id) else { continue };
@@ -45,6 +49,7 @@ impl Engine {
                 receive_count: item.delivery.receive_count,
                 replayed: item.envelope.is_some(),
             });
+            claimed.push(id);
             self.enter(id, Phase::Claiming);
         }
         self.meter.claim_call();
@@ -53,7 +58,11 @@ impl Engine {
             CALL_LIMIT,
             async move { inbox.claim(requests).await },
             move |why| unanswered_inbox(count, "claim", why),
-            move |answers| Event::Claimed { ids, ticket, answers },
+            move |answers| Event::Claimed {
+                ids: claimed,
+                ticket,
+                answers,
+            },
         );
     }
 
@@ -73,6 +82,11 @@ impl Engine {
                 Err(_) => {}
             }
             if self.items.get(&id).is_none_or(|item| item.phase != Phase::Claiming) {
+                // Its delivery was lost meanwhile: the key must not stay claimed for it.
+                if let Ok(ClaimAnswer::Claimed(claim)) = answer {
+                    self.writes
+                        .push(now, (id, Write::new(claim, Change::Release { failure: None })));
+                }
                 continue;
             }
             match answer {
@@ -96,6 +110,11 @@ impl Engine {
         } else {
             Some(answer)
         };
+        self.take_answer(now, id, answer);
+    }
+
+    /// As [`answer_of`](Self::answer_of); without an answer it is run under no claim.
+    fn take_answer(&mut self, now: Instant, id: Id, answer: Option<ClaimAnswer>) {
         let claim = match &answer {
             Some(ClaimAnswer::Claimed(claim) | ClaimAnswer::FinishDeadLetter(claim, _)) => Some(Arc::clone(claim)),
             _ => None,
@@ -103,6 +122,7 @@ impl Engine {
         if let (Some(claim), Some(item)) = (claim, self.items.get_mut(&id)) {
             item.lease_until = claim.lease_until;
             item.claim = Some(claim);
+            item.rejected_before = matches!(answer, Some(ClaimAnswer::FinishDeadLetter(..)));
         }
         self.enter(id, Phase::Waiting);
         self.schedule_beat(now, id);
@@ -149,7 +169,7 @@ impl Engine {
             }
             ClaimAnswer::Completed(result) => {
                 if let (Some(hook), Some(item)) = (&self.config.on_duplicate, self.items.get(&id)) {
-                    hook(&item.key, &result);
+                    guard("on_duplicate", || hook(&item.key, &result));
                 }
                 self.meter.duplicate("completed");
                 self.finish(now, id, Fate::Duplicate, [Step::Next, Step::Delete]);
@@ -159,26 +179,14 @@ impl Engine {
                 self.finish(now, id, Fate::Duplicate, [Step::Next, Step::Delete]);
             }
             ClaimAnswer::FingerprintMismatch => {
-                let attempts = 0;
-                let rejection = Rejection {
-                    reason: Reason::FingerprintMismatch,
-                    error: "its key was already used with another payload".to_owned(),
-                    attempts,
-                };
-                self.give_up(now, id, rejection, &Reason::FingerprintMismatch, false);
+                self.give_up(now, id, mismatch(), &Reason::FingerprintMismatch, false);
             }
             ClaimAnswer::Running { lease_left } => self.in_flight_duplicate(now, id, lease_left),
         }
     }
 
     fn won(&mut self, now: Instant, id: Id, claim: &Arc<Claim>) {
-        let unrecorded = self
-            .items
-            .get(&id)
-            .and_then(|item| self.unrecorded.get(&item.record_key).cloned());
-        if let Some(result) = unrecorded {
-            // Its handler was done in this worker, only its record was not written before the lease was lost.
-            self.complete(now, id, result);
+        if self.done_here(now, id) {
             return;
         }
         if claim.suspect && claim.deaths > 0 {
@@ -205,6 +213,39 @@ impl Engine {
         self.make_ready(now, id);
     }
 
+    /// Whether this worker's handler was done for its key before, only could not be recorded before the lease was lost: then it
+    /// is recorded now, and never run again. Another payload under that key is no duplicate of it.
+    fn done_here(&mut self, now: Instant, id: Id) -> bool {
+        let Some(item) = self.items.get(&id) else { return false };
+        let Some(done) = self.unrecorded.get(&item.record_key) else {
+            return false;
+        };
+        let differs = matches!((done.payload.fingerprint, item.fingerprint), (Some(that), Some(this)) if that != this);
+        if differs && done.payload.message_id != item.message_id() {
+            let rejection = mismatch();
+            if let Some(item) = self.items.get_mut(&id) {
+                item.rejection = Some(rejection);
+            }
+            let steps = [
+                Step::Write(Change::Release { failure: None }),
+                Step::SendDeadLetter,
+                Step::Next,
+                Step::Delete,
+            ];
+            let fate = Fate::DeadLettered(Reason::FingerprintMismatch.to_string());
+            match self.config.dead_letters {
+                DeadLetters::Queue(_) => self.finish(now, id, fate, steps),
+                DeadLetters::RedrivePolicy | DeadLetters::Without(_) => {
+                    self.give_up(now, id, mismatch(), &Reason::FingerprintMismatch, false);
+                }
+            }
+            return true;
+        }
+        let result = done.result.clone();
+        self.complete(now, id, result);
+        true
+    }
+
     /// Its key runs elsewhere: not a failure, not an attempt.
     pub(super) fn in_flight_duplicate(&mut self, now: Instant, id: Id, lease_left: Duration) {
         let Some(item) = self.items.get(&id) else { return };
@@ -218,6 +259,10 @@ impl Engine {
 
     /// The inbox cannot say: not run, not deleted, delayed.
     pub(super) fn inbox_unreachable(&mut self, now: Instant, id: Id) {
+        if self.config.shadow {
+            self.take_answer(now, id, None);
+            return;
+        }
         let Some(item) = self.items.get(&id) else { return };
         let delay = self
             .config
@@ -274,6 +319,12 @@ impl Engine {
             steps.push(Step::Write(Change::Reject(rejection)));
         }
         let sent = has_record.then_some(Step::Write(Change::DeadLetterSent));
+        // Without an inbox nothing but the delete keeps it from coming again.
+        let last = if self.inbox.is_some() {
+            [Step::Next, Step::Delete]
+        } else {
+            [Step::Delete, Step::Next]
+        };
         let fate = match &self.config.dead_letters {
             _ if group_blocks => {
                 steps.extend([Step::Hide(LONGEST_WAIT), Step::ReleaseTail]);
@@ -282,12 +333,12 @@ impl Engine {
             DeadLetters::Queue(_) => {
                 steps.push(Step::SendDeadLetter);
                 steps.extend(sent);
-                steps.extend([Step::Next, Step::Delete]);
+                steps.extend(last);
                 Fate::DeadLettered(reason.to_string())
             }
             DeadLetters::Without(WithoutDeadLetters::Discard) => {
                 steps.extend(sent);
-                steps.extend([Step::Next, Step::Delete]);
+                steps.extend(last);
                 Fate::GivenUp(reason.to_string())
             }
             DeadLetters::RedrivePolicy | DeadLetters::Without(WithoutDeadLetters::Keep) => {
@@ -301,5 +352,13 @@ impl Engine {
     /// Gives it back unrun, counting nothing: the claim first, then visible at once.
     pub(super) fn release(&mut self, now: Instant, id: Id) {
         self.go_back(now, id, Fate::Released, None, Duration::ZERO);
+    }
+}
+
+fn mismatch() -> Rejection {
+    Rejection {
+        reason: Reason::FingerprintMismatch,
+        error: "its key was already used with another payload".to_owned(),
+        attempts: 0,
     }
 }

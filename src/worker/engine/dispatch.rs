@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::gate::Gate;
+use super::guard::guard;
 use super::{Engine, Fate, Id, Instant, Phase, Step};
 use crate::flow::Admission;
 use crate::inbox::Change;
@@ -136,7 +137,7 @@ impl Engine {
         if item.tenant_admitted {
             return true;
         }
-        let Some(tenant) = (limit.tenant_of)(&item.delivery.message) else {
+        let Some(tenant) = guard("rate_by", || (limit.tenant_of)(&item.delivery.message)).flatten() else {
             return true;
         };
         match limit.buckets.take(&tenant, now) {

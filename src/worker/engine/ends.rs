@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::guard::guard;
 use super::run::Ended;
 use super::{Engine, Fate, Id, Instant, Phase, Step, millis};
 use crate::flow::{Verdict, key_hash};
@@ -15,12 +16,15 @@ impl Engine {
         self.slots_used = self.slots_used.saturating_sub(1);
         let Ended { ids, outcomes, took } = ended;
         let mut outcomes = outcomes.into_iter();
+        // One call that fails a whole batch is one failure for the breaker, not as many as it had messages.
+        let mut batch_verdict = None;
         for id in ids {
             let outcome = outcomes.next().flatten();
             let mut probe = self.watched_probe == Some(id);
             if probe {
                 self.watched_probe = None;
             }
+            self.remember_lost_run(id, outcome.as_ref());
             // A run whose lease was lost was given up already.
             let Some(item) = self.items.get_mut(&id) else { continue };
             if item.phase != Phase::Running {
@@ -40,12 +44,19 @@ impl Engine {
                     self.record_verdict(now, id, Verdict::Success);
                     self.complete(now, id, result);
                 }
-                Some(Outcome::Failed(failure)) => self.failed(now, id, &failure, probe),
+                Some(Outcome::Failed(failure)) => self.failed(now, id, &failure, probe, &mut batch_verdict),
             }
         }
     }
 
-    fn failed(&mut self, now: Instant, id: Id, failure: &Failure, probe: bool) {
+    /// A run that went on although its delivery was lost: what it did must not be done again here.
+    fn remember_lost_run(&mut self, id: Id, outcome: Option<&Outcome>) {
+        if let (Some(payload), Some(Outcome::Done(result))) = (self.lost_runs.remove(&id), outcome) {
+            self.remember(payload, result.clone());
+        }
+    }
+
+    fn failed(&mut self, now: Instant, id: Id, failure: &Failure, probe: bool, told: &mut Option<bool>) {
         if let Some(reason) = failure.reason() {
             self.record_verdict(now, id, Verdict::Ignored);
             let attempts = self.items.get(&id).map_or(0, |item| item.attempts_before()) + 1;
@@ -64,9 +75,17 @@ impl Engine {
                 .config
                 .counts_as_failure
                 .as_ref()
-                .is_none_or(|counts| counts(failure));
+                .is_none_or(|counts| guard("breaker_counts", || counts(failure)).unwrap_or(true));
         let verdict = if counts { Verdict::Failure } else { Verdict::Ignored };
-        let is_attempt = self.record_verdict(now, id, verdict) && !watched;
+        let recorded = match *told {
+            Some(recorded) => {
+                self.forget_ticket(now, id);
+                recorded
+            }
+            None => self.record_verdict(now, id, verdict),
+        };
+        *told = Some(recorded);
+        let is_attempt = recorded && !watched;
         let Some(item) = self.items.get(&id) else { return };
         tracing::info!(
             worker = %self.config.name, key = %item.key.as_str().escape_debug(), message_id = item.message_id(),
@@ -104,7 +123,9 @@ impl Engine {
     /// the others; so no receive is spent either. A probe with no others held would be the next probe too: it makes way.
     fn keep_or_release(&mut self, now: Instant, id: Id, failure: &Failure, probe: bool) {
         let makes_way = probe && self.waiting == 0;
-        if self.outage(now) && self.drain.is_none() && self.config.heartbeat && !makes_way {
+        // Its record says that it runs: a release takes that back, so that a death meanwhile is not put on it.
+        let announced = self.items.get(&id).is_some_and(|item| item.announced);
+        if self.outage(now) && self.drain.is_none() && self.config.heartbeat && !makes_way && !announced {
             self.make_ready(now, id);
             return;
         }
@@ -127,6 +148,13 @@ impl Engine {
         recorded.counts_as_attempt
     }
 
+    fn forget_ticket(&mut self, now: Instant, id: Id) {
+        let ticket = self.items.get_mut(&id).and_then(|item| item.ticket.take());
+        if let (Some(ticket), Some(breaker)) = (ticket, self.breaker.as_mut()) {
+            breaker.forget(now, ticket);
+        }
+    }
+
     /// It goes back to the queue: the claim is freed first, durably, then it is made visible after `delay`, then the rest of its
     /// group that is held goes back unrun.
     pub(super) fn go_back(&mut self, now: Instant, id: Id, fate: Fate, failure: Option<Attempted>, delay: Duration) {
@@ -143,6 +171,13 @@ impl Engine {
                 ),
             };
             self.give_up(now, id, rejection, &Reason::Expiring, true);
+            return;
+        }
+        let rejected_before = self.items.get(&id).is_some_and(|item| item.rejected_before);
+        if rejected_before {
+            // Its record stays rejected: whoever gets it once the lease is over goes on with the dead letter.
+            let delay = delay.max(self.config.lease + Duration::from_secs(1));
+            self.finish(now, id, fate, [Step::Hide(delay), Step::ReleaseTail]);
             return;
         }
         let steps = [
@@ -168,16 +203,17 @@ impl Engine {
     /// What is left to do for it, in this order.
     pub(super) fn finish(&mut self, now: Instant, id: Id, fate: Fate, steps: impl IntoIterator<Item = Step>) {
         self.enter(id, Phase::Ending);
+        self.forget_ticket(now, id);
         let Some(item) = self.items.get_mut(&id) else { return };
-        if let (Some(ticket), Some(breaker)) = (item.ticket.take(), self.breaker.as_mut()) {
-            breaker.forget(now, ticket);
-        }
         item.fate = fate;
         item.plan.clear();
         item.plan.extend(steps);
         item.tries = 0;
         item.permit = None;
         item.kept_since = None;
+        if self.suspect_running.is_some_and(|(suspect, _)| suspect == id) {
+            self.suspect_running = None;
+        }
         self.advance(now, id);
     }
 }

@@ -16,7 +16,9 @@ pub(super) enum Gate {
 
 impl Engine {
     pub(super) fn gate(&self, now: Instant) -> Gate {
-        let own = [self.breaker.as_ref(), self.inbox_breaker.as_ref()];
+        // A shadow inbox suppresses nothing, not even when it is down.
+        let inbox_breaker = self.inbox_breaker.as_ref().filter(|_| !self.config.shadow);
+        let own = [self.breaker.as_ref(), inbox_breaker];
         let own = own.into_iter().flatten().map(|breaker| breaker.state(now));
         let watched = self.watched.iter().map(|watch| watch.state(now));
         own.chain(watched).fold(Gate::Open, |gate, state| match (gate, state) {
@@ -79,6 +81,7 @@ impl Engine {
             self.last_receive = now;
         }
         self.gate_was_shut = shut;
+        self.gate_was_open = gate == Gate::Open;
     }
 
     pub(super) fn note_transition(&mut self, now: Instant, which: &'static str, transition: Option<Transition>) {
@@ -98,7 +101,7 @@ impl Engine {
 
     /// When the oldest of what is kept for an open breaker has been kept long enough.
     pub(super) fn keep_until(&self) -> Option<Instant> {
-        if !self.gate_was_shut && !self.paused {
+        if self.gate_was_open && !self.paused {
             return None;
         }
         self.items
@@ -111,7 +114,7 @@ impl Engine {
 
     /// While a breaker is open, or the worker is paused, what is held is kept with its heartbeat, but not for ever.
     pub(super) fn keep_or_give_back(&mut self, now: Instant) {
-        if !self.gate_was_shut && !self.paused {
+        if self.gate_was_open && !self.paused {
             return;
         }
         self.keeping = true;

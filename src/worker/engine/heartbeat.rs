@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::{Either, join, ready};
 
-use super::{CALL_LIMIT, Engine, Event, Id, Instant, Phase, unanswered, unanswered_inbox};
+use super::{Engine, Event, Id, Instant, Phase, Step, unanswered, unanswered_inbox};
 use crate::inbox::{Answers, Change, InboxError, Write, Written};
 use crate::message::Receipt;
 use crate::queue::{EntryError, EntryResults, MAX_BATCH, MAX_VISIBILITY, QueueError};
@@ -15,6 +15,9 @@ const ALONG: Duration = Duration::from_millis(500);
 
 /// How soon a heartbeat that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// What is said of a call that was not answered within its limit.
+const NO_ANSWER: &str = "no answer in time";
 
 /// Heartbeats that came back.
 pub(super) struct Beat {
@@ -128,6 +131,13 @@ impl Engine {
             // A fenced write or a settle is under way: what it is answered decides.
             return;
         }
+        if self.config.shadow && why == "lease" {
+            if let Some(item) = self.items.get_mut(&id) {
+                item.claim = None;
+            }
+            self.schedule_beat(now, id);
+            return;
+        }
         self.remember_unrecorded(id);
         self.lose(now, id, why);
     }
@@ -172,22 +182,31 @@ impl Engine {
             self.meter.write_call();
         }
         let (entries, name) = (writes.len(), Arc::clone(&self.queue_name));
+        let called = Arc::clone(&name);
+        // Each half has its own limit, so that neither hides the other's answer for long.
+        let limit = self.short_limit();
         let queue = Arc::clone(&self.queue);
         let inbox = self.inbox.clone();
         let call = async move {
             let renewing = match inbox {
-                Some(inbox) if !writes.is_empty() => Either::Left(async move { inbox.write(writes).await }),
+                Some(inbox) if !writes.is_empty() => Either::Left(async move {
+                    let answered = tokio::time::timeout(limit, inbox.write(writes)).await;
+                    answered.unwrap_or_else(|_| unanswered_inbox(entries, "renew", NO_ANSWER))
+                }),
                 _ => Either::Right(ready(Vec::new())),
             };
             let extending = if changes.is_empty() {
                 Either::Right(ready(Ok(Vec::new())))
             } else {
-                Either::Left(async move { queue.change_visibility(changes).await })
+                Either::Left(async move {
+                    let answered = tokio::time::timeout(limit, queue.change_visibility(changes)).await;
+                    answered.unwrap_or_else(|_| Err(unanswered(&called, "ChangeMessageVisibility", NO_ANSWER)))
+                })
             };
             join(renewing, extending).await
         };
         self.call(
-            CALL_LIMIT,
+            2 * limit,
             call,
             move |why| {
                 let extensions = Err(unanswered(&name, "ChangeMessageVisibility", why));
@@ -239,6 +258,19 @@ impl Engine {
         for id in looked_at {
             let Some(item) = self.items.get_mut(&id) else { continue };
             item.beating = false;
+            if lost.contains(&id) && self.config.shadow && item.claim.is_some() {
+                // A shadow suppresses nothing: it goes on under no claim.
+                item.claim = None;
+                self.schedule_beat(now, id);
+                continue;
+            }
+            if lost.contains(&id) && item.phase == Phase::Ending && matches!(item.plan.front(), Some(Step::Write(_))) {
+                // A write whose reply was lost may have ended the claim: written again, it says so itself.
+                item.parked = false;
+                self.retries.clear(id);
+                self.advance(now, id);
+                continue;
+            }
             if lost.contains(&id) {
                 let why = if item.claim.is_some() { "lease" } else { "visibility" };
                 self.remember_unrecorded(id);

@@ -8,6 +8,7 @@ mod claims;
 mod dispatch;
 mod ends;
 mod gate;
+mod guard;
 mod heartbeat;
 mod receive;
 mod run;
@@ -37,7 +38,7 @@ use crate::clock::Instant;
 use crate::flow::{Backoff, BreakerWatch, Bulkhead, CircuitBreaker, Ticket, TokenBucket};
 use crate::handler::SharedHandler;
 use crate::inbox::{Answers, ClaimAnswer, Inbox, InboxError, Write, Written};
-use crate::key::RecordKey;
+use crate::key::{Fingerprint, RecordKey};
 use crate::message::{Delivery, Outgoing, Receipt};
 use crate::outcome::StoredResult;
 use crate::queue::{EntryResults, MAX_BATCH, Queue, QueueError};
@@ -101,6 +102,21 @@ enum Event {
         index: usize,
         watch: BreakerWatch,
     },
+}
+
+/// What a run was of.
+#[derive(Clone, Debug)]
+pub(super) struct Payload {
+    pub(super) record_key: RecordKey,
+    pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) message_id: String,
+}
+
+/// The result of a handler that is done, which could not be recorded.
+#[derive(Clone, Debug)]
+struct Unrecorded {
+    payload: Payload,
+    result: StoredResult,
 }
 
 /// What an engine is made of.
@@ -169,6 +185,7 @@ pub(super) struct Engine {
     /// The run that probes a watched breaker.
     watched_probe: Option<Id>,
     gate_was_shut: bool,
+    gate_was_open: bool,
     /// Some of what is held was kept while a breaker was open.
     keeping: bool,
 
@@ -186,7 +203,9 @@ pub(super) struct Engine {
     sends: Batcher<(Id, Outgoing)>,
     dead_letter_queue: Option<Arc<dyn Queue>>,
     call_backoff: Backoff,
-    unrecorded: BTreeMap<RecordKey, StoredResult>,
+    unrecorded: BTreeMap<RecordKey, Unrecorded>,
+    /// Runs that go on, or are just being stopped, although their delivery was lost.
+    lost_runs: BTreeMap<Id, Payload>,
 
     paused: bool,
     drain: Option<Drain>,
@@ -259,6 +278,7 @@ impl Engine {
             watched: config.watched.clone(),
             watched_probe: None,
             gate_was_shut: false,
+            gate_was_open: true,
             keeping: false,
             intake: Intake::new(config.max_receives, config.lease, config.long_poll),
             last_receive: now,
@@ -273,6 +293,7 @@ impl Engine {
             dead_letter_queue,
             call_backoff: call_backoff(),
             unrecorded: BTreeMap::new(),
+            lost_runs: BTreeMap::new(),
             paused: false,
             drain: None,
             drain_began: None,
@@ -581,6 +602,9 @@ impl Engine {
             kill.cancel();
         }
         item.fate = Fate::Lost;
+        if item.phase == Phase::Running && self.inbox.is_some() {
+            self.lost_runs.insert(id, item.payload());
+        }
         if why == "lease" {
             self.meter.lost_lease();
         } else {
@@ -591,18 +615,24 @@ impl Engine {
         self.forget(now, id);
     }
 
+    /// The longest an inbox write or a heartbeat may take: well within what it extends.
+    fn short_limit(&self) -> Duration {
+        (self.config.lease.min(self.config.visibility) / 4).clamp(Duration::from_secs(1), CALL_LIMIT)
+    }
+
     /// Counts a fate and shows it to the observer.
     fn note(&self, id: Id) {
         let Some(item) = self.items.get(&id) else { return };
         self.meter.settled(&item.fate);
         self.shared.count(|totals| totals.add(&item.fate));
         if let Some(observer) = &self.config.observer {
-            observer(&super::Observation {
+            let observation = super::Observation {
                 message: &item.delivery.message,
                 key: &item.key,
                 fate: &item.fate,
                 attempts: item.attempts_before(),
-            });
+            };
+            guard::guard("observe", || observer(&observation));
         }
     }
 }

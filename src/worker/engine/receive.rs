@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::gate::Gate;
+use super::guard::guard;
 use super::{CALL_LIMIT, Engine, Event, Id, Instant, Item, Phase, Step, unanswered};
 use crate::dlq::envelope::Envelope;
-use crate::inbox::ClaimAnswer;
-use crate::key::RecordKey;
+use crate::inbox::{ClaimAnswer, Rejection};
+use crate::key::{Key, RecordKey};
 use crate::message::Delivery;
+use crate::outcome::Reason;
 use crate::queue::{QueueError, Receive};
 use crate::worker::status::Fate;
 
@@ -155,21 +157,28 @@ impl Engine {
         let id = self.last_id;
         // Handlers see the attributes the message was first sent with.
         let envelope = Envelope::take(&mut delivery.message);
-        let key = self.config.key_source.key_of(&delivery.message, envelope.as_ref());
+        let key_source = &self.config.key_source;
+        let key = guard("key", || key_source.key_of(&delivery.message, envelope.as_ref()));
+        let mut unreadable = key.is_none().then_some("the function that tells its key panicked");
+        let key = key.unwrap_or_else(|| Key::new(delivery.message.id.as_str()));
         let record_key = RecordKey::new(&self.config.consumer, &key);
         let group: Option<Arc<str>> = if self.fifo {
             delivery.message.group_id.as_deref().map(Arc::from)
         } else {
             None
         };
+        let fingerprint = self.inbox.as_ref().and_then(|_| {
+            let fingerprint = guard("fingerprint", || self.config.fingerprint.of(&delivery.message));
+            if fingerprint.is_none() {
+                unreadable = Some("the function that tells its fingerprint panicked");
+            }
+            fingerprint.flatten()
+        });
         let item = Item {
             receipt: delivery.receipt.clone(),
             received_at: delivery.received_at,
             receive_count: delivery.receive_count,
-            fingerprint: self
-                .inbox
-                .as_ref()
-                .and_then(|_| self.config.fingerprint.of(&delivery.message)),
+            fingerprint,
             visible_at: now + self.config.visibility,
             delivery: Arc::new(delivery),
             key,
@@ -186,6 +195,8 @@ impl Engine {
             tries: 0,
             plan: std::collections::VecDeque::new(),
             rejection: None,
+            rejected_before: false,
+            unreadable,
             answer: None,
             orphaned: false,
             fate: Fate::Released,
@@ -211,6 +222,7 @@ impl Engine {
 
     /// What a receive brought goes on: to its claim, or without an inbox to its turn.
     fn admit(&mut self, now: Instant, fresh: Vec<Id>) {
+        let fresh = self.without_unreadable(now, fresh);
         if self.inbox.is_none() {
             for id in fresh {
                 self.schedule_beat(now, id);
@@ -226,7 +238,12 @@ impl Engine {
         let mut to_claim = Vec::with_capacity(fresh.len());
         for id in fresh {
             let Some(item) = self.items.get(&id) else { continue };
-            if let Some(&held) = self.by_key.get(&item.record_key).filter(|_| !self.config.shadow) {
+            if item.phase != Phase::Unclaimed {
+                continue;
+            }
+            if self.runs_lost(&item.record_key) {
+                self.in_flight_duplicate(now, id, Duration::ZERO);
+            } else if let Some(&held) = self.by_key.get(&item.record_key).filter(|_| !self.config.shadow) {
                 self.local_duplicate(now, id, held);
             } else {
                 self.by_key.insert(item.record_key.clone(), id);
@@ -234,6 +251,23 @@ impl Engine {
             }
         }
         self.claim(now, to_claim);
+    }
+
+    /// What has no key, or no fingerprint, can be no handler's: it is given up, and its record left alone.
+    fn without_unreadable(&mut self, now: Instant, mut fresh: Vec<Id>) -> Vec<Id> {
+        fresh.retain(|&id| {
+            let Some(why) = self.items.get(&id).and_then(|item| item.unreadable) else {
+                return true;
+            };
+            let rejection = Rejection {
+                reason: Reason::Malformed,
+                error: why.to_owned(),
+                attempts: 0,
+            };
+            self.give_up(now, id, rejection, &Reason::Malformed, false);
+            false
+        });
+        fresh
     }
 
     /// Its key is held by this very worker: an in-flight duplicate, answered without asking the inbox. In a FIFO group it
@@ -257,6 +291,11 @@ impl Engine {
         let fingerprint = |id| self.items.get(&id).and_then(|item: &Item| item.fingerprint);
         let claimed = self.items.get(&held).is_some_and(|item| item.claim.is_some());
         claimed && matches!((fingerprint(id), fingerprint(held)), (Some(this), Some(that)) if this != that)
+    }
+
+    /// Whether a handler still runs for the key although its delivery was lost: one of a batch that goes on for the others.
+    fn runs_lost(&self, key: &RecordKey) -> bool {
+        self.lost_runs.values().any(|lost| lost.record_key == *key)
     }
 
     pub(super) fn is_head(&self, id: Id) -> bool {

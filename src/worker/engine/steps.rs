@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::heartbeat::no_answer;
-use super::{CALL_LIMIT, Engine, Event, Fate, Id, Instant, Phase, Step, unanswered, unanswered_inbox};
+use super::{
+    CALL_LIMIT, Engine, Event, Fate, Id, Instant, Payload, Phase, Step, Unrecorded, unanswered, unanswered_inbox,
+};
 use crate::dlq::envelope::{Envelope, dead_letter};
 use crate::inbox::{Answers, Change, InboxError, Write, Written};
 use crate::message::{Outgoing, Receipt};
+use crate::outcome::StoredResult;
 use crate::queue::{EntryError, EntryResults, MAX_VISIBILITY, QueueError};
 
 /// How often a dead letter is tried to be sent before the message is delayed instead.
@@ -58,6 +61,11 @@ impl Engine {
                     let receipt = item.receipt.clone();
                     self.beats.clear(id);
                     self.deletes.push(now, (id, receipt));
+                }
+                // Its receipt is no longer good: it is visible, or in somebody else's hands.
+                Step::Hide(_) if item.visibility_lost => {
+                    item.plan.pop_front();
+                    continue;
                 }
                 Step::Hide(delay) => {
                     item.stepping = true;
@@ -208,7 +216,7 @@ impl Engine {
         let (ids, writes): (Vec<Id>, Vec<Write>) = batch.into_iter().unzip();
         let count = writes.len();
         self.call(
-            CALL_LIMIT,
+            self.short_limit(),
             async move { inbox.write(writes).await },
             move |why| unanswered_inbox(count, "write", why),
             move |answers| Event::Wrote { ids, answers },
@@ -238,6 +246,12 @@ impl Engine {
             let Some(item) = self.items.get_mut(&id) else { continue };
             item.stepping = false;
             match answer {
+                // A shadow's record changes nothing about its message.
+                Err(_) if self.config.shadow => {
+                    item.claim = None;
+                    self.step_done(id);
+                    self.advance(now, id);
+                }
                 Ok(_) => {
                     if let Some(Step::Write(Change::Complete { .. })) = item.plan.front() {
                         let key = item.record_key.clone();
@@ -284,7 +298,8 @@ impl Engine {
                     self.meter.late_delete();
                     self.undeleted(id);
                 }
-                Err(error) if item.tries >= SETTLE_TRIES => {
+                // Without a record it is tried for as long as nobody else can have it.
+                Err(error) if item.tries >= SETTLE_TRIES && (item.claim.is_some() || item.visible_at <= now) => {
                     tracing::warn!(
                         worker = %self.config.name, message_id = item.message_id(), %error,
                         "a delete was given up: the message will come again and be recognised by its key"
@@ -407,11 +422,16 @@ impl Engine {
     pub(super) fn remember_unrecorded(&mut self, id: Id) {
         let Some(item) = self.items.get(&id) else { return };
         if let Some(Step::Write(Change::Complete { result })) = item.plan.front() {
-            if self.unrecorded.len() >= super::MAX_UNRECORDED {
-                self.unrecorded.pop_first();
-            }
-            self.unrecorded.insert(item.record_key.clone(), result.clone());
+            self.remember(item.payload(), result.clone());
         }
+    }
+
+    pub(super) fn remember(&mut self, payload: Payload, result: StoredResult) {
+        if self.unrecorded.len() >= super::MAX_UNRECORDED {
+            self.unrecorded.pop_first();
+        }
+        let key = payload.record_key.clone();
+        self.unrecorded.insert(key, Unrecorded { payload, result });
     }
 }
 
