@@ -20,7 +20,7 @@ const MAX_ID: usize = 128;
 /// The most characters of an attribute's name or data type (SQS, "Message attribute components").
 const MAX_NAME: usize = 256;
 
-/// A message to be sent by a [`Producer`](crate::Producer).
+/// A message to be sent by a [`Producer`](super::Producer).
 ///
 /// ```
 /// use redrive::producer::NewMessage;

@@ -79,6 +79,10 @@ impl Engine {
             if self.items.get(&id).is_none_or(|item| item.phase != Phase::Waiting) {
                 continue;
             }
+            if !self.holds(id) {
+                self.lose(now, id, "lease");
+                continue;
+            }
             if !self.admit_tenant(now, id) || !self.admit_bulkhead(now, id) {
                 continue;
             }
@@ -217,15 +221,17 @@ impl Engine {
 
     /// One suspect runs at a time, so that a death points at one; one that has run for a whole lease has proven itself.
     fn let_in_a_suspect(&mut self, now: Instant) {
+        // Those that were lost or given back while they waited keep nobody waiting.
+        let waits = |id: &Id| self.items.get(id).is_some_and(|item| item.phase == Phase::Waiting);
+        while self.suspects.front().is_some_and(|id| !waits(id)) {
+            self.suspects.pop_front();
+        }
         if self.suspect_turn_at().is_none_or(|at| now < at) {
             return;
         }
-        while let Some(id) = self.suspects.pop_front() {
-            if self.items.get(&id).is_some_and(|item| item.phase == Phase::Waiting) {
-                self.suspect_running = Some((id, now));
-                self.ready.push_front(id);
-                return;
-            }
+        if let Some(id) = self.suspects.pop_front() {
+            self.suspect_running = Some((id, now));
+            self.ready.push_front(id);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::gate::Gate;
 use super::{CALL_LIMIT, Engine, Event, Id, Instant, Item, Phase, unanswered};
@@ -221,8 +222,8 @@ impl Engine {
             self.schedule_beat(now, id);
             return;
         }
-        let lease_left = self.config.lease;
-        self.in_flight_duplicate(now, id, lease_left);
+        // The other is alive, and its lease renewed: what is left of that says nothing of when it is done.
+        self.in_flight_duplicate(now, id, Duration::ZERO);
     }
 
     /// Whether another payload than this one's is claimed under its key.
@@ -250,10 +251,7 @@ impl Engine {
                 }
                 let held_by = self.by_key.get(&item.record_key).copied();
                 match held_by {
-                    Some(other) if other != id => {
-                        let lease_left = self.config.lease;
-                        self.in_flight_duplicate(now, id, lease_left);
-                    }
+                    Some(other) if other != id => self.in_flight_duplicate(now, id, Duration::ZERO),
                     _ => {
                         self.by_key.insert(item.record_key.clone(), id);
                         self.claim(now, vec![id]);
