@@ -40,19 +40,17 @@ async fn lost_visibility_cancels_the_handler() {
     rig.queue
         .faults()
         .set(Operation::ChangeVisibility, Rates::new().before(1.0));
-    let running = start(
-        rig.bare()
-            .max_receives(1)
-            .handler(rig.takes(secs(100)))
-            .build()
-            .unwrap(),
-    );
+    let running = start(rig.bare().handler(rig.takes(secs(100))).build().unwrap());
+    running.until("it runs", |status| status.running == 1).await;
+    // Else it would be received again here, which keeps it.
+    running.handle.pause();
     running.until("it is lost", |status| status.totals.lost >= 1).await;
     let run = &rig.log.runs()[0];
     assert_eq!(run.end, RunEnd::Dropped);
     assert!(run.ended.unwrap() - run.began <= secs(31));
     assert_eq!(rig.fates.of("1")[0], Fate::Lost);
     rig.queue.faults().heal();
+    running.handle.resume();
     rig.emptied(&running).await;
     running.drain().await;
 }
