@@ -76,10 +76,18 @@ impl Engine {
                 continue;
             }
             match answer {
-                Ok(answer) => self.answer_of(now, id, answer),
+                Ok(answer) if self.config.shadow => {
+                    let answer = self.in_shadow(answer);
+                    self.answer_of(now, id, answer);
+                }
+                Ok(answer) => self.answer_of(now, id, Some(answer)),
                 Err(error) => {
                     tracing::warn!(worker = %self.config.name, %error, "a claim failed");
-                    self.inbox_unreachable(now, id);
+                    if self.config.shadow {
+                        self.answer_of(now, id, None);
+                    } else {
+                        self.inbox_unreachable(now, id);
+                    }
                 }
             }
         }
@@ -89,13 +97,9 @@ impl Engine {
         }
     }
 
-    /// Takes the claim over if it was won; acts on the answer when its turn has come.
-    fn answer_of(&mut self, now: Instant, id: Id, answer: ClaimAnswer) {
-        let answer = if self.config.shadow {
-            self.in_shadow(answer)
-        } else {
-            Some(answer)
-        };
+    /// Takes the claim over if it was won; acts on the answer when its turn has come. No answer is to be run whatever the
+    /// inbox says.
+    fn answer_of(&mut self, now: Instant, id: Id, answer: Option<ClaimAnswer>) {
         let claim = match &answer {
             Some(ClaimAnswer::Claimed(claim) | ClaimAnswer::FinishDeadLetter(claim, _)) => Some(Arc::clone(claim)),
             _ => None,
