@@ -20,8 +20,9 @@ use crate::clock::{Clock, Instant, Random};
 use crate::flow::Backoff;
 use crate::queue::{EntryError, Queue, QueueError};
 
+pub use crate::queue::MAX_DELAY;
 use buffer::{Buffer, Entry};
-pub use message::{MAX_DELAY, NewMessage};
+pub use message::NewMessage;
 
 /// Sends messages to one queue.
 ///

@@ -2,6 +2,8 @@
 #![cfg(feature = "aws")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "support/aws.rs"]
+mod aws;
 #[path = "support/inbox_conformance.rs"]
 mod inbox_conformance;
 #[path = "support/localstack.rs"]
@@ -21,35 +23,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures::future::BoxFuture;
 use redrive::DynamoInbox;
 use redrive::clock::Clock;
-use redrive::inbox::{ClaimRequest, Inbox, MemoryInbox, Record};
+use redrive::inbox::{ClaimRequest, Inbox, Record};
 use redrive::key::{Key, RecordKey};
 use redrive::outcome::StoredResult;
 use tokio::sync::OnceCell;
 
+use aws::config;
 use inbox_conformance::InboxLab;
 
 /// The table of these tests; each case uses a consumer of its own.
 const TABLE: &str = "redrive-inbox-tests";
-
-/// The AWS configuration for an endpoint that takes any credentials, in `us-east-1`.
-fn config(endpoint: &str) -> SdkConfig {
-    SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::from_static("us-east-1"))
-        .endpoint_url(endpoint)
-        .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
-            "test", "test", None, None, "tests",
-        )))
-        .build()
-}
 
 /// The configuration for the real API; none where these tests are left out.
 fn server() -> Option<SdkConfig> {
@@ -137,36 +127,22 @@ fn item_of(record: &Record) -> HashMap<String, AttributeValue> {
     item
 }
 
-/// The suite's lab: DynamoDB Local, or the embedded inbox in its place where the tests on servers are left out, which
-/// [`localstack::servers`] has said by then.
-enum Lab {
-    Dynamo(Arc<DynamoInbox>, Client),
-    StandIn(MemoryInbox),
-}
+/// The suite's lab on DynamoDB Local.
+struct Lab(Arc<DynamoInbox>, Client);
 
-async fn lab() -> Lab {
-    match server() {
-        Some(config) => {
-            let (inbox, client) = inbox(&config).await;
-            Lab::Dynamo(Arc::new(inbox), client)
-        }
-        None => Lab::StandIn(MemoryInbox::new()),
-    }
+/// None where the tests on servers are left out, which [`localstack::servers`] says aloud.
+async fn lab() -> Option<Lab> {
+    let (inbox, client) = inbox(&server()?).await;
+    Some(Lab(Arc::new(inbox), client))
 }
 
 impl InboxLab for Lab {
     fn engine(&self) -> &'static str {
-        match self {
-            Self::Dynamo(..) => "dynamodb-local",
-            Self::StandIn(_) => "memory",
-        }
+        "dynamodb-local"
     }
 
     fn inbox(&self) -> Arc<dyn Inbox> {
-        match self {
-            Self::Dynamo(inbox, _) => inbox.clone(),
-            Self::StandIn(inbox) => Arc::new(inbox.clone()),
-        }
+        self.0.clone()
     }
 
     fn consumer(&self) -> String {
@@ -178,26 +154,14 @@ impl InboxLab for Lab {
     }
 
     fn plant(&self, record: Record) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            match self {
-                Self::Dynamo(_, client) => put(client, item_of(&record)).await,
-                Self::StandIn(inbox) => inbox.insert(record),
-            }
-        })
+        Box::pin(async move { put(&self.1, item_of(&record)).await })
     }
 
     fn remove<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            match self {
-                Self::Dynamo(_, client) => {
-                    let key = AttributeValue::S(key.as_str().to_owned());
-                    let call = client.delete_item().table_name(TABLE).key("pk", key);
-                    call.send().await.expect("the item is deleted");
-                }
-                Self::StandIn(inbox) => {
-                    inbox.remove(key);
-                }
-            }
+            let key = AttributeValue::S(key.as_str().to_owned());
+            let call = self.1.delete_item().table_name(TABLE).key("pk", key);
+            call.send().await.expect("the item is deleted");
         })
     }
 }

@@ -275,13 +275,14 @@ struct Picky {
     calls: Mutex<Vec<Vec<String>>>,
 }
 
-impl Picky {
-    fn new(name: &str) -> Arc<Self> {
-        Arc::new(Self {
-            attributes: QueueAttributes::new(name),
-            calls: Mutex::default(),
-        })
-    }
+/// The queue, and a producer for it.
+fn picky(name: &str) -> (Arc<Picky>, Producer) {
+    let queue = Arc::new(Picky {
+        attributes: QueueAttributes::new(name),
+        calls: Mutex::default(),
+    });
+    let producer = Producer::builder(queue.clone()).random(Random::seeded(1)).build();
+    (queue, producer.unwrap())
 }
 
 impl Queue for Picky {
@@ -331,11 +332,7 @@ impl Queue for Picky {
 
 #[tokio::test(start_paused = true)]
 async fn inv11_a_batch_refused_whole_is_sent_one_by_one_and_an_entrys_fault_is_its_own() {
-    let queue = Picky::new("orders");
-    let producer = Producer::builder(queue.clone())
-        .random(Random::seeded(1))
-        .build()
-        .unwrap();
+    let (queue, producer) = picky("orders");
     let answers = producer
         .send_all(["a", "poison", "b", "bad"].map(NewMessage::text))
         .await;
@@ -352,11 +349,7 @@ async fn inv11_a_batch_refused_whole_is_sent_one_by_one_and_an_entrys_fault_is_i
 
 #[tokio::test(start_paused = true)]
 async fn inv11_an_entry_left_without_an_answer_is_sent_again() {
-    let queue = Picky::new("orders");
-    let producer = Producer::builder(queue.clone())
-        .random(Random::seeded(1))
-        .build()
-        .unwrap();
+    let (queue, producer) = picky("orders");
     let answers = producer
         .send_all((0..10).map(|n| NewMessage::text(n.to_string())))
         .await;
@@ -366,11 +359,7 @@ async fn inv11_an_entry_left_without_an_answer_is_sent_again() {
 
 #[tokio::test(start_paused = true)]
 async fn inv07_behind_a_refused_message_its_group_is_not_sent_and_others_are() {
-    let queue = Picky::new("orders.fifo");
-    let producer = Producer::builder(queue.clone())
-        .random(Random::seeded(1))
-        .build()
-        .unwrap();
+    let (queue, producer) = picky("orders.fifo");
     let message = |body: &str, group: &str| NewMessage::text(body).group(group);
     let answers = producer
         .send_all([

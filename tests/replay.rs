@@ -40,6 +40,10 @@ fn dead(n: usize, reason: &str) -> Outgoing {
     Outgoing::new(n.to_string()).attribute(ENVELOPE_ATTRIBUTE, Attribute::string(text))
 }
 
+fn every_third_timed_out(count: usize) -> impl Iterator<Item = Outgoing> {
+    (0..count).map(|n| dead(n, if n % 3 == 0 { "timeout" } else { "rejected" }))
+}
+
 async fn fill(queue: &MemoryQueue, letters: impl IntoIterator<Item = Outgoing>) {
     for letter in letters {
         queue.send(vec![letter]).await.unwrap().remove(0).unwrap();
@@ -232,11 +236,7 @@ async fn a_journal_that_cannot_be_written_stops_the_replay_and_loses_nothing() {
 #[tokio::test(start_paused = true)]
 async fn only_what_the_filter_says_goes_and_the_rest_is_given_back() {
     let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
-    fill(
-        &dlq,
-        (0..60).map(|n| dead(n, if n % 3 == 0 { "timeout" } else { "rejected" })),
-    )
-    .await;
+    fill(&dlq, every_third_timed_out(60)).await;
     let report = replay(&dlq, &orders)
         .filter(|letter| letter.reason() == "timeout")
         .run()
@@ -250,11 +250,7 @@ async fn only_what_the_filter_says_goes_and_the_rest_is_given_back() {
 #[tokio::test(start_paused = true)]
 async fn a_dry_run_counts_and_moves_nothing() {
     let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
-    fill(
-        &dlq,
-        (0..60).map(|n| dead(n, if n % 3 == 0 { "timeout" } else { "rejected" })),
-    )
-    .await;
+    fill(&dlq, every_third_timed_out(60)).await;
     let report = replay(&dlq, &orders).dry_run(true).run().await.unwrap();
     assert_eq!((report.seen, report.replayed), (60, 60));
     assert_eq!(report.by_reason["timeout"].replayed, 20);

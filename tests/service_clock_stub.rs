@@ -2,6 +2,8 @@
 #![cfg(feature = "aws")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "support/aws.rs"]
+mod aws;
 #[path = "support/stub.rs"]
 mod stub;
 
@@ -9,11 +11,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
@@ -26,6 +26,7 @@ use redrive::inbox::{ClaimAnswer, ClaimRequest, Inbox, InboxError, ServiceTime};
 use redrive::key::{Key, RecordKey};
 use serde_json::{Value, json};
 
+use aws::config;
 use stub::{Reply, Stub};
 
 const NAME: &str = "orders-inbox";
@@ -48,17 +49,6 @@ fn table() -> Value {
 
 fn ttl() -> Value {
     json!({"TimeToLiveDescription": {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires_at"}})
-}
-
-fn config(endpoint: &str) -> SdkConfig {
-    SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::from_static("us-east-1"))
-        .endpoint_url(endpoint)
-        .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
-            "test", "test", None, None, "tests",
-        )))
-        .build()
 }
 
 fn key() -> RecordKey {

@@ -10,7 +10,7 @@ use super::extract::{FromDelivery, FromRef, State};
 use super::function::HandlerFuture;
 use super::{BatchPolicy, BoxedHandler, Context, ErasedHandler, IntoFailure, IntoOutcome};
 use crate::message::Message;
-use crate::outcome::{Failure, Outcome, Reason};
+use crate::outcome::{Failure, Outcome};
 
 /// The most deliveries a batch handler can be given at once.
 pub const MAX_BATCH: usize = 1_000;
@@ -90,19 +90,9 @@ impl<R: IntoOutcome, E: IntoFailure> IntoOutcomes for Result<Vec<R>, E> {
             Ok(results) => results.into_outcomes(count),
             Err(error) => {
                 let failure = error.into_failure();
-                (0..count).map(|_| Outcome::Failed(same(&failure))).collect()
+                (0..count).map(|_| Outcome::Failed(failure.clone())).collect()
             }
         }
-    }
-}
-
-/// The same failure for another delivery.
-fn same(failure: &Failure) -> Failure {
-    let error = failure.error();
-    match (failure.reason(), failure.delay()) {
-        (Some(reason), _) => Failure::reject(error).for_reason(Reason::clone(reason)),
-        (None, Some(delay)) => Failure::retry_after(error, delay),
-        (None, None) => Failure::retry(error),
     }
 }
 
@@ -261,6 +251,7 @@ mod tests {
     use crate::extract::{Checkpoint, Json, Text};
     use crate::handler::Handler;
     use crate::handler::testing::{context, failure, json};
+    use crate::outcome::{Cause, Reason};
 
     const LINGER: Duration = Duration::from_millis(5);
 
@@ -335,12 +326,18 @@ mod tests {
         async fn refused(_: Vec<Text>) -> Result<Vec<Result<(), Failure>>, Failure> {
             Err(Failure::reject("no").because("refused"))
         }
+        async fn late(_: Vec<Text>) -> Result<Vec<Result<(), Failure>>, Failure> {
+            Err(Failure::timed_out(Duration::from_secs(1)))
+        }
         for outcome in run(batch(10, LINGER, down), &["1", "2"]).await {
             let failed = failure(outcome);
             assert_eq!((failed.error(), failed.delay()), ("down", Some(Duration::from_secs(9))));
         }
         for outcome in run(batch(10, LINGER, refused), &["1", "2"]).await {
             assert_eq!(failure(outcome).reason(), Some(&Reason::Other("refused".into())));
+        }
+        for outcome in run(batch(10, LINGER, late), &["1", "2"]).await {
+            assert_eq!(failure(outcome).cause(), Cause::Timeout);
         }
     }
 

@@ -90,10 +90,13 @@ impl Inner {
         let longest = self.settings.give_up_after;
         async move {
             let messages = batch.iter().map(|(_, entry)| entry.outgoing.clone()).collect();
+            let name = &queue.attributes().name;
+            telemetry::count_call(name, "send");
+            telemetry::count_entries(name, "send", batch.len());
             let answers = match tokio::time::timeout(longest, queue.send(messages)).await {
                 Ok(answers) => answers,
                 Err(_) => Err(QueueError::Unavailable {
-                    queue: queue.attributes().name.clone(),
+                    queue: name.clone(),
                     operation: "SendMessageBatch",
                     detail: format!("no answer within {longest:?}"),
                     request_id: None,

@@ -8,6 +8,7 @@
 
 mod error;
 pub mod memory;
+pub(crate) mod rules;
 #[cfg(feature = "aws")]
 mod sqs;
 
@@ -28,6 +29,9 @@ pub const MAX_BATCH: usize = 10;
 
 /// The longest SQS keeps a received message invisible, counted from the receive.
 pub const MAX_VISIBILITY: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// The longest SQS keeps a message hidden when it is sent.
+pub const MAX_DELAY: Duration = Duration::from_secs(15 * 60);
 
 /// The longest a long poll may wait.
 pub const MAX_WAIT: Duration = Duration::from_secs(20);

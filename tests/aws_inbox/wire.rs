@@ -223,8 +223,8 @@ async fn inv12_a_call_that_fails_fails_every_entry_and_says_why() {
                 "com.amazon.coral.service#ExpiredTokenException",
                 "the token is expired",
             ),
-            |error| matches!(error, InboxError::Refused { .. }),
-            &["credentials", "expired"],
+            |error| matches!(error, InboxError::Credentials { .. }),
+            &["credentials", "expired", "renew"],
         ),
         (
             Reply::error(

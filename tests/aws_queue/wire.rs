@@ -319,7 +319,7 @@ async fn failures_are_told_apart_and_name_queue_operation_and_request() {
         ),
         (
             Reply::error(400, "com.amazonaws.sqs#OverLimit", "too many"),
-            |e| matches!(e, QueueError::Throttled { .. }),
+            |e| matches!(e, QueueError::InFlightLimit { .. }) && e.is_transient(),
             &["in flight"],
         ),
         (
@@ -346,7 +346,7 @@ async fn failures_are_told_apart_and_name_queue_operation_and_request() {
                 "com.amazon.coral.service#ExpiredTokenException",
                 "The security token has expired",
             ),
-            QueueError::is_transient,
+            |e| matches!(e, QueueError::Credentials { .. }) && e.is_transient(),
             &["credentials", "expired", "renew"],
         ),
         (

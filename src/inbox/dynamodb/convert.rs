@@ -317,25 +317,30 @@ pub(super) mod tests {
         ]
     }
 
+    /// Attributes that a record need not have.
+    const OPTIONAL: [&str; 9] = [
+        ATTEMPTS,
+        LAST_ERROR,
+        REASON,
+        DEAD_LETTER_SENT,
+        STARTED,
+        DEATHS,
+        FINGERPRINT,
+        RESULT,
+        CHECKPOINT,
+    ];
+
     fn names() -> Vec<&'static str> {
-        vec![
+        let required = [
             STATUS,
             CLAIM_ID,
             FENCING_TOKEN,
             LEASE_UNTIL,
-            ATTEMPTS,
-            LAST_ERROR,
-            REASON,
-            DEAD_LETTER_SENT,
-            STARTED,
-            DEATHS,
-            FINGERPRINT,
-            RESULT,
-            CHECKPOINT,
             MESSAGE_ID,
             FIRST_SEEN,
             EXPIRES_AT,
-        ]
+        ];
+        required.into_iter().chain(OPTIONAL).collect()
     }
 
     proptest! {
@@ -397,17 +402,7 @@ pub(super) mod tests {
     fn what_holds_null_is_not_there() {
         let record = any_record_fixed();
         let mut item = item_of(&record);
-        for name in [
-            ATTEMPTS,
-            LAST_ERROR,
-            REASON,
-            DEAD_LETTER_SENT,
-            STARTED,
-            DEATHS,
-            FINGERPRINT,
-            RESULT,
-            CHECKPOINT,
-        ] {
+        for name in OPTIONAL {
             item.insert(name.to_owned(), AttributeValue::Null(true));
         }
         assert_eq!(decode(&record.key, &item).unwrap(), record);
@@ -415,23 +410,14 @@ pub(super) mod tests {
 
     pub(in crate::inbox::dynamodb) fn any_record_fixed() -> Record {
         Record {
-            key: RecordKey::new("orders", &Key::new("k")),
             status: Status::Processing,
             claim_id: "w1-1".into(),
             fencing_token: 1_800_000_000_000,
             lease_until: 1_800_000_030_000,
-            attempts: 0,
-            last_error: None,
-            reason: None,
-            dead_letter_sent: false,
-            started: false,
-            deaths: 0,
-            fingerprint: None,
-            result: StoredResult::Nothing,
-            checkpoint: None,
             message_id: "m-1".into(),
             first_seen: 1_800_000_000_000,
             expires_at: 1_803_024_000,
+            ..Record::new(RecordKey::new("orders", &Key::new("k")))
         }
     }
 }

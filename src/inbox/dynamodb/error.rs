@@ -46,7 +46,13 @@ pub(super) fn call_error(inbox: &str, operation: &'static str, failure: CallFail
             request_id,
         },
         FailureKind::AccessDenied => denied(inbox, operation, &detail, request_id),
-        FailureKind::Credentials | FailureKind::Refused => InboxError::Refused {
+        FailureKind::NoCredentials => InboxError::Credentials {
+            inbox,
+            operation,
+            detail,
+            request_id,
+        },
+        FailureKind::WrongCredentials | FailureKind::Refused => InboxError::Refused {
             inbox,
             operation,
             code,
@@ -135,7 +141,16 @@ mod tests {
         let missing = call("com.amazonaws.dynamodb.v20120810#ResourceNotFoundException");
         assert!(matches!(missing, InboxError::NotFound { .. }));
         assert!(missing.to_string().contains("`orders-inbox` does not exist"));
-        for code in ["ExpiredTokenException", "ItemCollectionSizeLimitExceededException"] {
+        let expired = call("ExpiredTokenException");
+        assert!(matches!(expired, InboxError::Credentials { .. }), "{expired}");
+        assert!(
+            expired.to_string().contains("`orders-inbox` lacks AWS credentials"),
+            "{expired}"
+        );
+        for code in [
+            "UnrecognizedClientException",
+            "ItemCollectionSizeLimitExceededException",
+        ] {
             let refused = call(code);
             assert!(matches!(refused, InboxError::Refused { .. }), "{refused}");
             assert!(refused.to_string().contains(code), "{refused}");
@@ -151,10 +166,15 @@ mod tests {
             "InternalServerError",
             "TransactionConflictException",
             "ReplicatedWriteConflictException",
+            "ExpiredTokenException",
         ] {
             assert!(call(code).is_transient(), "{code}");
         }
-        for code in ["AccessDeniedException", "ValidationException", "ExpiredTokenException"] {
+        for code in [
+            "AccessDeniedException",
+            "ValidationException",
+            "InvalidSignatureException",
+        ] {
             assert!(!call(code).is_transient(), "{code}");
         }
     }
