@@ -16,9 +16,7 @@ pub(super) enum Gate {
 
 impl Engine {
     pub(super) fn gate(&self, now: Instant) -> Gate {
-        // A shadow inbox suppresses nothing, not even when it is down.
-        let inbox_breaker = self.inbox_breaker.as_ref().filter(|_| !self.config.shadow);
-        let own = [self.breaker.as_ref(), inbox_breaker];
+        let own = [self.breaker.as_ref(), self.inbox_breaker.as_ref()];
         let own = own.into_iter().flatten().map(|breaker| breaker.state(now));
         let watched = self.watched.iter().map(|watch| watch.state(now));
         own.chain(watched).fold(Gate::Open, |gate, state| match (gate, state) {

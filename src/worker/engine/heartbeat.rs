@@ -10,8 +10,9 @@ use crate::inbox::{Answers, Change, InboxError, Write, Written};
 use crate::message::Receipt;
 use crate::queue::{EntryError, EntryResults, MAX_BATCH, MAX_VISIBILITY, QueueError};
 
-/// Heartbeats due this soon go along with those due now, so that they share calls.
-const ALONG: Duration = Duration::from_millis(500);
+/// Heartbeats due within this part of the lease go along with those due now, so that they share calls: as much as the jitter
+/// sets those apart that began together.
+const ALONG: u32 = 10;
 
 /// How soon a heartbeat that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -106,7 +107,8 @@ impl Engine {
             return;
         }
         let mut batch = Vec::with_capacity(MAX_BATCH);
-        for id in self.beats.take_due(now + ALONG) {
+        let along = self.config.lease.min(self.config.visibility) / ALONG;
+        for id in self.beats.take_due(now + along) {
             match self.due(now, id) {
                 None => {}
                 Some(Due::Beat) => {

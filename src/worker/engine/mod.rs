@@ -230,7 +230,9 @@ impl Engine {
             .breaker
             .clone()
             .map(|breaker| CircuitBreaker::new(breaker, random.clone()));
-        let inbox_breaker = inbox.is_some().then(|| CircuitBreaker::new(Default::default(), random));
+        // In shadow mode nothing waits for the inbox.
+        let needs_inbox = inbox.is_some() && !config.shadow;
+        let inbox_breaker = needs_inbox.then(|| CircuitBreaker::new(Default::default(), random));
         let bulkheads = config
             .bulkheads
             .iter()
