@@ -38,6 +38,9 @@ impl Engine {
             if gate == Gate::Shut || (gate == Gate::Probe && self.probe_is_out(now)) {
                 return;
             }
+            if gate == Gate::Probe && !self.choose_probe() {
+                return;
+            }
             let size = if gate == Gate::Probe { 1 } else { self.batch_size() };
             if size > 1 && !self.batch_is_due(now, size) {
                 return;
@@ -296,7 +299,9 @@ impl Engine {
             let Some(item) = self.items.get_mut(&id) else { continue };
             let kill = self.kill.child_token();
             let asked = kill.child_token();
-            item.kept_since = None;
+            if !item.failed_in_outage {
+                item.kept_since = None;
+            }
             item.kill = Some(kill.clone());
             kills.push(kill);
             let claim = inbox.zip(item.claim.clone());

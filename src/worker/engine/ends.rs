@@ -101,6 +101,9 @@ impl Engine {
     /// the others; so no receive is spent either.
     fn keep_or_release(&mut self, now: Instant, id: Id, failure: &Failure) {
         if self.outage(now) && self.drain.is_none() && self.config.heartbeat {
+            if let Some(item) = self.items.get_mut(&id) {
+                item.failed_in_outage = true;
+            }
             self.make_ready(now, id);
             return;
         }

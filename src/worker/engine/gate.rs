@@ -2,6 +2,7 @@
 
 use super::{Engine, Instant};
 use crate::flow::{BreakerState, CircuitBreaker, Transition};
+use crate::queue::MAX_BATCH;
 
 /// What all breakers together allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +60,9 @@ impl Engine {
         self.note_transition(now, "worker", moved);
         let moved = self.inbox_breaker.as_mut().and_then(|breaker| breaker.turn(now));
         self.note_transition(now, "inbox", moved);
-        let shut = self.gate(now) == Gate::Shut;
+        let gate = self.gate(now);
+        self.probes_exhausted &= gate == Gate::Probe;
+        let shut = gate == Gate::Shut;
         if shut && !self.gate_was_shut {
             tracing::warn!(worker = %self.config.name, "receiving pauses: a breaker is open");
         } else if !shut && self.gate_was_shut {
@@ -67,6 +70,34 @@ impl Engine {
             self.last_receive = now;
         }
         self.gate_was_shut = shut;
+    }
+
+    /// Whether a probe must be received: all that is held has failed in this outage already, and a message that always fails
+    /// must not be the only one that a breaker is judged by. What is held for it stays bounded.
+    pub(super) fn wants_other_probes(&self) -> bool {
+        let could_probe = |(id, item): &(&super::Id, &super::Item)| item.is_waiting() && self.is_head(**id);
+        self.waiting < 2 * self.slots.max(MAX_BATCH)
+            && !self.probes_exhausted
+            && self
+                .items
+                .iter()
+                .filter(could_probe)
+                .all(|(_, item)| item.failed_in_outage)
+    }
+
+    /// Puts first what has not failed in this outage, if some is ready; answers whether there is a probe to be run now.
+    pub(super) fn choose_probe(&mut self) -> bool {
+        let fresh = |id: &super::Id| {
+            let item = self.items.get(id);
+            item.is_some_and(|item| item.phase == super::Phase::Waiting && !item.failed_in_outage)
+        };
+        if let Some(at) = self.ready.iter().position(fresh)
+            && let Some(id) = self.ready.remove(at)
+        {
+            self.ready.push_front(id);
+            return true;
+        }
+        !self.wants_other_probes()
     }
 
     pub(super) fn note_transition(&mut self, now: Instant, which: &'static str, transition: Option<Transition>) {

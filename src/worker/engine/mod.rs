@@ -163,6 +163,8 @@ pub(super) struct Engine {
     /// The run that probes a watched breaker.
     watched_probe: Option<Id>,
     gate_was_shut: bool,
+    /// In this half-open time the queue had nothing to probe with but what is held.
+    probes_exhausted: bool,
 
     intake: Intake,
     last_receive: Instant,
@@ -246,6 +248,7 @@ impl Engine {
             watched: config.watched.clone(),
             watched_probe: None,
             gate_was_shut: false,
+            probes_exhausted: false,
             intake: Intake::new(config.max_receives, config.lease),
             last_receive: now,
             stalled: false,

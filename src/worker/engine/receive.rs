@@ -22,8 +22,8 @@ impl Engine {
         match self.gate(now) {
             Gate::Shut => {}
             Gate::Probe => {
-                let probe_possible = self.waiting == 0 && self.running == 0 && self.watched_probe.is_none();
-                if probe_possible && let Some(max) = self.intake.ask_probe(now) {
+                let probe_wanted = self.running == 0 && self.watched_probe.is_none() && self.wants_other_probes();
+                if probe_wanted && let Some(max) = self.intake.ask_probe(now) {
                     self.start_receive(max);
                 }
             }
@@ -73,6 +73,7 @@ impl Engine {
             Ok(deliveries) => deliveries,
             Err(error) => {
                 let (backoff, random) = (&self.call_backoff, &self.config.random);
+                self.probes_exhausted = true;
                 self.intake
                     .failed(asked, now, |failures| backoff.delay(failures, random));
                 tracing::warn!(worker = %self.config.name, %error, "a receive failed");
@@ -84,6 +85,7 @@ impl Engine {
         self.shared.received(now);
         self.intake.received(asked, deliveries.len());
         if deliveries.is_empty() {
+            self.probes_exhausted = true;
             return;
         }
         self.meter.received(&deliveries, self.service_now());
@@ -166,6 +168,7 @@ impl Engine {
             tenant_admitted: false,
             kill: None,
             ready_since: now,
+            failed_in_outage: false,
             kept_since: None,
         };
         self.by_message.insert(item.message_id().to_owned(), id);
