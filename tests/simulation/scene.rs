@@ -13,7 +13,7 @@ use redrive::message::{Attribute, KEY_ATTRIBUTE, Outgoing};
 use redrive::queue::Queue;
 use redrive::worker::WorkerHandle;
 use redrive::{MemoryInbox, MemoryQueue, Worker};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::bugs::{Bug, BuggyInbox, BuggyQueue};
@@ -56,7 +56,9 @@ pub(crate) struct Scene {
     network: Random,
     sends: AtomicU64,
     bug: Bug,
-    act: watch::Sender<Act>,
+    act: Mutex<Act>,
+    /// Wakes hosts in the order they wait in; tokio's watch channel wakes in no certain order.
+    next_act: Notify,
 }
 
 /// Runs `seed` to its end or to the first invariant that breaks.
@@ -139,7 +141,8 @@ impl Scene {
             network: random(6),
             sends: AtomicU64::new(0),
             judge: Mutex::new(judge),
-            act: watch::Sender::new(Act::Trouble),
+            act: Mutex::new(Act::Trouble),
+            next_act: Notify::new(),
             clock,
             queue,
             dead,
@@ -158,7 +161,33 @@ impl Scene {
     }
 
     pub(crate) fn is_calm(&self) -> bool {
-        *self.act.borrow() != Act::Trouble
+        self.act() != Act::Trouble
+    }
+
+    fn act(&self) -> Act {
+        *self.act.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, act: Act) {
+        *self.act.lock().unwrap_or_else(PoisonError::into_inner) = act;
+        self.next_act.notify_waiters();
+    }
+
+    /// Waits for an act that comes after `act`.
+    async fn act_after(&self, act: Act) -> Act {
+        loop {
+            let mut begun = std::pin::pin!(self.next_act.notified());
+            begun.as_mut().enable();
+            let now = self.act();
+            if now > act {
+                return now;
+            }
+            begun.await;
+        }
+    }
+
+    async fn closing(&self) {
+        while self.act_after(Act::Calm).await != Act::Closing {}
     }
 
     /// How long a call takes there and back.
@@ -208,7 +237,7 @@ impl Scene {
         for faults in [self.queue.faults(), self.dead.faults(), self.inbox.faults()] {
             faults.heal();
         }
-        self.act.send_replace(Act::Calm);
+        self.begin(Act::Calm);
         let since = self.since_start();
         let mut pulse = since;
         while !(self.judge().messages.len() >= self.plan.messages.len() && self.judge().is_quiet()) {
@@ -240,7 +269,7 @@ impl Scene {
             }
         }
         self.judge().note("world", "all is settled");
-        self.act.send_replace(Act::Closing);
+        self.begin(Act::Closing);
     }
 
     /// Looks at what only time breaks; answers whether the run is over.
@@ -329,18 +358,18 @@ impl Scene {
     async fn host(self: Arc<Self>, slot: usize) {
         let plan = self.plan.workers[slot].clone();
         let mut events = plan.events.iter().copied().peekable();
-        let mut act = self.act.subscribe();
+        let mut act = self.act();
         for life in 1.. {
             let who: Who = format!("{}{life}", ["a", "b"][slot]).into();
             let mut process = Process::start(&self, who, &plan, slot);
             loop {
-                let trouble = *act.borrow_and_update() == Act::Trouble;
+                let trouble = act == Act::Trouble;
                 let next = events.peek().copied().filter(|_| trouble);
                 let thaw = process.next_thaw();
                 tokio::select! {
                     biased;
                     () = process.ended() => {
-                        if *act.borrow() == Act::Closing { return }
+                        if self.act() == Act::Closing { return }
                         break;
                     }
                     () = sleep_until(thaw) => process.thaw(),
@@ -357,9 +386,10 @@ impl Scene {
                             None => {}
                         }
                     }
-                    _ = act.changed() => {
+                    next = self.act_after(act) => {
+                        act = next;
                         process.thaw_now();
-                        if *act.borrow() == Act::Closing { process.drain(Duration::ZERO) }
+                        if act == Act::Closing { process.drain(Duration::ZERO) }
                     }
                 }
             }
@@ -367,7 +397,7 @@ impl Scene {
             drop(process);
             tokio::select! {
                 biased;
-                _ = act.wait_for(|act| *act == Act::Closing) => return,
+                () = self.closing() => return,
                 () = tokio::time::sleep(down) => {}
             }
         }
