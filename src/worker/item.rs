@@ -68,6 +68,8 @@ pub(super) struct Item {
     pub(super) kill: Option<CancellationToken>,
     pub(super) ask: Option<CancellationToken>,
     pub(super) ready_since: Instant,
+    /// Its run failed while a breaker was not closed: others are probes before it is one again.
+    pub(super) failed_in_outage: bool,
     /// Since when it waits for a breaker to close.
     pub(super) kept_since: Option<Instant>,
 }

@@ -206,6 +206,7 @@ impl Checker {
                 ended: None,
                 known_ended: false,
                 told: false,
+                given_up: false,
             };
             if self.claims.insert(request.claim_id.clone(), state).is_some() {
                 self.broken("inv02", format!("{who} uses claim id {} twice", request.claim_id));

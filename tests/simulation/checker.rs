@@ -64,6 +64,8 @@ pub(super) struct ClaimState {
     pub(super) known_ended: bool,
     /// Its holder was told that it is its own.
     pub(super) told: bool,
+    /// Its holder gave it up for lost, which it may do before it is.
+    pub(super) given_up: bool,
 }
 
 /// What the inbox last said to a worker of a message.
@@ -424,6 +426,25 @@ impl Checker {
             .map_or_else(|| "no claim".to_owned(), |claim| claim.label.clone())
     }
 
+    /// The worker says what became of a delivery.
+    pub(crate) fn observed(&mut self, who: &Who, message_id: &str, fate: &str) {
+        let message = self.by_id[message_id];
+        self.note(who, format!("{} is {fate}", label(message)));
+        let told = self
+            .told
+            .get(&(Arc::clone(who), message))
+            .and_then(|told| told.claim.clone());
+        if let Some(claim) = told.and_then(|claim| self.claims.get_mut(&claim)) {
+            claim.given_up |= fate == "lost";
+        }
+        if ["completed", "duplicate", "dead_lettered"].contains(&fate) && !self.is_durable(message) {
+            self.broken(
+                "inv01",
+                format!("{who} takes {} for {fate}, and it is not", label(message)),
+            );
+        }
+    }
+
     /// The worker ended by itself after a drain. `clean`: it says that it holds nothing.
     pub(crate) fn drained(&mut self, who: &Who, clean: bool, took: Option<Duration>, deadline: Duration) {
         self.note(who, format!("drained in {took:?}, clean {clean}"));
@@ -437,6 +458,7 @@ impl Checker {
         let left = self.claims.iter().find(|(id, claim)| {
             claim.who == *who
                 && claim.told
+                && !claim.given_up
                 && self.record_of(claim.message).is_some_and(|record| {
                     record.claim_id == **id && record.status == Status::Processing && now_ms < record.lease_until
                 })
@@ -480,6 +502,13 @@ impl Checker {
         self.queue.is_empty()
             && self.runs.is_empty()
             && (0..self.messages.len()).all(|message| self.is_durable(message))
+    }
+
+    /// How many of the first `count` messages have no durable outcome yet.
+    pub(crate) fn unsettled_of(&self, count: usize) -> usize {
+        (0..count.min(self.messages.len()))
+            .filter(|&message| !self.is_durable(message))
+            .count()
     }
 
     pub(crate) fn unsettled(&self) -> String {

@@ -273,7 +273,7 @@ fn worker(draw: &Draw, visibility: Duration, trouble: Duration, very_long: bool)
             },
         },
         keep_while_open: draw.one_of(&[
-            Duration::from_secs(3),
+            Duration::from_secs(20),
             Duration::from_secs(60),
             Duration::from_secs(900),
         ]),
@@ -375,6 +375,10 @@ impl Behaviour {
     pub(crate) fn of(plan: &Plan, message: usize, run: u64, lease: Duration, calm: bool) -> Self {
         let seed = plan.seed ^ (message as u64 + 1).wrapping_mul(0xd134_2543_de82_ef95) ^ run.wrapping_mul(0x2545_f491);
         let draw = Draw(Random::seeded(seed));
+        let character = plan
+            .messages
+            .get(message)
+            .map_or(Character::Healthy, |message| message.character);
         let quick = draw.one_of(&[0, 0, 20, 200, 2_000]);
         let mut before = draw.millis(0..=quick);
         let mut after = draw.millis(0..=quick);
@@ -384,7 +388,7 @@ impl Behaviour {
             _ => Ending::Fails,
         };
         let long = lease.mul_f64(0.5 + draw.0.unit() * 3.0);
-        let ending = match plan.messages[message].character {
+        let ending = match character {
             Character::Healthy => Ending::Done,
             Character::Flaky if draw.chance(0.5) => fails(),
             Character::Flaky => Ending::Done,
@@ -409,7 +413,7 @@ impl Behaviour {
                 Ending::Done
             }
         };
-        if calm && plan.messages[message].character != Character::VeryLong {
+        if calm && character != Character::VeryLong {
             before = before.min(lease / 10);
             after = after.min(lease / 5);
         }

@@ -1,5 +1,6 @@
 //! One run: two workers, their services and what befalls them, in virtual time.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use redrive::message::{Attribute, KEY_ATTRIBUTE, Outgoing};
 use redrive::queue::Queue;
 use redrive::worker::WorkerHandle;
 use redrive::{MemoryInbox, MemoryQueue, Worker};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::bugs::{Bug, BuggyInbox, BuggyQueue};
@@ -23,6 +24,10 @@ use crate::plan::{Accident, BreakerPlan, HostEvent, Plan, Service, WorkerPlan};
 use crate::watch::{Line, WatchedInbox, WatchedQueue};
 
 const EPOCH_MS: u64 = 1_750_000_000_000;
+
+/// How often the producer sends something when the trouble is over, and from when on less often.
+const PULSE: Duration = Duration::from_secs(5);
+const PULSES_SLOW_DOWN: Duration = Duration::from_secs(600);
 
 /// How a run went.
 pub(crate) struct Report {
@@ -49,8 +54,11 @@ pub(crate) struct Scene {
     dead: MemoryQueue,
     inbox: MemoryInbox,
     network: Random,
+    sends: AtomicU64,
     bug: Bug,
-    act: watch::Sender<Act>,
+    act: Mutex<Act>,
+    /// Wakes hosts in the order they wait in; tokio's watch channel wakes in no certain order.
+    next_act: Notify,
 }
 
 /// Runs `seed` to its end or to the first invariant that breaks.
@@ -131,8 +139,10 @@ impl Scene {
         Self {
             start: clock.now(),
             network: random(6),
+            sends: AtomicU64::new(0),
             judge: Mutex::new(judge),
-            act: watch::Sender::new(Act::Trouble),
+            act: Mutex::new(Act::Trouble),
+            next_act: Notify::new(),
             clock,
             queue,
             dead,
@@ -151,7 +161,33 @@ impl Scene {
     }
 
     pub(crate) fn is_calm(&self) -> bool {
-        *self.act.borrow() != Act::Trouble
+        self.act() != Act::Trouble
+    }
+
+    fn act(&self) -> Act {
+        *self.act.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, act: Act) {
+        *self.act.lock().unwrap_or_else(PoisonError::into_inner) = act;
+        self.next_act.notify_waiters();
+    }
+
+    /// Waits for an act that comes after `act`.
+    async fn act_after(&self, act: Act) -> Act {
+        loop {
+            let mut begun = std::pin::pin!(self.next_act.notified());
+            begun.as_mut().enable();
+            let now = self.act();
+            if now > act {
+                return now;
+            }
+            begun.await;
+        }
+    }
+
+    async fn closing(&self) {
+        while self.act_after(Act::Calm).await != Act::Closing {}
     }
 
     /// How long a call takes there and back.
@@ -201,9 +237,24 @@ impl Scene {
         for faults in [self.queue.faults(), self.dead.faults(), self.inbox.faults()] {
             faults.heal();
         }
-        self.act.send_replace(Act::Calm);
+        self.begin(Act::Calm);
         let since = self.since_start();
-        while !self.judge().is_quiet() {
+        let mut pulse = since;
+        while !(self.judge().messages.len() >= self.plan.messages.len() && self.judge().is_quiet()) {
+            // Life goes on: breakers close by what succeeds, and a queue that holds nothing but poison has nothing that does.
+            let now = self.since_start();
+            let all_sent = self.judge().messages.len() >= self.plan.messages.len();
+            if now >= pulse && all_sent && self.judge().unsettled_of(self.plan.messages.len()) > 0 {
+                pulse = now
+                    + if now < since + PULSES_SLOW_DOWN {
+                        PULSE
+                    } else {
+                        PULSE * 20
+                    };
+                let number = self.judge().messages.len();
+                self.send(None, number, 100 + u64::try_from(number % 3).unwrap_or(0))
+                    .await;
+            }
             tokio::time::sleep(Duration::from_secs(1)).await;
             if self.look() {
                 return;
@@ -218,7 +269,7 @@ impl Scene {
             }
         }
         self.judge().note("world", "all is settled");
-        self.act.send_replace(Act::Closing);
+        self.begin(Act::Closing);
     }
 
     /// Looks at what only time breaks; answers whether the run is over.
@@ -230,33 +281,37 @@ impl Scene {
     }
 
     async fn produce(self: Arc<Self>) {
-        let name = self.queue.attributes().name.clone();
-        for (number, message) in self.plan.messages.iter().enumerate() {
+        for message in &self.plan.messages {
             tokio::time::sleep_until(self.start + message.at).await;
-            let body = format!("payload {}", message.payload);
-            let mut outgoing = Outgoing::new(body);
-            if let Some(key) = message.key {
-                outgoing = outgoing.attribute(KEY_ATTRIBUTE, Attribute::string(format!("k{key}")));
-            }
-            if self.plan.fifo {
-                let group = format!("g{}", message.group);
-                outgoing = outgoing.group(group).deduplication_id(format!("d{number}"));
-            }
-            let id = loop {
-                match self.queue.send(vec![outgoing.clone()]).await {
-                    Ok(mut answers) => break answers.pop().expect("an answer").expect("a message"),
-                    Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
-                }
-            };
-            let key = message.key.map_or_else(|| id.clone(), |key| format!("k{key}"));
-            self.judge().sent(Sent {
-                key: RecordKey::new(&name, &Key::new(key)),
-                id,
-                payload: message.payload,
-                group: self.plan.fifo.then_some(message.group),
-                held: true,
-            });
+            self.send(message.key, message.payload, message.group).await;
         }
+    }
+
+    async fn send(&self, key: Option<usize>, payload: usize, group: u64) {
+        // The producer is slow where the queue is down, so pulses may overtake it.
+        let number = self.sends.fetch_add(1, Ordering::Relaxed);
+        let mut outgoing = Outgoing::new(format!("payload {payload}"));
+        if let Some(key) = key {
+            outgoing = outgoing.attribute(KEY_ATTRIBUTE, Attribute::string(format!("k{key}")));
+        }
+        if self.plan.fifo {
+            let group = format!("g{group}");
+            outgoing = outgoing.group(group).deduplication_id(format!("d{number}"));
+        }
+        let id = loop {
+            match self.queue.send(vec![outgoing.clone()]).await {
+                Ok(mut answers) => break answers.pop().expect("an answer").expect("a message"),
+                Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+            }
+        };
+        let key = key.map_or_else(|| id.clone(), |key| format!("k{key}"));
+        self.judge().sent(Sent {
+            key: RecordKey::new(&self.queue.attributes().name, &Key::new(key)),
+            id,
+            payload,
+            group: self.plan.fifo.then_some(group),
+            held: true,
+        });
     }
 
     /// What befalls the services.
@@ -303,18 +358,18 @@ impl Scene {
     async fn host(self: Arc<Self>, slot: usize) {
         let plan = self.plan.workers[slot].clone();
         let mut events = plan.events.iter().copied().peekable();
-        let mut act = self.act.subscribe();
+        let mut act = self.act();
         for life in 1.. {
             let who: Who = format!("{}{life}", ["a", "b"][slot]).into();
             let mut process = Process::start(&self, who, &plan, slot);
             loop {
-                let trouble = *act.borrow_and_update() == Act::Trouble;
+                let trouble = act == Act::Trouble;
                 let next = events.peek().copied().filter(|_| trouble);
                 let thaw = process.next_thaw();
                 tokio::select! {
                     biased;
                     () = process.ended() => {
-                        if *act.borrow() == Act::Closing { return }
+                        if self.act() == Act::Closing { return }
                         break;
                     }
                     () = sleep_until(thaw) => process.thaw(),
@@ -331,9 +386,10 @@ impl Scene {
                             None => {}
                         }
                     }
-                    _ = act.changed() => {
+                    next = self.act_after(act) => {
+                        act = next;
                         process.thaw_now();
-                        if *act.borrow() == Act::Closing { process.drain(Duration::ZERO) }
+                        if act == Act::Closing { process.drain(Duration::ZERO) }
                     }
                 }
             }
@@ -341,7 +397,7 @@ impl Scene {
             drop(process);
             tokio::select! {
                 biased;
-                _ = act.wait_for(|act| *act == Act::Closing) => return,
+                () = self.closing() => return,
                 () = tokio::time::sleep(down) => {}
             }
         }
@@ -516,11 +572,7 @@ fn build(line: &Line, plan: &WorkerPlan, slot: usize) -> Worker {
         .backoff(Backoff::new(plan.backoff.0, plan.backoff.1).expect("a backoff"))
         .observe(move |observation| {
             let mut judge = observed.scene.judge();
-            let message = judge.by_id[&observation.message.id];
-            judge.note(
-                &observed.who,
-                format!("{} is {}", label(message), observation.fate.as_str()),
-            );
+            judge.observed(&observed.who, &observation.message.id, observation.fate.as_str());
         });
     if !plan.heartbeat {
         builder = builder.without_heartbeat();

@@ -43,6 +43,9 @@ impl Engine {
             if gate == Gate::Shut || (gate == Gate::Probe && self.watched_probe.is_some()) {
                 return;
             }
+            if gate == Gate::Probe && !self.choose_probe() {
+                return;
+            }
             let size = if gate == Gate::Probe { 1 } else { self.batch_size() };
             if size > 1 && !self.batch_is_due(now, size) {
                 return;

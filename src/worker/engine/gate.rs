@@ -2,6 +2,7 @@
 
 use super::{Engine, Instant};
 use crate::flow::{BreakerState, Transition, report_transition};
+use crate::queue::MAX_BATCH;
 
 /// What all breakers together allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +67,13 @@ impl Engine {
         let moved = self.inbox_breaker.as_mut().and_then(|breaker| breaker.turn(now));
         self.note_transition(now, "inbox", moved);
         let gate = self.gate(now);
+        self.probes_exhausted &= gate == Gate::Probe;
         let shut = gate == Gate::Shut;
         if gate == Gate::Open && !self.paused && std::mem::take(&mut self.keeping) {
-            self.items.values_mut().for_each(|item| item.kept_since = None);
+            for item in self.items.values_mut() {
+                item.kept_since = None;
+                item.failed_in_outage = false;
+            }
         }
         if shut && !self.gate_was_shut {
             tracing::warn!(worker = %self.config.name, "receiving pauses: a breaker is open");
@@ -80,6 +85,29 @@ impl Engine {
         }
         self.gate_was_shut = shut;
         self.gate_was_open = gate == Gate::Open;
+    }
+
+    /// Whether a probe must be received: all that is held and could be one has failed in this outage already, and a message
+    /// that always fails must not be the only one that a breaker is judged by. What is held for it stays bounded.
+    pub(super) fn wants_other_probes(&self) -> bool {
+        let coming = self.claiming > 0 || !self.suspects.is_empty() || self.ready.iter().any(|&id| self.is_fresh(id));
+        !coming && !self.probes_exhausted && self.waiting < 2 * self.slots.max(MAX_BATCH)
+    }
+
+    /// Puts first what has not failed in this outage, if some is ready; answers whether there is a probe to be run now.
+    pub(super) fn choose_probe(&mut self) -> bool {
+        if let Some(at) = self.ready.iter().position(|&id| self.is_fresh(id))
+            && let Some(id) = self.ready.remove(at)
+        {
+            self.ready.push_front(id);
+            return true;
+        }
+        !self.wants_other_probes()
+    }
+
+    fn is_fresh(&self, id: super::Id) -> bool {
+        let item = self.items.get(&id);
+        item.is_some_and(|item| item.phase == super::Phase::Waiting && !item.failed_in_outage)
     }
 
     pub(super) fn note_transition(&mut self, now: Instant, which: &'static str, transition: Option<Transition>) {

@@ -188,6 +188,8 @@ pub(super) struct Engine {
     gate_was_open: bool,
     /// Some of what is held was kept while a breaker was open.
     keeping: bool,
+    /// In this half-open time the queue had nothing to probe with but what is held.
+    probes_exhausted: bool,
 
     intake: Intake,
     last_receive: Instant,
@@ -282,6 +284,7 @@ impl Engine {
             gate_was_shut: false,
             gate_was_open: true,
             keeping: false,
+            probes_exhausted: false,
             intake: Intake::new(config.max_receives, config.lease, config.long_poll),
             last_receive: now,
             receiving_since: None,

@@ -35,7 +35,7 @@ impl Engine {
         match self.gate(now) {
             Gate::Shut => {}
             Gate::Probe => {
-                if self.nothing_to_probe_with()
+                if self.wants_other_probes()
                     && self.probe_is_free(now)
                     && let Some(max) = self.intake.ask_probe(now)
                 {
@@ -57,11 +57,6 @@ impl Engine {
                 }
             }
         }
-    }
-
-    /// Whether nothing that is held could be the next probe.
-    fn nothing_to_probe_with(&self) -> bool {
-        self.ready.is_empty() && self.suspects.is_empty() && self.claiming == 0
     }
 
     /// How many deliveries may be recorded and settled at once before no more are started.
@@ -93,6 +88,7 @@ impl Engine {
             Ok(deliveries) => deliveries,
             Err(error) => {
                 let (backoff, random) = (&self.call_backoff, &self.config.random);
+                self.probes_exhausted = true;
                 self.intake
                     .failed(asked, now, |failures| backoff.delay(failures, random));
                 tracing::warn!(worker = %self.config.name, %error, "a receive failed");
@@ -104,6 +100,7 @@ impl Engine {
         self.shared.received(now);
         self.intake.received(now, asked, deliveries.len());
         if deliveries.is_empty() {
+            self.probes_exhausted = true;
             return;
         }
         self.meter.received(&deliveries, self.service_now());
@@ -207,6 +204,7 @@ impl Engine {
             kill: None,
             ask: None,
             ready_since: now,
+            failed_in_outage: false,
             kept_since: None,
         };
         self.by_message.insert(item.message_id().to_owned(), id);
