@@ -103,6 +103,7 @@ impl Engine {
         }
         self.items
             .values()
+            .filter(|item| item.is_kept())
             .filter_map(|item| item.kept_since)
             .min()
             .map(|since| since + self.config.keep_while_open)
@@ -116,7 +117,7 @@ impl Engine {
         self.keeping = true;
         let mut over = Vec::new();
         for (&id, item) in &mut self.items {
-            if item.is_waiting() && item.phase != super::Phase::Claiming {
+            if item.is_kept() {
                 let since = *item.kept_since.get_or_insert(now);
                 if now.saturating_duration_since(since) >= self.config.keep_while_open {
                     over.push(id);

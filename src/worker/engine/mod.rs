@@ -399,8 +399,8 @@ impl Engine {
         match self.drain.map(|drain| drain.stage(now)) {
             Some(Stage::Cancelling) => {
                 for item in self.items.values() {
-                    if let Some(kill) = &item.kill {
-                        kill.cancel();
+                    if let Some(ask) = &item.ask {
+                        ask.cancel();
                     }
                 }
             }
@@ -430,9 +430,10 @@ impl Engine {
             drain,
             self.beats.next_at(),
             self.retries.next_at(),
-            self.at_rate.next_at(),
+            self.at_rate.next_at().filter(|_| !self.paused && self.drain.is_none()),
             self.token_at,
-            self.batch_at(),
+            // One that is due and did not start waits for something else.
+            self.batch_at().filter(|&at| at > now),
             self.intake.next_at(now),
             self.gate_at(now),
             self.keep_until(),

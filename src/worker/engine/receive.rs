@@ -34,8 +34,7 @@ impl Engine {
                 // A dry limiter holds up what is there already: nothing more is fetched to wait behind it.
                 let dry = self.token_at.is_some_and(|at| at > now) && !self.ready.is_empty();
                 let ending_full = self.ending() >= self.most_ending();
-                let aside_full = self.held_back >= self.config.held_back;
-                if dry || ending_full || aside_full {
+                if dry || ending_full {
                     return;
                 }
                 let held = self.running + self.waiting.saturating_sub(self.held_back);
@@ -115,6 +114,7 @@ impl Engine {
             item.visible_at = now + visibility;
             item.visibility_lost = false;
             item.receipt = delivery.receipt;
+            item.received_at = delivery.received_at;
             tracing::debug!(
                 worker = %self.config.name, message_id = item.message_id(), "received again while held: the newer receipt is used"
             );
@@ -139,6 +139,7 @@ impl Engine {
         };
         let item = Item {
             receipt: delivery.receipt.clone(),
+            received_at: delivery.received_at,
             fingerprint: self
                 .inbox
                 .as_ref()
@@ -167,6 +168,7 @@ impl Engine {
             permit: None,
             tenant_admitted: false,
             kill: None,
+            ask: None,
             ready_since: now,
             kept_since: None,
         };

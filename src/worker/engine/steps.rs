@@ -85,6 +85,8 @@ impl Engine {
                 Step::Run => {
                     item.plan.pop_front();
                     self.enter(id, Phase::Waiting);
+                    // No heartbeat is due while a step is under way for longer than the lease.
+                    self.schedule_beat(now, id);
                     if self.drain.is_some() {
                         self.release(now, id);
                     } else {
@@ -145,12 +147,14 @@ impl Engine {
         let Some(group) = self.items.get(&id).and_then(|item| item.group.clone()) else {
             return;
         };
-        for later in self.groups.take_tail(&group, id) {
-            match self.items.get_mut(&later) {
-                // It goes back as soon as its claim is answered.
-                Some(item) if item.phase == Phase::Claiming => item.orphaned = true,
-                Some(item) if item.is_waiting() => self.release(now, later),
-                _ => {}
+        for later in self.groups.take_behind(&group, id) {
+            let Some(item) = self.items.get_mut(&later) else { continue };
+            match item.phase {
+                // Answered later; not the head of anything then, it is released by `orphaned`.
+                Phase::Claiming => item.orphaned = true,
+                Phase::Unclaimed | Phase::Waiting => self.release(now, later),
+                // It goes back already, with all the others of a drain.
+                Phase::Running | Phase::Ending => {}
             }
         }
     }
