@@ -25,6 +25,8 @@ pub(super) struct Item {
     pub(super) receipt: Receipt,
     /// When that receive was asked for: SQS's 12 hours run from here.
     pub(super) received_at: Instant,
+    /// The receive count of that receive.
+    pub(super) receive_count: u32,
     pub(super) key: Key,
     pub(super) record_key: RecordKey,
     pub(super) fingerprint: Option<Fingerprint>,

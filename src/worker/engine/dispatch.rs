@@ -30,7 +30,8 @@ impl Engine {
         if self.paused || self.drain.is_some() {
             return;
         }
-        for id in self.at_rate.take_due(now) {
+        // Oldest first: what is put to the front last is taken first.
+        for id in self.at_rate.take_due(now).into_iter().rev() {
             self.held_back = self.held_back.saturating_sub(1);
             self.ready.push_front(id);
         }
@@ -230,7 +231,7 @@ impl Engine {
             return;
         }
         if let Some(id) = self.suspects.pop_front() {
-            self.suspect_running = Some((id, now));
+            self.suspect_running = Some((id, None));
             self.ready.push_front(id);
         }
     }
@@ -240,10 +241,11 @@ impl Engine {
         // Those that were lost or given back while they waited are still in line.
         let mut waiting = self.suspects.iter().filter_map(|id| self.items.get(id));
         let first = waiting.find(|item| item.phase == Phase::Waiting)?;
-        Some(
-            self.suspect_running
-                .map_or(first.ready_since, |(_, since)| since + self.config.lease),
-        )
+        match self.suspect_running {
+            None => Some(first.ready_since),
+            // One that has not begun to run has proven nothing.
+            Some((_, begun)) => begun.map(|begun| begun + self.config.lease),
+        }
     }
 
     /// There is no room to wait aside: it goes back to the queue for as long as the limiter says, and for twice as long each
@@ -304,6 +306,12 @@ impl Engine {
             let kill = self.kill.child_token();
             let asked = kill.child_token();
             item.kill = Some(kill.clone());
+            item.tenant_admitted = false;
+            if let Some((suspect, begun)) = &mut self.suspect_running
+                && *suspect == id
+            {
+                *begun = Some(now);
+            }
             item.ask = Some(asked.clone());
             kills.push(kill);
             let claim = inbox.zip(item.claim.clone());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::gate::Gate;
-use super::{CALL_LIMIT, Engine, Event, Id, Instant, Item, Phase, unanswered};
+use super::{CALL_LIMIT, Engine, Event, Id, Instant, Item, Phase, Step, unanswered};
 use crate::dlq::envelope::Envelope;
 use crate::inbox::ClaimAnswer;
 use crate::key::RecordKey;
@@ -16,14 +16,24 @@ use crate::worker::status::Fate;
 impl Engine {
     /// Starts receives, as many as demand and breakers allow.
     pub(super) fn receive(&mut self, now: Instant) {
+        self.start_receives(now);
+        let receiving = self.intake.in_flight() > 0 || self.intake.next_at(now).is_some();
+        self.receiving_since = if receiving && !self.paused && self.drain.is_none() {
+            Some(self.receiving_since.unwrap_or(now))
+        } else {
+            None
+        };
         self.watch_for_stall(now);
+    }
+
+    fn start_receives(&mut self, now: Instant) {
         if self.paused || self.drain.is_some() {
             return;
         }
         match self.gate(now) {
             Gate::Shut => {}
             Gate::Probe => {
-                if self.waiting == 0
+                if self.nothing_to_probe_with()
                     && self.probe_is_free(now)
                     && let Some(max) = self.intake.ask_probe(now)
                 {
@@ -37,12 +47,19 @@ impl Engine {
                 if dry || ending_full {
                     return;
                 }
-                let held = self.running + self.waiting.saturating_sub(self.held_back);
+                // What waits aside, for a limit of its own or as a suspect, keeps nobody's slot.
+                let aside = self.held_back + self.suspects.len();
+                let held = self.running + self.waiting.saturating_sub(aside);
                 while let Some(max) = self.intake.ask(self.slots * self.batch_size(), held, now) {
                     self.start_receive(max);
                 }
             }
         }
+    }
+
+    /// Whether nothing that is held could be the next probe.
+    fn nothing_to_probe_with(&self) -> bool {
+        self.ready.is_empty() && self.suspects.is_empty() && self.claiming == 0
     }
 
     /// How many deliveries may be recorded and settled at once before no more are started.
@@ -110,16 +127,24 @@ impl Engine {
     /// A held message was received again: its newer receipt is the one that counts.
     fn adopt(&mut self, now: Instant, id: Id, delivery: Delivery) {
         let visibility = self.config.visibility;
-        if let Some(item) = self.items.get_mut(&id) {
-            item.visible_at = now + visibility;
-            item.visibility_lost = false;
-            item.receipt = delivery.receipt;
-            item.received_at = delivery.received_at;
-            tracing::debug!(
-                worker = %self.config.name, message_id = item.message_id(), "received again while held: the newer receipt is used"
-            );
-            self.shared.count(|totals| totals.in_flight_duplicates += 1);
-            self.meter.duplicate("held");
+        let Some(item) = self.items.get_mut(&id) else { return };
+        self.shared.count(|totals| totals.in_flight_duplicates += 1);
+        self.meter.duplicate("held");
+        // Of two receives in flight the later one may be answered first.
+        if delivery.receive_count <= item.receive_count {
+            return;
+        }
+        item.visible_at = now + visibility;
+        item.visibility_lost = false;
+        item.receipt = delivery.receipt;
+        item.received_at = delivery.received_at;
+        item.receive_count = delivery.receive_count;
+        tracing::debug!(
+            worker = %self.config.name, message_id = item.message_id(), "received again while held: the newer receipt is used"
+        );
+        // No heartbeat once it is being settled.
+        let settling = matches!(item.plan.front(), Some(Step::Delete | Step::Hide(_)));
+        if !settling {
             self.schedule_beat(now, id);
         }
     }
@@ -140,6 +165,7 @@ impl Engine {
         let item = Item {
             receipt: delivery.receipt.clone(),
             received_at: delivery.received_at,
+            receive_count: delivery.receive_count,
             fingerprint: self
                 .inbox
                 .as_ref()
@@ -277,10 +303,9 @@ impl Engine {
         }
     }
 
-    /// Since when a receive should have succeeded, if any should.
+    /// Since when a receive should have succeeded, if any should: since the last one did, or since receiving began again.
     pub(super) fn silent_since(&self) -> Option<Instant> {
-        let receiving = !self.paused && self.drain.is_none() && !self.gate_was_shut && self.waiting == 0;
-        receiving.then_some(self.last_receive)
+        self.receiving_since.map(|since| since.max(self.last_receive))
     }
 
     /// When the stall watchdog looks next.

@@ -148,7 +148,9 @@ impl Engine {
             return;
         };
         for later in self.groups.take_behind(&group, id) {
-            let Some(item) = self.items.get_mut(&later) else { continue };
+            let Some(item) = self.items.get_mut(&later) else {
+                continue;
+            };
             match item.phase {
                 // Answered later; not the head of anything then, it is released by `orphaned`.
                 Phase::Claiming => item.orphaned = true,
