@@ -243,7 +243,7 @@ pub enum ProducerError {
     },
     /// It was tried as often, or as long, as it may be. It may have been sent all the same.
     #[error(
-        "a message for queue `{queue}` was given up after {attempts} attempts; it may have been sent; the last said: {last}"
+        "a message for queue `{queue}` was given up after {attempts} attempts; it may have been sent; the last error: {last}"
     )]
     GivenUp {
         /// The queue.

@@ -349,7 +349,7 @@ async fn inv11_a_batch_refused_whole_is_sent_one_by_one_and_an_entrys_fault_is_i
 
 #[tokio::test(start_paused = true)]
 async fn inv11_an_entry_left_without_an_answer_is_sent_again() {
-    let (queue, producer) = picky("orders");
+    let (_, producer) = picky("orders");
     let answers = producer
         .send_all((0..10).map(|n| NewMessage::text(n.to_string())))
         .await;

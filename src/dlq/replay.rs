@@ -126,7 +126,7 @@ pub enum ReplayError {
         queue: String,
     },
     /// Receiving failed.
-    #[error("the replay stopped after {} messages, and none is lost: {source}", report.replayed)]
+    #[error("the replay stopped after moving {} messages; none is lost, and run again it goes on: {source}", report.replayed)]
     Receive {
         /// What was done.
         report: Box<ReplayReport>,
@@ -134,7 +134,7 @@ pub enum ReplayError {
         source: QueueError,
     },
     /// Sending failed in a way that would fail for every message.
-    #[error("the replay stopped after {} messages, and none is lost: {source}", report.replayed)]
+    #[error("the replay stopped after moving {} messages; none is lost, and run again it goes on: {source}", report.replayed)]
     Send {
         /// What was done.
         report: Box<ReplayReport>,
@@ -142,7 +142,7 @@ pub enum ReplayError {
         source: ProducerError,
     },
     /// The inbox could not be asked whether a key is completed.
-    #[error("the replay stopped after {} messages, and none is lost: {source}", report.replayed)]
+    #[error("the replay stopped after moving {} messages; none is lost, and run again it goes on: {source}", report.replayed)]
     Inbox {
         /// What was done.
         report: Box<ReplayReport>,
@@ -150,7 +150,7 @@ pub enum ReplayError {
         source: InboxError,
     },
     /// The journal could not be written.
-    #[error("the replay stopped after {} messages, and none is lost: its journal cannot be written: {source}", report.replayed)]
+    #[error("the replay stopped after moving {} messages, as its journal cannot be written; none is lost: {source}", report.replayed)]
     Journal {
         /// What was done.
         report: Box<ReplayReport>,

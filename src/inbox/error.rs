@@ -39,7 +39,7 @@ pub enum InboxError {
         request_id: Option<String>,
     },
     /// There are no AWS credentials, or they have expired; the call was not made, or had no effect.
-    #[error("{operation} on inbox `{inbox}` lacks AWS credentials: {detail}{}", request(.request_id.as_deref()))]
+    #[error("{operation} on inbox `{inbox}` has no valid AWS credentials: {detail}{}", request(.request_id.as_deref()))]
     Credentials {
         /// The table.
         inbox: String,
@@ -113,7 +113,7 @@ pub enum InboxError {
         limit: usize,
     },
     /// The service answered fewer entries than it was asked.
-    #[error("the inbox left an entry of a batch without an answer; it may have had its effect")]
+    #[error("the inbox's answer leaves out an entry of the batch; it may have had its effect, and can be tried again")]
     NoAnswer,
 }
 

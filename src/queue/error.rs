@@ -13,7 +13,7 @@ pub enum QueueError {
         detail: String,
     },
     /// There are no AWS credentials, or they have expired; the call was not made, or had no effect.
-    #[error("{operation} on queue `{queue}` lacks AWS credentials: {detail}{}", request(.request_id.as_deref()))]
+    #[error("{operation} on queue `{queue}` has no valid AWS credentials: {detail}{}", request(.request_id.as_deref()))]
     Credentials {
         /// The queue.
         queue: String,
@@ -40,7 +40,10 @@ pub enum QueueError {
         request_id: Option<String>,
     },
     /// The service asks for fewer calls.
-    #[error("{operation} on queue `{queue}` was throttled: {detail}{}", request(.request_id.as_deref()))]
+    #[error(
+        "{operation} on queue `{queue}` was throttled: {detail}; if it lasts, make fewer calls, turn on high throughput for \
+         a FIFO queue, or have the quota of the queue or its key raised{}", request(.request_id.as_deref())
+    )]
     Throttled {
         /// The queue.
         queue: String,

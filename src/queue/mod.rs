@@ -1,6 +1,6 @@
 //! Queues: a small batch-first trait and its implementations.
 //!
-//! | | [`SqsQueue`] | [`MemoryQueue`] |
+//! | | `SqsQueue` | [`MemoryQueue`] |
 //! |---|---|---|
 //! | for | production | tests, examples, local work |
 //! | time | the service's | the injected clock, real or virtual |

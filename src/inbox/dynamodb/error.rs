@@ -144,7 +144,9 @@ mod tests {
         let expired = call("ExpiredTokenException");
         assert!(matches!(expired, InboxError::Credentials { .. }), "{expired}");
         assert!(
-            expired.to_string().contains("`orders-inbox` lacks AWS credentials"),
+            expired
+                .to_string()
+                .contains("`orders-inbox` has no valid AWS credentials"),
             "{expired}"
         );
         for code in [

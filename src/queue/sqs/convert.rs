@@ -182,7 +182,7 @@ mod tests {
             .deduplication_id("d")
             .delay(Duration::from_millis(1_500));
         outgoing.trace_header = Some("Root=1".into());
-        let entry = send_entry(7, &outgoing).unwrap();
+        let entry = send_entry("7".to_owned(), &outgoing).unwrap();
         assert_eq!((entry.id.as_str(), entry.message_body.as_str()), ("7", "body"));
         assert_eq!(entry.delay_seconds, Some(2));
         assert_eq!(entry.message_group_id.as_deref(), Some("g"));
