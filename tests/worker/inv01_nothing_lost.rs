@@ -342,3 +342,25 @@ async fn inv01_a_stopped_worker_leaves_its_messages_to_the_next() {
     assert_eq!(rig.log.done(), 5);
     assert!(rig.dead.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn inv01_waiting_for_a_dead_holders_lease_does_not_outlast_the_queues_retention() {
+    let rig = Rig::with(|queue| queue.retention(secs(300)).visibility_timeout(secs(30)));
+    rig.send("k", "1").await;
+    sleep(secs(200)).await;
+    // A holder that died left a lease of fifteen minutes behind.
+    let first = start(
+        rig.worker()
+            .lease(secs(900))
+            .handler(rig.takes(secs(60)))
+            .build()
+            .unwrap(),
+    );
+    first.until("it runs", |status| status.running == 1).await;
+    first.crash().await;
+    let second = start(rig.worker().handler(rig.succeeds()).build().unwrap());
+    sleep(secs(1_200)).await;
+    second.drain().await;
+    let done = rig.log.done() == 1 || rig.dead.len() == 1;
+    assert!(done, "the message vanished: neither run nor dead-lettered");
+}

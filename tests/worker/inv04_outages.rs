@@ -388,3 +388,33 @@ async fn inv04_a_drain_during_an_outage_gives_everything_back_unspent() {
             .all(|record| record.status == Status::Released && record.attempts <= 1)
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn inv04_a_handful_of_poison_pills_stops_no_healthy_traffic_for_long() {
+    let rig = Rig::new();
+    for n in 0..5 {
+        rig.send(&format!("poison{n}"), "poison").await;
+    }
+    let handler = rig.runs(|context: Context| async move {
+        match context.message().body.as_str() {
+            "poison" => Err(Failure::retry("a bug that it alone meets")),
+            _ => Ok(()),
+        }
+    });
+    let running = start(rig.worker().handler(handler).build().unwrap());
+    for n in 0..3_600 {
+        rig.send(&format!("k{n}"), "healthy").await;
+        sleep(secs(1)).await;
+    }
+    let healthy = || rig.log.runs().iter().filter(|run| run.body == "healthy").count();
+    running.until("the healthy are done", |_| healthy() == 3_600).await;
+    running.drain().await;
+    assert!(rig.letters().iter().all(|letter| letter.key.starts_with("poison")));
+    let healthy: Vec<_> = rig.log.runs().into_iter().filter(|run| run.body == "healthy").collect();
+    let longest = healthy
+        .windows(2)
+        .map(|pair| pair[1].began - pair[0].began)
+        .max()
+        .unwrap();
+    assert!(longest <= secs(20 * 60), "nothing healthy ran for {longest:?}");
+}

@@ -270,3 +270,31 @@ async fn inv09_fates_are_told_to_the_observer_in_order() {
     assert_eq!(rig.log.runs().len(), 3);
     sleep(ms(1)).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn inv09_a_suspect_whose_run_ended_before_its_process_died_counts_no_death() {
+    let rig = Rig::new();
+    rig.send("k", "1").await;
+    for n in 0..8 {
+        rig.send(&format!("other{n}"), "other").await;
+    }
+    let first = start(rig.worker().handler(rig.takes(secs(60))).build().unwrap());
+    first.until("all run", |status| status.running == 9).await;
+    first.crash().await;
+    // Suspects now: each is announced, run, and fails in an outage; then the process dies while nothing runs.
+    for _ in 0..3 {
+        let running = start(rig.worker().handler(rig.fails()).build().unwrap());
+        running
+            .until("held by the open breaker", |status| {
+                status.breaker.is_some_and(|breaker| !breaker.is_closed()) && status.running + status.ending == 0
+            })
+            .await;
+        running.crash().await;
+    }
+    let last = start(rig.worker().handler(rig.succeeds()).build().unwrap());
+    rig.emptied(&last).await;
+    last.drain().await;
+    assert_eq!(rig.reasons(), [""; 0]);
+    let deaths: Vec<_> = rig.inbox.records().iter().map(|record| record.deaths).collect();
+    assert_eq!(deaths, [0; 9]);
+}

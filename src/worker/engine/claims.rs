@@ -251,7 +251,11 @@ impl Engine {
         let Some(item) = self.items.get(&id) else { return };
         let doublings = item.delivery.receive_count.saturating_sub(1).min(10);
         let by_receives = self.config.in_flight_delay.saturating_mul(1 << doublings);
-        let delay = lease_left.max(by_receives).min(LONGEST_WAIT);
+        let mut delay = lease_left.max(by_receives).min(LONGEST_WAIT);
+        if self.outlives_retention(id, delay + delay / 10) {
+            // No longer than that lease: its holder may be dead, and this the last of the message.
+            delay = delay.min(lease_left + Duration::from_secs(1));
+        }
         let delay = delay + self.config.random.up_to(delay / 10);
         self.meter.duplicate("in_flight");
         self.go_back(now, id, Fate::InFlightDuplicate, None, delay);

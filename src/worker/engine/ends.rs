@@ -158,10 +158,7 @@ impl Engine {
     /// It goes back to the queue: the claim is freed first, durably, then it is made visible after `delay`, then the rest of its
     /// group that is held goes back unrun.
     pub(super) fn go_back(&mut self, now: Instant, id: Id, fate: Fate, failure: Option<Attempted>, delay: Duration) {
-        // A twin's message is another's to answer for.
-        let delayed = !delay.is_zero() && fate != Fate::InFlightDuplicate;
-        let would_expire = delayed && self.outlives_retention(id, delay);
-        if would_expire {
+        if !delay.is_zero() && self.outlives_retention(id, delay) {
             let rejection = Rejection {
                 reason: Reason::Expiring,
                 attempts: failure.as_ref().map_or(0, |failure| failure.attempts),
@@ -189,7 +186,7 @@ impl Engine {
     }
 
     /// Whether the queue would drop it before it could be received again.
-    fn outlives_retention(&self, id: Id, delay: Duration) -> bool {
+    pub(super) fn outlives_retention(&self, id: Id, delay: Duration) -> bool {
         let attributes = self.queue.attributes();
         let Some(sent) = self.items.get(&id).and_then(|item| item.delivery.message.sent_at_ms) else {
             return false;
