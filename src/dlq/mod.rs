@@ -1,5 +1,12 @@
 //! Dead letters: what travels with them, how they are looked at, and how they are replayed.
 
+pub mod browse;
 pub mod envelope;
+mod hold;
+mod letter;
+pub mod replay;
 
-pub use envelope::{ENVELOPE_ATTRIBUTE, Envelope};
+pub use browse::{Browser, ScanEnd, ScanReport, Visit};
+pub use envelope::{Displaced, ENVELOPE_ATTRIBUTE, Envelope};
+pub use letter::{DeadLetter, ErrorGroup, ErrorGroups, MOVED_BY_SQS, error_shape};
+pub use replay::{CompletedKeys, Journal, Replay, ReplayEnd, ReplayError, ReplayFailure, ReplayReport};

@@ -38,14 +38,25 @@ pub struct NewMessage {
     outgoing: Outgoing,
     /// What went wrong while it was made; said when it is sent.
     flaw: Option<String>,
+    /// Whether it was in a queue before, with whatever SQS took then.
+    verbatim: bool,
 }
 
 impl NewMessage {
+    /// A message that was in a queue before: what its sender wrote into it is not judged again.
+    pub(crate) fn verbatim(outgoing: Outgoing) -> Self {
+        Self {
+            verbatim: true,
+            ..Self::from(outgoing)
+        }
+    }
+
     /// A message with this text as its body.
     pub fn text(body: impl Into<String>) -> Self {
         Self {
             outgoing: Outgoing::new(body),
             flaw: None,
+            verbatim: false,
         }
     }
 
@@ -120,7 +131,10 @@ impl NewMessage {
         }
         let mut outgoing = self.outgoing;
         prepare_ids(&mut outgoing, queue, keys);
-        check(&outgoing, queue).map_err(|(what, why)| invalid(&what, why))?;
+        let trace = if self.verbatim { Ok(()) } else { check_trace(&outgoing) };
+        trace
+            .and_then(|()| check(&outgoing, queue))
+            .map_err(|(what, why)| invalid(&what, why))?;
         if let Some(delay) = outgoing.delay.as_mut().filter(|delay| delay.subsec_nanos() > 0) {
             *delay = Duration::from_secs(delay.as_secs() + 1);
         }
@@ -130,7 +144,11 @@ impl NewMessage {
 
 impl From<Outgoing> for NewMessage {
     fn from(outgoing: Outgoing) -> Self {
-        Self { outgoing, flaw: None }
+        Self {
+            outgoing,
+            flaw: None,
+            verbatim: false,
+        }
     }
 }
 
@@ -185,11 +203,6 @@ fn check(outgoing: &Outgoing, queue: &QueueAttributes) -> Result<(), (String, St
             return wrong(&format!("attribute `{name}`"), why);
         }
     }
-    if let Some(trace) = outgoing.attributes.get(TRACEPARENT_ATTRIBUTE)
-        && let Err(error) = trace.as_str().unwrap_or_default().parse::<TraceContext>()
-    {
-        return wrong(&format!("attribute `{TRACEPARENT_ATTRIBUTE}`"), error.to_string());
-    }
     for (what, id) in [
         ("the group id", &outgoing.group_id),
         ("the deduplication id", &outgoing.deduplication_id),
@@ -240,6 +253,17 @@ fn check(outgoing: &Outgoing, queue: &QueueAttributes) -> Result<(), (String, St
         );
     }
     Ok(())
+}
+
+fn check_trace(outgoing: &Outgoing) -> Result<(), (String, String)> {
+    let Some(trace) = outgoing.attributes.get(TRACEPARENT_ATTRIBUTE) else {
+        return Ok(());
+    };
+    let text = trace.as_str().unwrap_or_default();
+    match text.parse::<TraceContext>() {
+        Ok(_) => Ok(()),
+        Err(error) => Err((format!("attribute `{TRACEPARENT_ATTRIBUTE}`"), error.to_string())),
+    }
 }
 
 /// Where the first character is that SQS refuses.

@@ -1,0 +1,714 @@
+//! Browsing and replaying dead letters on the embedded queue, with faults, kills and reruns.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use redrive::clock::{Clock, Random};
+use redrive::dlq::{
+    Browser, CompletedKeys, ENVELOPE_ATTRIBUTE, Envelope, Journal, Replay, ReplayEnd, ReplayError, ReplayReport,
+    ScanEnd, Visit,
+};
+use redrive::faults::{Operation, Rates};
+use redrive::inbox::{ClaimAnswer, ClaimRequest, Inbox};
+use redrive::key::{Fingerprint, Key, RecordKey};
+use redrive::message::{Attribute, Delivery, Message, Outgoing, Receipt};
+use redrive::outcome::StoredResult;
+use redrive::queue::{EntryResults, Queue, QueueAttributes, QueueError, Receive};
+use redrive::{MemoryInbox, MemoryQueue};
+use tokio_util::sync::CancellationToken;
+
+fn queue(name: &str) -> MemoryQueue {
+    MemoryQueue::new(name).unwrap()
+}
+
+fn shared(queue: &MemoryQueue) -> Arc<dyn Queue> {
+    Arc::new(queue.clone())
+}
+
+/// A dead letter as the worker sends it.
+fn dead(n: usize, reason: &str) -> Outgoing {
+    let mut envelope = Envelope::default();
+    envelope.key = format!("k{n}");
+    envelope.reason = reason.to_owned();
+    envelope.error = format!("order {n} failed");
+    envelope.attempts = 3;
+    envelope.message_id = format!("first-{n}");
+    let text = serde_json::to_string(&envelope).unwrap();
+    Outgoing::new(n.to_string()).attribute(ENVELOPE_ATTRIBUTE, Attribute::string(text))
+}
+
+async fn fill(queue: &MemoryQueue, letters: impl IntoIterator<Item = Outgoing>) {
+    for letter in letters {
+        queue.send(vec![letter]).await.unwrap().remove(0).unwrap();
+    }
+}
+
+fn replay(from: &MemoryQueue, to: &MemoryQueue) -> Replay {
+    Replay::new(shared(from), shared(to), "job").random(Random::seeded(1))
+}
+
+fn keys(queue: &MemoryQueue) -> Vec<String> {
+    let key = |message: &Message| Envelope::of(message).map_or_else(|| message.id.clone(), |envelope| envelope.key);
+    queue.messages().iter().map(key).collect()
+}
+
+fn bodies(queue: &MemoryQueue) -> Vec<String> {
+    queue.messages().into_iter().map(|message| message.body).collect()
+}
+
+fn balanced(report: &ReplayReport) -> bool {
+    report.seen
+        == report.replayed
+            + report.resumed
+            + report.completed
+            + report.dropped
+            + report.skipped
+            + report.behind_group
+            + report.not_reached
+            + report.came_back
+            + report.failed
+}
+
+fn faulty() -> Rates {
+    Rates::new()
+        .before(0.05)
+        .after(0.05)
+        .throttled(0.05)
+        .entries(0.05)
+        .latency(Duration::ZERO, Duration::from_millis(100))
+}
+
+#[derive(Default)]
+struct Notes(Mutex<BTreeSet<String>>);
+
+impl Journal for Notes {
+    fn was_sent(&self, message_id: &str) -> bool {
+        self.0.lock().unwrap().contains(message_id)
+    }
+    fn record(&self, message_ids: &[String]) -> std::io::Result<()> {
+        self.0.lock().unwrap().extend(message_ids.iter().cloned());
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv10_everything_goes_back_with_its_key_and_first_message_id() {
+    let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
+    fill(&dlq, (0..95).map(|n| dead(n, "rejected"))).await;
+    let report = replay(&dlq, &orders).run().await.unwrap();
+    assert_eq!(
+        (report.seen, report.replayed, report.end),
+        (95, 95, ReplayEnd::Exhausted)
+    );
+    assert!(dlq.is_empty() && balanced(&report));
+    let found: BTreeSet<_> = keys(&orders).into_iter().collect();
+    assert_eq!(found, (0..95).map(|n| format!("k{n}")).collect());
+    let message = &orders.messages()[0];
+    assert_eq!(
+        Envelope::of(message).unwrap().message_id,
+        format!("first-{}", message.body)
+    );
+    assert_eq!(report.by_reason["rejected"].replayed, 95);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_sqs_moved_by_itself_gets_an_envelope_even_with_ten_attributes() {
+    let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
+    let mut ten = Outgoing::new("x");
+    for n in 0..10 {
+        ten = ten.attribute(format!("a{n}"), Attribute::binary(vec![n, 255]));
+    }
+    fill(&dlq, [ten.clone()]).await;
+    let id = dlq.messages()[0].id.clone();
+    replay(&dlq, &orders).run().await.unwrap();
+    let message = &orders.messages()[0];
+    let envelope = Envelope::of(message).unwrap();
+    assert_eq!(
+        (envelope.key.as_str(), envelope.message_id.as_str()),
+        (id.as_str(), id.as_str())
+    );
+    assert_eq!(Envelope::original_attributes(message), ten.attributes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv01_inv11_under_faults_of_every_kind_nothing_is_lost() {
+    for seed in 0..15 {
+        let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
+        fill(&dlq, (0..200).map(|n| dead(n, "rejected"))).await;
+        for queue in [&dlq, &orders] {
+            queue.faults().set_all(faulty());
+        }
+        let report = Replay::new(shared(&dlq), shared(&orders), "job")
+            .random(Random::seeded(seed))
+            .run()
+            .await
+            .unwrap();
+        assert!(balanced(&report), "{report:?}");
+        let there: BTreeSet<_> = keys(&orders).into_iter().collect();
+        let left: BTreeSet<_> = keys(&dlq).into_iter().collect();
+        assert_eq!(there.union(&left).count(), 200, "seed {seed}: {report:?}");
+        assert!(there.len() as u64 >= report.replayed, "what was confirmed is there");
+        assert!(left.len() as u64 <= report.seen - report.replayed + report.not_deleted + (200 - report.seen));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv01_killed_at_any_point_and_run_again_it_loses_nothing_and_repeats_at_most_a_batch_a_kill() {
+    for seed in 0..10 {
+        let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
+        fill(&dlq, (0..300).map(|n| dead(n, "rejected"))).await;
+        for queue in [&dlq, &orders] {
+            let rates = Rates::new().latency(Duration::from_millis(5), Duration::from_millis(50));
+            queue.faults().set_all(rates);
+        }
+        let notes = Arc::new(Notes::default());
+        let random = Random::seeded(seed);
+        let run = || {
+            Replay::new(shared(&dlq), shared(&orders), "job")
+                .journal(notes.clone())
+                .random(random.clone())
+                .run()
+        };
+        let mut kills = 0;
+        for _ in 0..10 {
+            let after = Duration::from_millis(random.below(400));
+            // Dropped where it stands, as a kill would.
+            if tokio::time::timeout(after, run()).await.is_err() {
+                kills += 1;
+            }
+            // What it held comes back by itself.
+            tokio::time::advance(Duration::from_secs(121)).await;
+        }
+        assert!(kills >= 5);
+        let report = run().await.unwrap();
+        assert!(dlq.is_empty(), "seed {seed}: {report:?}");
+        let mut count: BTreeMap<String, usize> = BTreeMap::new();
+        for key in keys(&orders) {
+            *count.entry(key).or_default() += 1;
+        }
+        assert_eq!(count.len(), 300, "seed {seed}: lost");
+        let twice = count.values().filter(|&&n| n > 1).count();
+        assert!(
+            twice <= kills * 40,
+            "at most the batches under way: {twice} after {kills} kills"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_journal_has_as_sent_is_only_deleted() {
+    let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
+    fill(&dlq, (0..5).map(|n| dead(n, "rejected"))).await;
+    let notes = Arc::new(Notes::default());
+    notes.record(&[dlq.messages()[2].id.clone()]).unwrap();
+    let report = replay(&dlq, &orders).journal(notes).run().await.unwrap();
+    assert_eq!((report.replayed, report.resumed), (4, 1));
+    assert!(dlq.is_empty() && !keys(&orders).contains(&"k2".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_cannot_be_written_stops_the_replay_and_loses_nothing() {
+    struct Full;
+    impl Journal for Full {
+        fn was_sent(&self, _: &str) -> bool {
+            false
+        }
+        fn record(&self, _: &[String]) -> std::io::Result<()> {
+            Err(std::io::Error::other("disk full"))
+        }
+    }
+    let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
+    fill(&dlq, (0..100).map(|n| dead(n, "rejected"))).await;
+    let error = replay(&dlq, &orders).journal(Arc::new(Full)).run().await.unwrap_err();
+    assert!(matches!(&error, ReplayError::Journal { .. }) && error.to_string().contains("disk full"));
+    assert_eq!(error.report().unwrap().end, ReplayEnd::Failed);
+    assert_eq!(dlq.len() + orders.len(), 100);
+    assert_eq!(dlq.in_flight(), 0, "given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_the_filter_says_goes_and_the_rest_is_given_back() {
+    let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
+    fill(
+        &dlq,
+        (0..60).map(|n| dead(n, if n % 3 == 0 { "timeout" } else { "rejected" })),
+    )
+    .await;
+    let report = replay(&dlq, &orders)
+        .filter(|letter| letter.reason() == "timeout")
+        .run()
+        .await
+        .unwrap();
+    assert_eq!((report.replayed, report.skipped), (20, 40));
+    assert_eq!((orders.len(), dlq.len(), dlq.in_flight()), (20, 40, 0));
+    assert_eq!(report.by_reason["rejected"].seen, 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_counts_and_moves_nothing() {
+    let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
+    fill(
+        &dlq,
+        (0..60).map(|n| dead(n, if n % 3 == 0 { "timeout" } else { "rejected" })),
+    )
+    .await;
+    let report = replay(&dlq, &orders).dry_run(true).run().await.unwrap();
+    assert_eq!((report.seen, report.replayed), (60, 60));
+    assert_eq!(report.by_reason["timeout"].replayed, 20);
+    assert_eq!((orders.len(), dlq.len(), dlq.in_flight()), (0, 60, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_is_kept_exactly() {
+    for limit in [0, 1, 25, 60, 100] {
+        let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
+        fill(&dlq, (0..60).map(|n| dead(n, "rejected"))).await;
+        let report = replay(&dlq, &orders).limit(limit).run().await.unwrap();
+        assert_eq!(report.replayed, limit.min(60));
+        assert_eq!(
+            (orders.len() as u64, dlq.len() as u64),
+            (limit.min(60), 60 - limit.min(60))
+        );
+        assert_eq!(dlq.in_flight(), 0);
+        assert!(balanced(&report));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv05_a_rate_is_never_exceeded_and_messages_are_held_while_they_wait() {
+    for (rate, count) in [(50.0, 200), (0.2, 30)] {
+        let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
+        fill(&dlq, (0..count).map(|n| dead(n, "rejected"))).await;
+        let start = tokio::time::Instant::now();
+        let report = replay(&dlq, &orders).rate(rate).unwrap().run().await.unwrap();
+        assert_eq!(report.replayed as usize, count);
+        let least = Duration::from_secs_f64((count - 10) as f64 / rate);
+        assert!(start.elapsed() >= least, "{:?} at {rate}/s", start.elapsed());
+        assert!(start.elapsed() <= least + Duration::from_secs_f64(10.0 / rate + 10.0));
+        assert_eq!(
+            (report.lost_hold, orders.len()),
+            (0, count),
+            "none came back to be sent twice"
+        );
+    }
+}
+
+/// Sends to it come back to the dead-letter queue at once.
+struct Boomerang {
+    attributes: QueueAttributes,
+    dlq: MemoryQueue,
+}
+
+impl Queue for Boomerang {
+    fn attributes(&self) -> &QueueAttributes {
+        &self.attributes
+    }
+    fn dead_letter_queue(&self) -> Option<Arc<dyn Queue>> {
+        None
+    }
+    fn describe(&self) -> BoxFuture<'_, Result<QueueAttributes, QueueError>> {
+        self.dlq.describe()
+    }
+    fn receive(&self, request: Receive) -> BoxFuture<'_, Result<Vec<Delivery>, QueueError>> {
+        self.dlq.receive(request)
+    }
+    fn delete(&self, receipts: Vec<Receipt>) -> BoxFuture<'_, Result<EntryResults<()>, QueueError>> {
+        self.dlq.delete(receipts)
+    }
+    fn change_visibility(&self, to: Vec<(Receipt, Duration)>) -> BoxFuture<'_, Result<EntryResults<()>, QueueError>> {
+        self.dlq.change_visibility(to)
+    }
+    fn send(&self, messages: Vec<Outgoing>) -> BoxFuture<'_, Result<EntryResults<String>, QueueError>> {
+        self.dlq.send(messages)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_dies_again_at_once_is_not_sent_round_for_ever() {
+    let dlq = queue("orders-dlq");
+    fill(&dlq, (0..30).map(|n| dead(n, "rejected"))).await;
+    let orders = Arc::new(Boomerang {
+        attributes: QueueAttributes::new("orders"),
+        dlq: dlq.clone(),
+    });
+    let report = Replay::new(shared(&dlq), orders, "job")
+        .random(Random::seeded(1))
+        .run()
+        .await
+        .unwrap();
+    assert_eq!((report.replayed, report.came_back), (30, 30));
+    assert_eq!(dlq.len(), 30);
+}
+
+async fn complete(inbox: &MemoryInbox, key: &str, payload: &str) {
+    let request = ClaimRequest {
+        key: RecordKey::new("orders", &Key::new(key)),
+        claim_id: format!("claim of {key}"),
+        message_id: "mid".into(),
+        fingerprint: Some(Fingerprint::of(payload.as_bytes())),
+        lease: Duration::from_secs(30),
+        retention: Duration::from_secs(86_400),
+        receive_count: 1,
+        replayed: false,
+    };
+    let Ok(ClaimAnswer::Claimed(claim)) = inbox.claim(vec![request]).await.remove(0) else {
+        panic!("the claim of a new key is won");
+    };
+    inbox
+        .complete(vec![(claim, StoredResult::Nothing)])
+        .await
+        .remove(0)
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_are_completed_stay_or_are_dropped_or_run_again_under_a_new_key() {
+    for policy in [CompletedKeys::Skip, CompletedKeys::Drop, CompletedKeys::Force] {
+        let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
+        let inbox = MemoryInbox::builder()
+            .clock(Clock::starting_at(1_700_000_000_000))
+            .build();
+        for n in [1, 2] {
+            complete(&inbox, &format!("k{n}"), &n.to_string()).await;
+        }
+        let letters = [
+            dead(0, "rejected"),
+            dead(1, "rejected"),
+            dead(2, "fingerprint_mismatch"),
+        ];
+        fill(&dlq, letters).await;
+        let report = replay(&dlq, &orders)
+            .inbox(Arc::new(inbox), "orders")
+            .completed(policy)
+            .run()
+            .await
+            .unwrap();
+        assert!(balanced(&report));
+        let sent: BTreeSet<_> = keys(&orders).into_iter().collect();
+        match policy {
+            CompletedKeys::Skip => {
+                assert_eq!((report.replayed, report.completed), (1, 2));
+                assert_eq!(bodies(&dlq), ["1", "2"]);
+            }
+            CompletedKeys::Drop => {
+                assert_eq!((report.replayed, report.dropped, report.completed), (1, 1, 1));
+                assert_eq!(
+                    bodies(&dlq),
+                    ["2"],
+                    "another payload under the key is no copy of work that is done"
+                );
+            }
+            _ => {
+                assert_eq!(report.replayed, 3);
+                assert_eq!(sent, ["k0", "k1~job", "k2~job"].map(str::to_owned).into());
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_inbox_that_cannot_be_asked_stops_the_replay_before_anything_is_sent() {
+    let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
+    let inbox = MemoryInbox::builder()
+        .clock(Clock::starting_at(1_700_000_000_000))
+        .build();
+    inbox.faults().set_unreachable(true);
+    fill(&dlq, (0..5).map(|n| dead(n, "rejected"))).await;
+    let error = replay(&dlq, &orders)
+        .inbox(Arc::new(inbox), "orders")
+        .run()
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, ReplayError::Inbox { report, .. } if report.replayed == 0 && balanced(report)),
+        "{error}"
+    );
+    assert_eq!((orders.len(), dlq.len(), dlq.in_flight()), (0, 5, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_changes_the_body_and_one_that_fails_leaves_the_message() {
+    let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
+    fill(&dlq, (0..4).map(|n| dead(n, "rejected"))).await;
+    let report = replay(&dlq, &orders)
+        .edit(|letter, outgoing| {
+            if letter.body() == "2" {
+                return Err("two is beyond repair".into());
+            }
+            outgoing.body = format!("mended {}", outgoing.body);
+            Ok(())
+        })
+        .run()
+        .await
+        .unwrap();
+    assert_eq!((report.replayed, report.failed), (3, 1));
+    assert!(report.failures[0].error.contains("beyond repair"));
+    assert_eq!(bodies(&dlq), ["2"]);
+    assert!(bodies(&orders).iter().all(|body| body.starts_with("mended ")));
+    assert_eq!(keys(&orders).len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelled_it_finishes_what_is_under_way_and_gives_back_the_rest() {
+    let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
+    fill(&dlq, (0..100).map(|n| dead(n, "rejected"))).await;
+    let token = CancellationToken::new();
+    let stop = token.clone();
+    let report = replay(&dlq, &orders)
+        .rate(20.0)
+        .unwrap()
+        .cancel(token)
+        .progress(move |report| {
+            if report.replayed >= 20 {
+                stop.cancel();
+            }
+        })
+        .run()
+        .await
+        .unwrap();
+    assert_eq!(report.end, ReplayEnd::Cancelled);
+    assert!(balanced(&report), "{report:?}");
+    assert!((20..100).contains(&report.replayed));
+    assert_eq!(
+        (orders.len() as u64, orders.len() + dlq.len(), dlq.in_flight()),
+        (report.replayed, 100, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv12_a_queue_cannot_be_replayed_into_itself() {
+    let dlq = queue("orders-dlq");
+    let error = replay(&dlq, &dlq).run().await.unwrap_err();
+    assert!(error.to_string().contains("`orders-dlq` into itself"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv11_one_message_the_target_cannot_take_fails_alone() {
+    let (dlq, orders) = (
+        queue("orders-dlq"),
+        MemoryQueue::builder("orders").max_message_bytes(1_024).build().unwrap(),
+    );
+    let mut large = dead(3, "rejected");
+    large.body = "x".repeat(2_000);
+    fill(&dlq, [dead(1, "rejected"), large, dead(2, "rejected")]).await;
+    let report = replay(&dlq, &orders).run().await.unwrap();
+    assert_eq!((report.replayed, report.failed), (2, 1));
+    assert!(report.failures[0].error.contains("1024") && report.failures[0].key == "k3");
+    assert_eq!((orders.len(), dlq.len()), (2, 1));
+}
+
+/// Receives all of a FIFO queue once and lets SQS's redrive policy move it.
+async fn die_by_policy(orders: &MemoryQueue, dlq: &MemoryQueue, count: usize) {
+    while dlq.len() < count {
+        for delivery in orders.receive(Receive::new(10, Duration::ZERO)).await.unwrap() {
+            orders
+                .change_visibility(vec![(delivery.receipt, Duration::ZERO)])
+                .await
+                .unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv07_replayed_and_dead_twice_within_five_minutes_nothing_is_swallowed_and_groups_stay_in_order() {
+    let dlq = queue("orders-dlq.fifo");
+    let orders = MemoryQueue::builder("orders.fifo")
+        .dead_letter(&dlq, 1)
+        .build()
+        .unwrap();
+    let start = tokio::time::Instant::now();
+    for n in 0..40 {
+        let order = Outgoing::new(n.to_string())
+            .group(format!("g{}", n % 4))
+            .deduplication_id(format!("d{n}"));
+        fill(&orders, [order]).await;
+    }
+    let first_ids: BTreeSet<_> = orders.messages().into_iter().map(|message| message.id).collect();
+    for _ in 0..3 {
+        die_by_policy(&orders, &dlq, 40).await;
+        let report = replay(&dlq, &orders).run().await.unwrap();
+        assert_eq!((report.replayed, orders.len(), dlq.len()), (40, 40, 0), "{report:?}");
+        let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for message in orders.messages() {
+            groups
+                .entry(message.group_id.unwrap())
+                .or_default()
+                .push(message.body.parse().unwrap());
+        }
+        assert!(
+            groups
+                .values()
+                .all(|numbers| numbers.is_sorted() && numbers.len() == 10),
+            "{groups:?}"
+        );
+    }
+    assert!(
+        start.elapsed() < Duration::from_secs(300),
+        "all within SQS's deduplication window"
+    );
+    let known: BTreeSet<_> = orders
+        .messages()
+        .iter()
+        .map(|message| Envelope::of(message).unwrap().message_id)
+        .collect();
+    assert_eq!(known.len(), 40);
+    let first_dead = known.iter().filter(|id| first_ids.contains(*id)).count();
+    assert!(
+        first_dead == 40 || first_dead == 0,
+        "the first MessageId known is kept by every later replay"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv07_fifo_groups_are_replayed_from_their_heads_under_faults() {
+    for seed in 0..10 {
+        let (dlq, orders) = (queue("orders-dlq.fifo"), queue("orders.fifo"));
+        let letter = |n: usize| {
+            dead(n, "rejected")
+                .group(format!("g{}", n % 3))
+                .deduplication_id(format!("d{n}"))
+        };
+        fill(&dlq, (0..60).map(letter)).await;
+        for queue in [&dlq, &orders] {
+            queue.faults().set_all(faulty());
+        }
+        // The head of a group that is left keeps the rest of it.
+        let report = Replay::new(shared(&dlq), shared(&orders), "job")
+            .filter(|letter| letter.body() != "31")
+            .random(Random::seeded(seed))
+            .run()
+            .await
+            .unwrap();
+        let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for message in orders.messages() {
+            groups
+                .entry(message.group_id.unwrap())
+                .or_default()
+                .push(message.body.parse().unwrap());
+        }
+        assert!(
+            groups.values().all(|numbers| numbers.is_sorted()),
+            "seed {seed}: {groups:?}"
+        );
+        let stopped = groups.get("g1").map_or(&[][..], Vec::as_slice);
+        assert!(stopped.iter().all(|&n| n < 31), "seed {seed}: {groups:?}");
+        let there: BTreeSet<_> = keys(&orders).into_iter().chain(keys(&dlq)).collect();
+        assert_eq!(there.len(), 60, "seed {seed}: {report:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_shows_each_message_once_and_gives_all_back() {
+    let dlq = queue("orders-dlq");
+    fill(&dlq, (0..250).map(|n| dead(n, "rejected"))).await;
+    let mut shown = Vec::new();
+    let report = Browser::new(shared(&dlq))
+        .random(Random::seeded(1))
+        .scan(|letter| {
+            shown.push(letter.key().as_str().to_owned());
+            Visit::Keep
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        (report.seen, report.released, report.end),
+        (250, 250, ScanEnd::Exhausted)
+    );
+    assert_eq!(shown.iter().collect::<BTreeSet<_>>().len(), 250);
+    assert_eq!((dlq.len(), dlq.visible()), (250, 250));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_scan_renews_what_it_holds() {
+    let dlq = queue("orders-dlq");
+    fill(&dlq, (0..40).map(|n| dead(n, "rejected"))).await;
+    dlq.faults().set(
+        Operation::Receive,
+        Rates::new().latency(Duration::from_secs(18), Duration::from_secs(18)),
+    );
+    let report = Browser::new(shared(&dlq))
+        .hold(Duration::from_secs(40))
+        .random(Random::seeded(1))
+        .scan(|_| Visit::Keep)
+        .await
+        .unwrap();
+    assert_eq!((report.seen, report.lost_hold), (40, 0));
+    for message in dlq.messages() {
+        assert_eq!(dlq.peek(&message.id).unwrap().receive_count, 1, "held throughout");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_deletes_what_it_is_told_to_stops_when_told_to_and_keeps_its_limit() {
+    let dlq = queue("orders-dlq");
+    fill(&dlq, (0..50).map(|n| dead(n, "rejected"))).await;
+    let browser = Browser::new(shared(&dlq)).random(Random::seeded(1));
+    let odd = |body: &str| body.parse::<usize>().unwrap() % 2 == 1;
+    let visit = |letter: &redrive::dlq::DeadLetter| if odd(letter.body()) { Visit::Delete } else { Visit::Keep };
+    let report = browser.scan(visit).await.unwrap();
+    assert_eq!((report.seen, report.deleted, dlq.len()), (50, 25, 25));
+    let report = browser.clone().limit(7).scan(|_| Visit::Keep).await.unwrap();
+    assert_eq!((report.seen, report.end, dlq.visible()), (7, ScanEnd::Limit, 25));
+    let report = browser.scan(|_| Visit::Stop).await.unwrap();
+    assert_eq!((report.seen, report.end, dlq.visible()), (1, ScanEnd::Stopped, 25));
+    let token = CancellationToken::new();
+    token.cancel();
+    let report = browser.clone().cancel(token).scan(|_| Visit::Keep).await.unwrap();
+    assert_eq!((report.end, dlq.visible()), (ScanEnd::Cancelled, 25));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_ends_with_what_it_can_get_where_no_more_may_be_in_flight() {
+    let dlq = MemoryQueue::builder("orders-dlq").in_flight_cap(30).build().unwrap();
+    fill(&dlq, (0..50).map(|n| dead(n, "rejected"))).await;
+    let report = Browser::new(shared(&dlq))
+        .random(Random::seeded(1))
+        .scan(|_| Visit::Keep)
+        .await
+        .unwrap();
+    assert_eq!((report.seen, report.end), (30, ScanEnd::InFlightLimit));
+    assert_eq!(dlq.visible(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_under_faults_sees_all_and_a_dead_queue_is_an_error() {
+    for seed in 0..10 {
+        let dlq = queue("orders-dlq");
+        fill(&dlq, (0..100).map(|n| dead(n, "rejected"))).await;
+        dlq.faults().set(Operation::ChangeVisibility, faulty());
+        let browser = Browser::new(shared(&dlq)).random(Random::seeded(seed));
+        let report = browser.scan(|_| Visit::Keep).await.unwrap();
+        assert_eq!((report.seen, report.released + report.lost_hold), (100, 100));
+        assert_eq!(dlq.len(), 100);
+        dlq.faults().set_unreachable(true);
+        assert!(browser.scan(|_| Visit::Keep).await.is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_fifo_queue_a_scan_sees_the_heads_of_its_groups() {
+    let dlq = queue("orders-dlq.fifo");
+    let letter = |n: usize| {
+        dead(n, "rejected")
+            .group(format!("g{}", n % 2))
+            .deduplication_id(format!("d{n}"))
+    };
+    fill(&dlq, (0..60).map(letter)).await;
+    let mut seen: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    Browser::new(shared(&dlq))
+        .random(Random::seeded(1))
+        .scan(|letter| {
+            let group = letter.message().group_id.clone().unwrap();
+            seen.entry(group).or_default().push(letter.body().parse().unwrap());
+            Visit::Keep
+        })
+        .await
+        .unwrap();
+    assert_eq!(seen.len(), 2);
+    for (group, numbers) in seen {
+        assert!(numbers.len() <= 10 && numbers.is_sorted(), "{group}: {numbers:?}");
+    }
+    assert_eq!(dlq.visible(), 60);
+}
