@@ -1,0 +1,133 @@
+//! What is shown while it runs: a bar on a terminal, plain lines elsewhere.
+
+use std::convert::Infallible;
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use redrive::MemoryQueue;
+use redrive::clock::{Clock, Instant};
+use redrive::flow::{BreakerState, BreakerWatch};
+
+/// How often the bar moves, and how often a line is written where there is none.
+const TICK: Duration = Duration::from_millis(50);
+const LINE: Duration = Duration::from_secs(1);
+
+/// Shows how far it is.
+pub struct Progress {
+    clock: Clock,
+    started: Instant,
+    messages: usize,
+    sent: AtomicUsize,
+    bar: Option<ProgressBar>,
+    pauses: Mutex<Pauses>,
+}
+
+/// The times the breaker was open.
+#[derive(Clone, Copy, Default)]
+pub struct Pauses {
+    /// How often the worker paused.
+    pub count: u64,
+    /// How long in all.
+    pub lasted: Duration,
+    /// Probes that failed meanwhile.
+    pub failed_probes: u64,
+}
+
+impl Progress {
+    pub fn new(messages: usize) -> Self {
+        let clock = Clock::system();
+        Self {
+            started: clock.now(),
+            clock,
+            messages,
+            sent: AtomicUsize::new(0),
+            bar: std::io::stderr().is_terminal().then(|| bar(messages)),
+            pauses: Mutex::default(),
+        }
+    }
+
+    /// Notes that so many more messages were sent.
+    pub fn sent(&self, messages: usize) {
+        self.sent.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    /// Says that something happened.
+    pub fn note(&self, text: &str) {
+        let line = format!("  {:>4.1} s  {text}", self.elapsed().as_secs_f64());
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => println!("{line}"),
+        }
+    }
+
+    /// How long it has been running.
+    pub fn elapsed(&self) -> Duration {
+        self.clock.now() - self.started
+    }
+
+    pub fn pauses(&self) -> Pauses {
+        *self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows the queue until all messages were sent and none is left.
+    pub async fn until_done(&self, queue: &MemoryQueue) {
+        let mut next_line = self.clock.now() + LINE;
+        loop {
+            let (sent, left) = (self.sent.load(Ordering::Relaxed), queue.len());
+            if let Some(bar) = &self.bar {
+                bar.set_position(sent.saturating_sub(left) as u64);
+                bar.set_message(format!("{left} in the queue"));
+            } else if self.clock.now() >= next_line {
+                next_line += LINE;
+                self.note(&format!("{sent} of {} sent, {left} in the queue", self.messages));
+            }
+            if sent == self.messages && left == 0 {
+                break;
+            }
+            tokio::time::sleep(TICK).await;
+        }
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        self.note(&format!("all {} are done", self.messages));
+    }
+
+    /// Follows the gateway's circuit breaker, for ever.
+    pub async fn follow(&self, mut breaker: BreakerWatch) -> Infallible {
+        let mut paused_at = None;
+        loop {
+            breaker.changed().await;
+            let now = self.clock.now();
+            match (breaker.state(now), paused_at) {
+                (BreakerState::Open { .. }, None) => {
+                    paused_at = Some(now);
+                    self.count(|pauses| pauses.count += 1);
+                    self.note("the gateway is down: its breaker opens, and the worker stops receiving");
+                }
+                (BreakerState::Open { .. }, Some(_)) => {
+                    self.count(|pauses| pauses.failed_probes += 1);
+                    self.note("a single order was tried as a probe and failed: the pause goes on");
+                }
+                (BreakerState::Closed, Some(at)) => {
+                    paused_at = None;
+                    self.count(|pauses| pauses.lasted += now - at);
+                    self.note("three probes succeeded: the breaker closes, and the worker goes on");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn count(&self, f: impl FnOnce(&mut Pauses)) {
+        f(&mut self.pauses.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+fn bar(messages: usize) -> ProgressBar {
+    let template = "  {elapsed:>4}  {bar:36.cyan/dim} {pos}/{len} orders  {msg:.dim}";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(messages as u64).with_style(style.progress_chars("━╸─"))
+}
