@@ -9,20 +9,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redrive::clock::{Clock, Instant};
-use redrive::flow::{Advice, BreakerConfig, Classify, Downstream, DownstreamError, FlowError, key_hash};
+use redrive::flow::{Advice, BreakerConfig, Classify, Downstream, DownstreamError, FlowError};
 use serde::Serialize;
 
 use crate::orders::{CardOrder, TransferOrder};
 
 /// What a charge answers.
 #[derive(Clone, Debug, Serialize)]
-pub struct Receipt {
+pub(crate) struct Receipt {
     charge: String,
 }
 
 /// How the gateway refuses.
 #[derive(Debug, thiserror::Error)]
-pub enum GatewayError {
+pub(crate) enum GatewayError {
     #[error("503: the gateway is down")]
     Down,
     #[error("402: the gateway takes no {network} cards for this shop")]
@@ -43,7 +43,7 @@ impl Classify for GatewayError {
 
 impl GatewayError {
     /// The reason by which an operator finds the dead letter.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Down => "gateway_down",
             Self::CardDeclined { .. } => "card_declined",
@@ -54,29 +54,32 @@ impl GatewayError {
 
 /// The client. Clones share it.
 #[derive(Clone)]
-pub struct Gateway {
+pub(crate) struct Gateway {
     downstream: Downstream,
     acquirer: Acquirer,
 }
 
 impl Gateway {
-    pub fn new(acquirer: Acquirer) -> Result<Self, FlowError> {
-        // The default, open for 30 s at first, is right in production; here nobody wants to wait for so long.
-        let breaker = BreakerConfig::default().open_for(Duration::from_millis(400), Duration::from_millis(1600))?;
+    pub(crate) fn new(acquirer: Acquirer) -> Result<Self, FlowError> {
+        let breaker = BreakerConfig::default()
+            // 5 unless set. At a thousand calls a second, that many timeouts in a row are no outage yet.
+            .failures_in_a_row(12)?
+            // 30 s, doubling to 5 min, unless set. That is right in production; here nobody wants to wait for so long.
+            .open_for(Duration::from_millis(400), Duration::from_millis(1600))?;
         let downstream = Downstream::builder("gateway")
             .timeout(Duration::from_millis(400)) // in production some seconds: the default is 10
-            .retries(1) // within the call; the message itself is tried again anyway
+            .retries(0) // the message is tried again anyway; by default a call is tried twice more at once
             .breaker(breaker)
             .build()?;
         Ok(Self { downstream, acquirer })
     }
 
-    pub fn downstream(&self) -> &Downstream {
+    pub(crate) fn downstream(&self) -> &Downstream {
         &self.downstream
     }
 
-    /// Charges a card: with a timeout, one retry, and a circuit breaker around it.
-    pub async fn charge(&self, key: &str, order: &CardOrder) -> Result<Receipt, DownstreamError<GatewayError>> {
+    /// Charges a card: with a timeout and a circuit breaker around it.
+    pub(crate) async fn charge(&self, key: &str, order: &CardOrder) -> Result<Receipt, DownstreamError<GatewayError>> {
         self.downstream
             .keyed(key)
             .call(|| self.acquirer.charge(key, order))
@@ -84,27 +87,27 @@ impl Gateway {
     }
 
     /// Collects a bank transfer. The bank takes its time: no timeout would be right.
-    pub async fn transfer(&self, key: &str, order: &TransferOrder) -> Result<Receipt, GatewayError> {
+    pub(crate) async fn transfer(&self, key: &str, order: &TransferOrder) -> Result<Receipt, GatewayError> {
         self.acquirer.transfer(key, order).await
     }
 }
 
 /// How long a bank transfer takes: several times the queue's visibility timeout.
-pub const TRANSFER: Duration = Duration::from_secs(7);
+pub(crate) const TRANSFER: Duration = Duration::from_secs(6);
 
 /// How long the gateway takes to answer.
 const LATENCY: Duration = Duration::from_millis(25);
 
 /// The outage: it begins with this call, and lasts for so long.
 const OUTAGE_AT: u64 = 1200;
-const OUTAGE: Duration = Duration::from_millis(2200);
+const OUTAGE: Duration = Duration::from_millis(1800);
 
-/// One order in so many is unlucky: the gateway does not answer in time when it is charged.
-const UNLUCKY: u64 = 40;
+/// Of so many calls, one is not answered in time.
+const UNANSWERED: u64 = 60;
 
 /// The company at the other end of the line.
 #[derive(Clone)]
-pub struct Acquirer {
+pub(crate) struct Acquirer {
     state: Arc<Mutex<State>>,
 }
 
@@ -115,34 +118,39 @@ struct State {
     /// The charge of each key, by its place in the books.
     charged: BTreeMap<String, usize>,
     down_until: Option<Instant>,
-    /// Calls of unlucky orders that were left without an answer.
-    hung: BTreeMap<String, u32>,
 }
 
 /// The books: every call that arrived, and every charge that was made.
 #[derive(Clone, Default)]
-pub struct Ledger {
-    pub charges: Vec<Charge>,
+pub(crate) struct Ledger {
+    pub(crate) charges: Vec<Charge>,
     /// Calls that arrived.
-    pub calls: u64,
+    pub(crate) calls: u64,
     /// The same, by key.
-    pub calls_by_key: BTreeMap<String, u64>,
+    calls_by_key: BTreeMap<String, u64>,
     /// Calls that asked for a charge that was made before: recognised by their key, and not charged again.
-    pub recognised: u64,
-    pub declined: u64,
+    pub(crate) recognised: u64,
+    pub(crate) declined: u64,
     /// Calls that were not answered in time, and those of them whose charge was made all the same.
-    pub unanswered: u64,
-    pub unanswered_but_charged: u64,
+    pub(crate) unanswered: u64,
+    pub(crate) unanswered_but_charged: u64,
     /// Calls that were refused during the outage.
-    pub refused: u64,
+    pub(crate) refused: u64,
+}
+
+impl Ledger {
+    /// How many calls arrived for this key.
+    pub(crate) fn calls_for(&self, key: &str) -> u64 {
+        self.calls_by_key.get(key).copied().unwrap_or(0)
+    }
 }
 
 /// Money that was taken.
 #[derive(Clone)]
-pub struct Charge {
-    pub key: String,
-    pub order: String,
-    pub amount_cents: u64,
+pub(crate) struct Charge {
+    pub(crate) key: String,
+    pub(crate) order: String,
+    pub(crate) amount_cents: u64,
 }
 
 /// What becomes of a call.
@@ -152,14 +160,13 @@ enum Answer {
 }
 
 impl Acquirer {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let state = State {
             clock: Clock::system(),
             ledger: Ledger::default(),
             networks: BTreeSet::from(["visa", "mastercard", "amex"]),
             charged: BTreeMap::new(),
             down_until: None,
-            hung: BTreeMap::new(),
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -167,12 +174,12 @@ impl Acquirer {
     }
 
     /// The books as they are now.
-    pub fn ledger(&self) -> Ledger {
+    pub(crate) fn ledger(&self) -> Ledger {
         self.with(|state| state.ledger.clone())
     }
 
     /// From now on, takes the cards of this network.
-    pub fn accept(&self, network: &'static str) {
+    pub(crate) fn accept(&self, network: &'static str) {
         self.with(|state| state.networks.insert(network));
     }
 
@@ -214,23 +221,17 @@ impl State {
             let network = network.to_owned();
             return Answer::Reply(Err(GatewayError::CardDeclined { network }));
         }
-        if key_hash(key).is_multiple_of(UNLUCKY) && self.hangs(key, order) {
-            self.ledger.unanswered += 1;
-            return Answer::Never;
+        let reply = |state: &mut Self| state.book(key, &order.id, order.amount_cents);
+        if !self.ledger.calls.is_multiple_of(UNANSWERED) {
+            return Answer::Reply(reply(self));
         }
-        Answer::Reply(self.book(key, &order.id, order.amount_cents))
-    }
-
-    /// Whether an unlucky order's call is left without an answer: the first two are. Of every other order the second is charged
-    /// all the same, and only the answer is lost, the case in which a retry without the key would charge twice.
-    fn hangs(&mut self, key: &str, order: &CardOrder) -> bool {
-        let hung = self.hung.entry(key.to_owned()).or_default();
-        *hung += 1;
-        let times = *hung;
-        if times == 2 && order.amount_cents.is_multiple_of(2) && self.book(key, &order.id, order.amount_cents).is_ok() {
+        self.ledger.unanswered += 1;
+        // Of these, every other is charged all the same, and only the answer is lost. This is where a retry without the key would
+        // charge twice.
+        if self.ledger.unanswered.is_multiple_of(2) && reply(self).is_ok() {
             self.ledger.unanswered_but_charged += 1;
         }
-        times <= 2
+        Answer::Never
     }
 
     /// Charges, unless the key says that it was done before.

@@ -37,8 +37,8 @@ use redrive::{MemoryInbox, MemoryQueue};
 use gateway::{Acquirer, Gateway};
 use orders::Line;
 use progress::Progress;
-use proof::Expected;
-use report::{Summary, heading};
+use proof::{Check, Expected};
+use report::{Summary, heading, thousands};
 
 /// Whatever ends the quickstart early.
 type Failed = Box<dyn std::error::Error + Send + Sync>;
@@ -46,6 +46,7 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 /// What all of it is about.
 struct Shop {
     lines: Vec<Line>,
+    expected: Expected,
     queue: MemoryQueue,
     dead: MemoryQueue,
     inbox: MemoryInbox,
@@ -56,8 +57,9 @@ struct Shop {
 #[tokio::main]
 async fn main() -> Result<ExitCode, Failed> {
     if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
         tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_env_filter(filter)
             .with_writer(std::io::stderr)
             .init();
     }
@@ -66,16 +68,17 @@ async fn main() -> Result<ExitCode, Failed> {
     let handle = worker.handle();
     let running = worker.run(); // until it is drained, by the handle or by ctrl-c
     tokio::pin!(running);
-    let proved = tokio::select! {
+    let faults = tokio::select! {
         ended = &mut running => {
             ended?;
-            println!("  stopped before the end: nothing is proved");
+            println!("Stopped before the end: nothing is proved.");
             return Ok(ExitCode::FAILURE);
         }
-        proved = shop.story(&handle) => proved?,
+        faults = shop.story(&handle) => faults?,
     };
     handle.drain();
     running.await?;
+    let proved = shop.proof(faults);
     Ok(if proved { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -89,8 +92,10 @@ impl Shop {
             .faults(slow_as_sqs())
             .build()?;
         let acquirer = Acquirer::new();
+        let lines = orders::read(&path)?;
         Ok(Self {
-            lines: orders::read(&path)?,
+            expected: Expected::of(&lines),
+            lines,
             queue,
             dead,
             inbox: MemoryInbox::new(),
@@ -99,52 +104,42 @@ impl Shop {
         })
     }
 
-    /// All that happens while the worker runs. Answers whether everything was as it must be.
-    async fn story(&self, worker: &WorkerHandle) -> Result<bool, Failed> {
-        let expected = Expected::of(&self.lines);
+    /// All that happens while the worker runs. Answers the check of the dead letters as they were before the repair.
+    async fn story(&self, worker: &WorkerHandle) -> Result<Check, Failed> {
         println!(
-            "redrive quickstart: {} messages ask a worker to charge {} orders.",
-            self.lines.len(),
-            expected.orders()
+            "A worker is to charge {} orders, by way of a queue. Some are sent twice, some are broken, and the",
+            thousands(self.expected.orders())
         );
-        println!(
-            "The gateway times out now and then, and is down for a while. Some orders come twice, some are broken.\n"
-        );
-        self.work_off(worker, &expected).await?;
-        let mut checks = vec![expected.check_dead_letters(&self.dead.messages())];
-
+        println!("card gateway times out now and then and is down for a while. All of it runs in this process.\n");
+        self.work_off(worker).await?;
+        let faults = self.expected.only_faulty_dead_letters(&self.dead.messages());
         heading("Three of the dead letters");
         self.show_three().await?;
-
         heading("Repair and replay");
-        self.repair_and_replay().await?;
-
-        heading("Proof, from the gateway's own ledger");
-        let slow = self.lines.first().map_or("", |line| &line.key);
-        checks.extend(expected.check_ledger(&self.acquirer.ledger(), self.queue.len(), &self.dead.messages(), slow));
-        Ok(report::verdict(&checks))
+        self.repair_and_replay(worker).await?;
+        Ok(faults)
     }
 
     /// The shop sends, the worker works, until nothing is left; then the table.
-    async fn work_off(&self, worker: &WorkerHandle, expected: &Expected) -> Result<(), Failed> {
+    async fn work_off(&self, worker: &WorkerHandle) -> Result<(), Failed> {
         let progress = Progress::new(self.lines.len());
         let work = async {
-            let (produced, ()) = tokio::join!(
-                orders::produce(&self.lines, &self.queue, &progress),
-                progress.until_done(&self.queue)
-            );
-            produced
+            let produce = orders::produce(&self.lines, &self.queue, &progress);
+            tokio::join!(produce, progress.until_done(&self.queue))
         };
-        let twice = tokio::select! {
+        let (doubled, ()) = tokio::select! {
             never = progress.follow(self.gateway.downstream().breaker()) => match never {},
-            twice = work => twice?,
+            done = work => done,
         };
+        let ledger = self.acquirer.ledger();
         report::table(&Summary {
             messages: self.lines.len(),
-            orders: expected.orders(),
-            twice,
+            orders: self.expected.orders(),
+            doubled: doubled?,
             totals: worker.status().totals,
-            ledger: self.acquirer.ledger(),
+            // The first line is the order whose handler outlives its visibility timeout.
+            slow_calls: self.lines.first().map_or(0, |line| ledger.calls_for(&line.key)),
+            ledger,
             pauses: progress.pauses(),
             calls: self.queue.calls(),
             dead_letter_calls: self.dead.calls(),
@@ -169,32 +164,56 @@ impl Shop {
     }
 
     /// Repairs what made the dead letters, sends them back, and waits until the worker is through with them.
-    async fn repair_and_replay(&self) -> Result<(), Failed> {
+    async fn repair_and_replay(&self, worker: &WorkerHandle) -> Result<(), Failed> {
         self.acquirer.accept("maestro");
-        println!("  The gateway takes maestro cards now. Bodies that could not be read are mended on the way.");
+        println!("  The gateway takes maestro cards now; bodies that could not be read are mended on their way back.");
+        let dead_lettered = worker.status().totals.dead_lettered;
+        let repaired = dead_lettered.iter().filter(|(reason, _)| is_repaired(reason));
         let report = Replay::new(Arc::new(self.dead.clone()), Arc::new(self.queue.clone()), "quickstart")
-            // A key that was used for another amount is nobody's to repair: these stay where they are.
-            .filter(|letter| letter.reason() != "fingerprint_mismatch")
+            .filter(|letter| is_repaired(letter.reason()))
             .edit(|letter, message| {
                 if letter.reason() == "malformed" {
                     message.body = orders::mended(&message.body)?;
                 }
                 Ok(())
             })
-            // Not all at once: what could not be charged for hours would come as a wave.
-            .rate(100.0)?
+            .rate(100.0)? // not all at once: after a long outage that would be a flood
+            .limit(repaired.map(|(_, count)| count).sum()) // without a limit it looks on for some seconds, for stragglers
             .run()
             .await?;
         while !self.queue.is_empty() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        println!("  {} of {} were replayed, and charged.", report.replayed, report.seen);
         println!(
-            "  {} stay: their key was used before, for another amount. A person must decide.",
-            report.skipped
+            "  {} of {} dead letters were replayed, at 100 a second.",
+            report.replayed,
+            self.dead.len() as u64 + report.replayed
+        );
+        println!(
+            "  {} stay: which of a key's two amounts is right, a person must say.",
+            self.dead.len()
         );
         Ok(())
     }
+
+    /// Says what the gateway's ledger proves, and answers whether it is what it must be.
+    fn proof(&self, faults: Check) -> bool {
+        let (ledger, dead) = (self.acquirer.ledger(), self.dead.messages());
+        heading("Proof, from the gateway's own ledger");
+        report::ledger(&ledger);
+        println!();
+        report::verdict(&[
+            self.expected.nobody_charged_twice(&ledger),
+            self.expected.everybody_charged(&ledger),
+            self.expected.nothing_lost(&ledger, self.queue.len(), &dead),
+            faults,
+        ])
+    }
+}
+
+/// Whether what made letters of this reason dead is repaired.
+fn is_repaired(reason: &str) -> bool {
+    reason != "fingerprint_mismatch"
 }
 
 /// Calls take a few milliseconds, as those to SQS do.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redrive::MemoryQueue;
 use redrive::producer::{NewMessage, Producer};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::Failed;
@@ -14,35 +14,33 @@ use crate::progress::Progress;
 
 /// One line of `orders.jsonl`: a message as a producer sends it.
 #[derive(Deserialize)]
-pub struct Line {
+pub(crate) struct Line {
     /// The idempotency key: the same for every message that asks for the same piece of work.
-    pub key: String,
+    pub(crate) key: String,
     /// The message type, by which the worker chooses the handler.
-    pub r#type: String,
+    pub(crate) r#type: String,
     /// The body: an object is sent as JSON, a string as the text it is.
     body: Value,
 }
 
-/// An order that is paid by card: the body of an `order.card`.
-#[derive(Deserialize, Serialize)]
-pub struct CardOrder {
-    pub id: String,
-    pub amount_cents: u64,
-    pub currency: String,
-    pub card: String,
+/// An order that is paid by card: the body of an `order.card`, as far as the worker needs it.
+#[derive(Deserialize)]
+pub(crate) struct CardOrder {
+    pub(crate) id: String,
+    pub(crate) amount_cents: u64,
+    pub(crate) card: String,
 }
 
 /// An order that is paid by bank transfer: the body of an `order.transfer`.
 #[derive(Deserialize)]
-pub struct TransferOrder {
-    pub id: String,
-    pub amount_cents: u64,
-    pub currency: String,
+pub(crate) struct TransferOrder {
+    pub(crate) id: String,
+    pub(crate) amount_cents: u64,
 }
 
 impl Line {
     /// The text of the message's body.
-    pub fn body(&self) -> String {
+    pub(crate) fn body(&self) -> String {
         match &self.body {
             Value::String(text) => text.clone(),
             json => json.to_string(),
@@ -51,7 +49,7 @@ impl Line {
 }
 
 /// Reads the messages from a file.
-pub fn read(path: &Path) -> Result<Vec<Line>, Failed> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Line>, Failed> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
     text.lines()
         .enumerate()
@@ -62,12 +60,12 @@ pub fn read(path: &Path) -> Result<Vec<Line>, Failed> {
         .collect()
 }
 
-/// How many messages the shop sends at a time, and how long it waits before the next: about 700 a second.
-const BURST: usize = 35;
+/// How many messages the shop sends at a time, and how long it waits before the next: about 600 a second.
+const BURST: usize = 40;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Sends the messages as they come, and answers how many of them the queue handed out twice.
-pub async fn produce(lines: &[Line], queue: &MemoryQueue, progress: &Progress) -> Result<usize, Failed> {
+pub(crate) async fn produce(lines: &[Line], queue: &MemoryQueue, progress: &Progress) -> Result<usize, Failed> {
     let producer = Producer::new(Arc::new(queue.clone()));
     let mut twice = 0;
     for burst in lines.chunks(BURST) {
@@ -90,7 +88,7 @@ pub async fn produce(lines: &[Line], queue: &MemoryQueue, progress: &Progress) -
 
 /// What the old checkout meant by a body that the worker could not read. It had two bugs: it wrote Python's notation instead of
 /// JSON, and amounts as text.
-pub fn mended(body: &str) -> Result<String, Failed> {
+pub(crate) fn mended(body: &str) -> Result<String, Failed> {
     let mut order: Value = serde_json::from_str(&body.replace('\'', "\""))?;
     if let Some(amount) = order.get_mut("amount_cents")
         && let Some(text) = amount.as_str()

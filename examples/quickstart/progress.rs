@@ -11,12 +11,14 @@ use redrive::MemoryQueue;
 use redrive::clock::{Clock, Instant};
 use redrive::flow::{BreakerState, BreakerWatch};
 
+use crate::report::thousands;
+
 /// How often the bar moves, and how often a line is written where there is none.
 const TICK: Duration = Duration::from_millis(50);
 const LINE: Duration = Duration::from_secs(1);
 
 /// Shows how far it is.
-pub struct Progress {
+pub(crate) struct Progress {
     clock: Clock,
     started: Instant,
     messages: usize,
@@ -27,17 +29,17 @@ pub struct Progress {
 
 /// The times the breaker was open.
 #[derive(Clone, Copy, Default)]
-pub struct Pauses {
+pub(crate) struct Pauses {
     /// How often the worker paused.
-    pub count: u64,
+    pub(crate) count: u64,
     /// How long in all.
-    pub lasted: Duration,
+    pub(crate) lasted: Duration,
     /// Probes that failed meanwhile.
-    pub failed_probes: u64,
+    pub(crate) failed_probes: u64,
 }
 
 impl Progress {
-    pub fn new(messages: usize) -> Self {
+    pub(crate) fn new(messages: usize) -> Self {
         let clock = Clock::system();
         Self {
             started: clock.now(),
@@ -50,12 +52,12 @@ impl Progress {
     }
 
     /// Notes that so many more messages were sent.
-    pub fn sent(&self, messages: usize) {
+    pub(crate) fn sent(&self, messages: usize) {
         self.sent.fetch_add(messages, Ordering::Relaxed);
     }
 
     /// Says that something happened.
-    pub fn note(&self, text: &str) {
+    pub(crate) fn note(&self, text: &str) {
         let line = format!("  {:>4.1} s  {text}", self.elapsed().as_secs_f64());
         match &self.bar {
             Some(bar) => bar.println(line),
@@ -64,16 +66,16 @@ impl Progress {
     }
 
     /// How long it has been running.
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.clock.now() - self.started
     }
 
-    pub fn pauses(&self) -> Pauses {
+    pub(crate) fn pauses(&self) -> Pauses {
         *self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Follows the queue until all messages were sent and none is left.
-    pub async fn until_done(&self, queue: &MemoryQueue) {
+    pub(crate) async fn until_done(&self, queue: &MemoryQueue) {
         let mut next_line = self.clock.now() + LINE;
         loop {
             let (sent, left) = (self.sent.load(Ordering::Relaxed), queue.len());
@@ -82,7 +84,11 @@ impl Progress {
                 bar.set_message(format!("{left} in the queue"));
             } else if self.clock.now() >= next_line {
                 next_line += LINE;
-                self.note(&format!("{sent} of {} sent, {left} in the queue", self.messages));
+                self.note(&format!(
+                    "{} messages sent, {} in the queue",
+                    thousands(sent),
+                    thousands(left)
+                ));
             }
             if sent == self.messages && left == 0 {
                 break;
@@ -92,11 +98,11 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        self.note(&format!("all {} are done", self.messages));
+        self.note(&format!("all {} messages are done", thousands(self.messages)));
     }
 
     /// Follows the gateway's circuit breaker, for ever.
-    pub async fn follow(&self, mut breaker: BreakerWatch) -> Infallible {
+    pub(crate) async fn follow(&self, mut breaker: BreakerWatch) -> Infallible {
         let mut paused_at = None;
         loop {
             breaker.changed().await;
@@ -105,16 +111,16 @@ impl Progress {
                 (BreakerState::Open { .. }, None) => {
                     paused_at = Some(now);
                     self.count(|pauses| pauses.count += 1);
-                    self.note("the gateway is down: its breaker opens, and the worker stops receiving");
+                    self.note("the gateway fails: its circuit breaker opens, the worker stops receiving");
                 }
                 (BreakerState::Open { .. }, Some(_)) => {
                     self.count(|pauses| pauses.failed_probes += 1);
-                    self.note("a single order was tried as a probe and failed: the pause goes on");
+                    self.note("one order was tried as a probe, and failed: the pause goes on");
                 }
                 (BreakerState::Closed, Some(at)) => {
                     paused_at = None;
                     self.count(|pauses| pauses.lasted += now - at);
-                    self.note("three probes succeeded: the breaker closes, and the worker goes on");
+                    self.note("three probes succeeded: the breaker closes, the worker goes on");
                 }
                 _ => {}
             }

@@ -1,4 +1,4 @@
-//! The proof: the gateway's ledger and the queues, held against what was sent. It asks redrive for no number.
+//! The proof: the gateway's ledger and the queues, held against what was sent. It asks the worker nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,20 +7,21 @@ use serde_json::Value;
 
 use crate::gateway::Ledger;
 use crate::orders::{Line, mended};
+use crate::report::thousands;
 
-/// What was sent under each key: the amounts asked for. More than one is a key that was used twice.
-pub struct Expected {
+/// What the messages asked for: the amounts under each key. A key with two of them was used twice.
+pub(crate) struct Expected {
     amounts: BTreeMap<String, BTreeSet<u64>>,
 }
 
-/// Something that had to be true, and whether it was.
-pub struct Check {
-    pub what: String,
-    pub holds: bool,
+/// Something that has to be true, and where it is not.
+pub(crate) struct Check {
+    pub(crate) what: String,
+    pub(crate) exceptions: Vec<String>,
 }
 
 impl Expected {
-    pub fn of(lines: &[Line]) -> Self {
+    pub(crate) fn of(lines: &[Line]) -> Self {
         let mut amounts: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
         for line in lines {
             let asked = amounts.entry(line.key.clone()).or_default();
@@ -30,99 +31,94 @@ impl Expected {
     }
 
     /// How many different orders there are.
-    pub fn orders(&self) -> usize {
+    pub(crate) fn orders(&self) -> usize {
         self.amounts.len()
     }
 
-    /// Whether the fault is the message's own: then no outage brought it into the dead-letter queue.
-    fn is_at_fault(&self, letter: &Message) -> bool {
-        let body: Option<Value> = serde_json::from_str(&letter.body).ok();
-        let Some(body) = body.filter(|body| body["amount_cents"].is_u64()) else {
-            return true; // cannot be read
-        };
-        let declined = body["card"]
-            .as_str()
-            .is_some_and(|card| card.starts_with("tok_maestro_"));
-        declined
-            || self
-                .amounts
-                .get(key_of(letter))
-                .is_some_and(|amounts| amounts.len() > 1)
-    }
-
-    /// What must be true of the dead letters before anything is repaired.
-    pub fn check_dead_letters(&self, dead: &[Message]) -> Check {
-        let healthy = dead.iter().filter(|letter| !self.is_at_fault(letter)).count();
+    /// An outage must not bring a healthy order into the dead-letter queue. To be asked before anything is repaired.
+    pub(crate) fn only_faulty_dead_letters(&self, dead: &[Message]) -> Check {
+        let healthy = dead.iter().filter(|letter| !self.is_faulty(letter));
         Check {
             what: format!(
-                "The outage dead-lettered no healthy order: each of the {} dead letters is itself at fault ({healthy} are not).",
+                "No outage made a dead letter: all {} of them were faulty themselves.",
                 dead.len()
             ),
-            holds: healthy == 0,
+            exceptions: healthy.map(|letter| format!("{} is healthy", key_of(letter))).collect(),
         }
     }
 
-    /// What must be true in the end. `slow` is the key of the order whose handler outlived its visibility timeout.
-    pub fn check_ledger(&self, ledger: &Ledger, left: usize, dead: &[Message], slow: &str) -> Vec<Check> {
-        let mut by_order: BTreeMap<&str, u64> = BTreeMap::new();
-        let mut charged: BTreeMap<&str, u64> = BTreeMap::new();
-        let mut strange = 0;
-        for charge in &ledger.charges {
-            *by_order.entry(&charge.order).or_default() += 1;
-            charged.insert(&charge.key, charge.amount_cents);
-            let asked = self.amounts.get(&charge.key);
-            strange += u64::from(!asked.is_some_and(|amounts| amounts.contains(&charge.amount_cents)));
-        }
-        let twice = by_order.values().filter(|&&times| times > 1).count();
-        let missing = self
+    /// Whether a dead letter's fault is its own: it cannot be read, its card is declined, or its key was used twice.
+    fn is_faulty(&self, letter: &Message) -> bool {
+        let order: Value = serde_json::from_str(&letter.body).unwrap_or_default();
+        let card = order["card"].as_str().unwrap_or_default();
+        let used_twice = self
             .amounts
-            .keys()
-            .filter(|key| !charged.contains_key(key.as_str()))
-            .count();
-        let lost = self.lost(&charged, dead);
-        let calls = ledger.calls_by_key.get(slow).copied().unwrap_or(0);
-        vec![
-            Check {
-                what: format!(
-                    "Nobody was charged twice: {} orders, {} charges ({twice} orders with more than one, {strange} of an amount \
-                     nobody asked for).",
-                    by_order.len(),
-                    ledger.charges.len()
-                ),
-                holds: twice == 0 && strange == 0 && by_order.len() == ledger.charges.len(),
-            },
-            Check {
-                what: format!("Every order was charged: {missing} of {} are missing.", self.orders()),
-                holds: missing == 0,
-            },
-            Check {
-                what: format!(
-                    "Nothing was lost: each message was charged or is still a dead letter ({lost} are neither, {left} are left in the \
-                     queue)."
-                ),
-                holds: lost == 0 && left == 0,
-            },
-            Check {
-                what: format!(
-                    "The slow handler ran once, on one delivery (the gateway was called {calls} time for it)."
-                ),
-                holds: calls == 1 && charged.contains_key(slow),
-            },
-        ]
+            .get(key_of(letter))
+            .is_some_and(|amounts| amounts.len() > 1);
+        !order["amount_cents"].is_u64() || card.starts_with("tok_maestro_") || used_twice
     }
 
-    /// How many amounts were asked for that were neither charged nor are in the dead-letter queue.
-    fn lost(&self, charged: &BTreeMap<&str, u64>, dead: &[Message]) -> usize {
-        let kept: BTreeSet<(&str, u64)> = dead
-            .iter()
-            .filter_map(|letter| Some((key_of(letter), amount(&letter.body)?)))
+    pub(crate) fn nobody_charged_twice(&self, ledger: &Ledger) -> Check {
+        let mut charges: BTreeMap<&str, u64> = BTreeMap::new();
+        for charge in &ledger.charges {
+            *charges.entry(&charge.order).or_default() += 1;
+        }
+        let twice = charges.iter().filter(|(_, times)| **times > 1);
+        let mut exceptions: Vec<_> = twice
+            .map(|(order, times)| format!("order {order} was charged {times} times"))
             .collect();
-        let all = self
+        let unasked = ledger.charges.iter().filter(|charge| {
+            let asked = self.amounts.get(&charge.key);
+            !asked.is_some_and(|amounts| amounts.contains(&charge.amount_cents))
+        });
+        exceptions.extend(
+            unasked.map(|charge| format!("{} cents of {} were never asked for", charge.amount_cents, charge.key)),
+        );
+        Check {
+            what: format!(
+                "Nobody was charged twice: {} charges for {} orders.",
+                thousands(ledger.charges.len()),
+                thousands(charges.len())
+            ),
+            exceptions,
+        }
+    }
+
+    pub(crate) fn everybody_charged(&self, ledger: &Ledger) -> Check {
+        let charged: BTreeSet<&str> = ledger.charges.iter().map(|charge| charge.key.as_str()).collect();
+        let missing = self.amounts.keys().filter(|key| !charged.contains(key.as_str()));
+        Check {
+            what: format!("Everybody was charged: all {} orders.", thousands(self.orders())),
+            exceptions: missing.map(|key| format!("{key} was not")).collect(),
+        }
+    }
+
+    /// Every amount that was asked for is charged, or is kept as a dead letter.
+    pub(crate) fn nothing_lost(&self, ledger: &Ledger, queued: usize, dead: &[Message]) -> Check {
+        let charged = ledger
+            .charges
+            .iter()
+            .map(|charge| (charge.key.as_str(), charge.amount_cents));
+        let kept = dead
+            .iter()
+            .filter_map(|letter| Some((key_of(letter), amount(&letter.body)?)));
+        let found: BTreeSet<(&str, u64)> = charged.chain(kept).collect();
+        let asked = self
             .amounts
             .iter()
             .flat_map(|(key, amounts)| amounts.iter().map(move |&amount| (key.as_str(), amount)));
-        all.filter(|(key, amount)| charged.get(key) != Some(amount) && !kept.contains(&(key, *amount)))
-            .count()
+        let lost = asked.filter(|asked| !found.contains(asked));
+        let mut exceptions: Vec<_> = lost
+            .map(|(key, amount)| format!("{key} over {amount} cents is nowhere"))
+            .collect();
+        exceptions.extend((queued > 0).then(|| format!("{queued} messages are left in the queue")));
+        Check {
+            what: format!(
+                "Nothing was lost: what was not charged is among the {} dead letters that are left.",
+                dead.len()
+            ),
+            exceptions,
+        }
     }
 }
 

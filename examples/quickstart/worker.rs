@@ -12,7 +12,7 @@ use crate::orders::{CardOrder, TransferOrder};
 
 /// The queue's visibility timeout, and the lease on a key: how long a message stays with a worker that gives no sign of life. In
 /// production 30 s or more; here it is short, so that there is something to see.
-pub const VISIBILITY: Duration = Duration::from_secs(2);
+pub(crate) const VISIBILITY: Duration = Duration::from_secs(2);
 
 /// Charges a card.
 ///
@@ -48,7 +48,7 @@ async fn transfer(
 
 /// Sets the worker up. On AWS, `SqsQueue::connect(…)` and `DynamoInbox::connect(…)` take the places of queue and inbox; the rest
 /// stays as it is.
-pub fn worker(queue: MemoryQueue, inbox: MemoryInbox, gateway: Gateway) -> Result<Worker, Failed> {
+pub(crate) fn worker(queue: MemoryQueue, inbox: MemoryInbox, gateway: Gateway) -> Result<Worker, Failed> {
     let handlers = Router::new()
         .route("order.card", charge)
         .route("order.transfer", transfer);
@@ -59,7 +59,7 @@ pub fn worker(queue: MemoryQueue, inbox: MemoryInbox, gateway: Gateway) -> Resul
         .watch(gateway.downstream())
         .without_breaker()
         .state(gateway)
-        .concurrency(32)
+        .concurrency(64)
         // From here on: what makes the quickstart quick. The defaults are right in production, they are given behind.
         .lease(VISIBILITY) // the queue's visibility timeout, and at least 10 s
         .in_flight_delay(Duration::from_secs(1)) // 30 s
