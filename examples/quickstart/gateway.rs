@@ -67,7 +67,7 @@ impl Gateway {
             // 30 s, doubling to 5 min, unless set. That is right in production; here nobody wants to wait for so long.
             .open_for(Duration::from_millis(400), Duration::from_millis(1600))?;
         let downstream = Downstream::builder("gateway")
-            .timeout(Duration::from_millis(400)) // in production some seconds: the default is 10
+            .timeout(Duration::from_millis(300)) // in production some seconds: the default is 10
             .retries(0) // the message is tried again anyway; by default a call is tried twice more at once
             .breaker(breaker)
             .build()?;
@@ -103,7 +103,7 @@ const OUTAGE_AT: u64 = 1200;
 const OUTAGE: Duration = Duration::from_millis(1800);
 
 /// Of so many calls, one is not answered in time.
-const UNANSWERED: u64 = 60;
+const UNANSWERED: u64 = 90;
 
 /// The company at the other end of the line.
 #[derive(Clone)]

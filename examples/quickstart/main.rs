@@ -167,6 +167,7 @@ impl Shop {
     async fn repair_and_replay(&self, worker: &WorkerHandle) -> Result<(), Failed> {
         self.acquirer.accept("maestro");
         println!("  The gateway takes maestro cards now; bodies that could not be read are mended on their way back.");
+        println!("  Replaying at 100 a second …");
         let dead_lettered = worker.status().totals.dead_lettered;
         let repaired = dead_lettered.iter().filter(|(reason, _)| is_repaired(reason));
         let report = Replay::new(Arc::new(self.dead.clone()), Arc::new(self.queue.clone()), "quickstart")
@@ -185,7 +186,7 @@ impl Shop {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         println!(
-            "  {} of {} dead letters were replayed, at 100 a second.",
+            "  {} of {} dead letters were replayed, and charged.",
             report.replayed,
             self.dead.len() as u64 + report.replayed
         );

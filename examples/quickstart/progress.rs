@@ -60,8 +60,8 @@ impl Progress {
     pub(crate) fn note(&self, text: &str) {
         let line = format!("  {:>4.1} s  {text}", self.elapsed().as_secs_f64());
         match &self.bar {
-            Some(bar) => bar.println(line),
-            None => println!("{line}"),
+            Some(bar) if !bar.is_finished() => bar.println(line),
+            _ => println!("{line}"),
         }
     }
 
@@ -81,7 +81,7 @@ impl Progress {
             let (sent, left) = (self.sent.load(Ordering::Relaxed), queue.len());
             if let Some(bar) = &self.bar {
                 bar.set_position(sent.saturating_sub(left) as u64);
-                bar.set_message(format!("{left} in the queue"));
+                bar.set_message(format!("{} in the queue", thousands(left)));
             } else if self.clock.now() >= next_line {
                 next_line += LINE;
                 self.note(&format!(
@@ -133,7 +133,7 @@ impl Progress {
 }
 
 fn bar(messages: usize) -> ProgressBar {
-    let template = "  {elapsed:>4}  {bar:36.cyan/dim} {pos}/{len} orders  {msg:.dim}";
+    let template = "  {elapsed:>4}  {bar:36.cyan/dim} {human_pos} of {human_len} done  {msg:.dim}";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(messages as u64).with_style(style.progress_chars("━╸─"))
 }

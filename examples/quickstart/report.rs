@@ -64,7 +64,7 @@ pub(crate) fn table(summary: &Summary) {
         row(&format!("  {reason}"), count, meaning(reason));
     }
     let paused = format!(
-        "{:.1} s without a receive; {} calls failed, and none counts against its order",
+        "{:.1} s without a receive; {} calls failed, no order is blamed for it",
         pauses.lasted.as_secs_f64(),
         totals.uncounted_failures
     );
