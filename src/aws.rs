@@ -12,6 +12,8 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use crate::outcome::Chain;
+
 /// The most characters of a service's own words that go into an error.
 const MAX_DETAIL: usize = 600;
 
@@ -24,8 +26,10 @@ pub(crate) enum FailureKind {
     Throttled,
     /// The service knows who calls and does not allow it.
     AccessDenied,
-    /// The credentials are missing, expired or wrong.
-    Credentials,
+    /// No credentials could be loaded, or they have expired: that passes when their provider recovers.
+    NoCredentials,
+    /// The credentials are wrong, or this host's clock is.
+    WrongCredentials,
     /// Understood and refused; [`CallFailure::code`] says why.
     Refused,
 }
@@ -141,7 +145,7 @@ fn before_sending(words: &str) -> Option<CallFailure> {
     let lower = words.to_ascii_lowercase();
     if lower.contains("credential") || lower.contains("identity") {
         return Some(CallFailure::local(
-            FailureKind::Credentials,
+            FailureKind::NoCredentials,
             "NoCredentials",
             format!(
                 "no AWS credentials could be loaded ({words}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, \
@@ -173,13 +177,13 @@ fn answered(status: u16, code: Option<&str>, said: Option<&str>, at: &str) -> Ca
     let said = said.map_or_else(|| format!("{at} answered HTTP {status} and no reason"), clip);
     let detail = match (kind, short_code(&code)) {
         (FailureKind::Unavailable, _) => format!("{at} answered HTTP {status} ({code}): {said}"),
-        (FailureKind::Credentials, "ExpiredToken" | "ExpiredTokenException") => {
+        (FailureKind::NoCredentials, _) => {
             format!("the AWS credentials in use have expired: {said}; renew them, or use a provider that does")
         }
-        (FailureKind::Credentials, "RequestExpired" | "RequestTimeTooSkewed") => {
+        (FailureKind::WrongCredentials, "RequestExpired" | "RequestTimeTooSkewed") => {
             format!("the request's time was not accepted: {said}; set this host's clock")
         }
-        (FailureKind::Credentials, _) => {
+        (FailureKind::WrongCredentials, _) => {
             format!(
                 "the AWS credentials in use are not accepted: {said}; check which account and keys this process has"
             )
@@ -216,9 +220,8 @@ pub(crate) fn kind_of_code(code: &str) -> FailureKind {
         | "AuthorizationErrorException"
         | "UnauthorizedOperation"
         | "OptInRequired" => FailureKind::AccessDenied,
-        "ExpiredToken"
-        | "ExpiredTokenException"
-        | "InvalidClientTokenId"
+        "ExpiredToken" | "ExpiredTokenException" => FailureKind::NoCredentials,
+        "InvalidClientTokenId"
         | "UnrecognizedClientException"
         | "InvalidSecurityToken"
         | "InvalidAccessKeyId"
@@ -229,7 +232,7 @@ pub(crate) fn kind_of_code(code: &str) -> FailureKind {
         | "MissingAuthenticationTokenException"
         | "NotAuthorized"
         | "RequestExpired"
-        | "RequestTimeTooSkewed" => FailureKind::Credentials,
+        | "RequestTimeTooSkewed" => FailureKind::WrongCredentials,
         "InternalError"
         | "InternalFailure"
         | "InternalServerError"
@@ -255,17 +258,8 @@ fn excerpt(response: &HttpResponse) -> Option<&str> {
 }
 
 /// An error and its causes in one line, each said once.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let text = error.to_string();
-        if !text.is_empty() && !parts.iter().any(|said| said.contains(&text)) {
-            parts.push(text);
-        }
-        next = error.source();
-    }
-    clip(&parts.join(": "))
+fn chain(error: &(dyn Error + 'static)) -> String {
+    clip(&Chain(error).to_string())
 }
 
 fn clip(text: &str) -> String {

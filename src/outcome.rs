@@ -289,7 +289,7 @@ impl<T, E: std::error::Error> FailureExt<T> for Result<T, E> {
 }
 
 /// An error with its sources: `a: b: c`, each said once.
-struct Chain<'a>(&'a dyn std::error::Error);
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -100,25 +100,25 @@ metrics_table! {
     CONSUMED = Counter "messaging.client.consumed.messages" in "{message}" by [QUEUE, OPERATION, SYSTEM]:
         "Messages received, each delivery counted once.";
     SENT = Counter "messaging.client.sent.messages" in "{message}" by [QUEUE, OPERATION, SYSTEM, ERROR_TYPE]:
-        "Messages given to a queue by the producer, to dead-letter queues and by replays; with the kind of error, those the queue did not take.";
+        "Messages given to a queue by producers and replays; with the kind of error, those the queue did not take.";
     OPERATION_DURATION = Histogram "messaging.client.operation.duration" in "s" by [QUEUE, OPERATION, SYSTEM, ERROR_TYPE]:
-        "How long a call to the queue took; a receive's long poll counts in.";
-    PROCESS_DURATION = Histogram "messaging.process.duration" in "s" by [QUEUE, OPERATION, SYSTEM, OUTCOME, ERROR_TYPE]:
-        "How long a run of the handler took.";
+        "How long a call to SQS took, its tries included; a receive's long poll counts in.";
+    PROCESS_DURATION = Histogram "messaging.process.duration" in "s" by [QUEUE, OPERATION, SYSTEM, OUTCOME]:
+        "How long a run of the handler took: `completed` or `failed`.";
     API_CALLS = Counter "redrive.api.calls" in "{call}" by [QUEUE, OPERATION]:
         "Calls to the queue's service, what SQS bills.";
     BATCH_FILL = Histogram "redrive.batch.fill" in "{entry}" by [QUEUE, OPERATION]:
         "Entries in a batch that was sent, or messages in a receive that was answered; 10 is full.";
     SETTLED = Counter "redrive.settled.messages" in "{message}" by [QUEUE, OUTCOME]:
-        "Deliveries settled: `completed`, `duplicate`, `delayed`, `dead_lettered`, `released` or `discarded`.";
+        "Deliveries settled: `completed`, `duplicate`, `in_flight_duplicate`, `retried`, `delayed`, `dead_lettered`, `given_up` without a dead letter, `released`, or `lost` with their lease.";
     DUPLICATES = Counter "redrive.duplicate.messages" in "{message}" by [QUEUE, KIND]:
-        "Deliveries of a key already `completed`, `rejected` or `in_flight`: none of them was run.";
+        "Deliveries of a key already `completed`, `rejected`, `in_flight` or `held` by this worker: none of them was run. In shadow mode, `shadow_…`: what would not have been run.";
     RETRIES = Counter "redrive.retries" in "{message}" by [QUEUE, KIND]:
         "Failed runs that are tried again: `error`, `timeout`, `panic`, or `outage`, which counts no attempt.";
     DEAD_LETTERS = Counter "redrive.dead_letters" in "{message}" by [QUEUE, REASON]:
         "Messages that became dead letters.";
     IN_FLIGHT = Gauge "redrive.in_flight.messages" in "{message}" by [QUEUE, KIND]:
-        "Messages held: `running`, `waiting` for a token or a slot, `settling`, or `parked` behind the breaker.";
+        "Messages held: `running`, `waiting` for a token, a slot or a breaker, or `settling`.";
     MESSAGE_AGE = Histogram "redrive.message.age" in "s" by [QUEUE]:
         "How old a message is when it is received, from when it was sent, by the service's and the host's clocks.";
     START_DELAY = Histogram "redrive.start.delay" in "s" by [QUEUE]:
@@ -128,7 +128,7 @@ metrics_table! {
     PAUSED = Gauge "redrive.receive.paused" in "1" by [QUEUE]:
         "1 while receiving is paused, by the breaker or by hand, else 0.";
     HEARTBEATS = Counter "redrive.heartbeats" in "{message}" by [QUEUE, OUTCOME]:
-        "Leases and visibilities extended, or not.";
+        "Messages whose lease or visibility was asked to be extended, outcome `sent`; what was lost all the same is in `redrive.lost.leases` and `redrive.lost.visibility`.";
     LOST_LEASES = Counter "redrive.lost.leases" in "{message}" by [QUEUE]:
         "Runs cancelled because another worker may have taken their key: make leases longer, or find what stalled.";
     LOST_VISIBILITY = Counter "redrive.lost.visibility" in "{message}" by [QUEUE]:
@@ -149,8 +149,10 @@ metrics_table! {
         "0 while a circuit breaker is closed, 1 half open, 2 open.";
     BREAKER_OPENED = Counter "redrive.breaker.opened" in "{event}" by [NAME]:
         "Times a circuit breaker opened.";
+    DOWNSTREAM_TRIES = Counter "redrive.downstream.tries" in "{call}" by [NAME, OUTCOME]:
+        "Tries of calls to a downstream: `ok`, `failed`, `timeout`, `rejected` or `cancelled`; and those not made: `circuit_open`, `rate_limited` or `bulkhead_full`.";
     LIMITER_WAIT = Histogram "redrive.limiter.wait" in "s" by [NAME]:
-        "How long a call or a message waited for its rate limit.";
+        "How long a call or a message that found its rate limit spent had to wait for it.";
     BULKHEAD_FULL = Counter "redrive.bulkhead.full" in "{event}" by [NAME]:
         "Times a bulkhead had no place left.";
     RETRY_BUDGET_SPENT = Counter "redrive.retry_budget.spent" in "{event}" by [NAME]:
@@ -192,6 +194,17 @@ pub fn describe() {
 pub(crate) fn counter(metric: &Metric, labels: &[(&'static str, &str)]) -> Counter {
     debug_assert_eq!(metric.instrument, Instrument::Counter, "{}", metric.name);
     metrics::counter!(metric.name, labelled(metric, labels))
+}
+
+/// Counts a call of `operation` on `queue`.
+pub(crate) fn count_call(queue: &str, operation: &str) {
+    counter(&API_CALLS, &[(QUEUE, queue), (OPERATION, operation)]).increment(1);
+}
+
+/// Counts how full the batch of a call was that was sent, or the answer of a receive that brought something.
+pub(crate) fn count_entries(queue: &str, operation: &str, entries: usize) {
+    let entries = u32::try_from(entries).unwrap_or(u32::MAX);
+    histogram(&BATCH_FILL, &[(QUEUE, queue), (OPERATION, operation)]).record(entries);
 }
 
 /// The gauge `metric` with these labels.

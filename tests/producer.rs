@@ -1,4 +1,5 @@
 //! The producer on the embedded queue, with faults.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
 use futures::{FutureExt as _, StreamExt as _};
-use redrive::clock::Random;
+use redrive::clock::{Clock, Random};
 use redrive::faults::{Fault, FaultPlan, Operation, Rates};
 use redrive::flow::Backoff;
 use redrive::message::{Delivery, KEY_ATTRIBUTE, Outgoing, Receipt};
@@ -54,12 +55,12 @@ async fn messages_sent_at_the_same_time_share_full_batches() {
 async fn a_lonely_message_goes_after_a_few_milliseconds_and_a_flush_sends_at_once() {
     let queue = MemoryQueue::new("orders").unwrap();
     let producer = producer(&queue);
-    let start = tokio::time::Instant::now();
+    let start = Clock::system().now();
     producer.send(NewMessage::text("a")).await.unwrap();
     assert_eq!(start.elapsed(), Duration::from_millis(5));
     let mut sending = pin!(producer.send(NewMessage::text("b")));
     assert!(sending.as_mut().now_or_never().is_none());
-    let start = tokio::time::Instant::now();
+    let start = Clock::system().now();
     producer.flush().await;
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert_eq!(queue.len(), 2);
@@ -213,7 +214,7 @@ async fn an_outage_ends_in_a_clear_error_within_the_bound() {
         .random(Random::seeded(1))
         .build()
         .unwrap();
-    let start = tokio::time::Instant::now();
+    let start = Clock::system().now();
     let error = producer.send(NewMessage::text("a")).await.unwrap_err();
     assert!(start.elapsed() <= Duration::from_secs(20));
     assert!(
@@ -274,13 +275,14 @@ struct Picky {
     calls: Mutex<Vec<Vec<String>>>,
 }
 
-impl Picky {
-    fn new(name: &str) -> Arc<Self> {
-        Arc::new(Self {
-            attributes: QueueAttributes::new(name),
-            calls: Mutex::default(),
-        })
-    }
+/// The queue, and a producer for it.
+fn picky(name: &str) -> (Arc<Picky>, Producer) {
+    let queue = Arc::new(Picky {
+        attributes: QueueAttributes::new(name),
+        calls: Mutex::default(),
+    });
+    let producer = Producer::builder(queue.clone()).random(Random::seeded(1)).build();
+    (queue, producer.unwrap())
 }
 
 impl Queue for Picky {
@@ -330,11 +332,7 @@ impl Queue for Picky {
 
 #[tokio::test(start_paused = true)]
 async fn inv11_a_batch_refused_whole_is_sent_one_by_one_and_an_entrys_fault_is_its_own() {
-    let queue = Picky::new("orders");
-    let producer = Producer::builder(queue.clone())
-        .random(Random::seeded(1))
-        .build()
-        .unwrap();
+    let (queue, producer) = picky("orders");
     let answers = producer
         .send_all(["a", "poison", "b", "bad"].map(NewMessage::text))
         .await;
@@ -351,11 +349,7 @@ async fn inv11_a_batch_refused_whole_is_sent_one_by_one_and_an_entrys_fault_is_i
 
 #[tokio::test(start_paused = true)]
 async fn inv11_an_entry_left_without_an_answer_is_sent_again() {
-    let queue = Picky::new("orders");
-    let producer = Producer::builder(queue.clone())
-        .random(Random::seeded(1))
-        .build()
-        .unwrap();
+    let (queue, producer) = picky("orders");
     let answers = producer
         .send_all((0..10).map(|n| NewMessage::text(n.to_string())))
         .await;
@@ -365,11 +359,7 @@ async fn inv11_an_entry_left_without_an_answer_is_sent_again() {
 
 #[tokio::test(start_paused = true)]
 async fn inv07_behind_a_refused_message_its_group_is_not_sent_and_others_are() {
-    let queue = Picky::new("orders.fifo");
-    let producer = Producer::builder(queue.clone())
-        .random(Random::seeded(1))
-        .build()
-        .unwrap();
+    let (queue, producer) = picky("orders.fifo");
     let message = |body: &str, group: &str| NewMessage::text(body).group(group);
     let answers = producer
         .send_all([

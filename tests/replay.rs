@@ -1,4 +1,5 @@
 //! Browsing and replaying dead letters on the embedded queue, with faults, kills and reruns.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -37,6 +38,10 @@ fn dead(n: usize, reason: &str) -> Outgoing {
     envelope.message_id = format!("first-{n}");
     let text = serde_json::to_string(&envelope).unwrap();
     Outgoing::new(n.to_string()).attribute(ENVELOPE_ATTRIBUTE, Attribute::string(text))
+}
+
+fn every_third_timed_out(count: usize) -> impl Iterator<Item = Outgoing> {
+    (0..count).map(|n| dead(n, if n % 3 == 0 { "timeout" } else { "rejected" }))
 }
 
 async fn fill(queue: &MemoryQueue, letters: impl IntoIterator<Item = Outgoing>) {
@@ -231,11 +236,7 @@ async fn a_journal_that_cannot_be_written_stops_the_replay_and_loses_nothing() {
 #[tokio::test(start_paused = true)]
 async fn only_what_the_filter_says_goes_and_the_rest_is_given_back() {
     let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
-    fill(
-        &dlq,
-        (0..60).map(|n| dead(n, if n % 3 == 0 { "timeout" } else { "rejected" })),
-    )
-    .await;
+    fill(&dlq, every_third_timed_out(60)).await;
     let report = replay(&dlq, &orders)
         .filter(|letter| letter.reason() == "timeout")
         .run()
@@ -249,11 +250,7 @@ async fn only_what_the_filter_says_goes_and_the_rest_is_given_back() {
 #[tokio::test(start_paused = true)]
 async fn a_dry_run_counts_and_moves_nothing() {
     let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
-    fill(
-        &dlq,
-        (0..60).map(|n| dead(n, if n % 3 == 0 { "timeout" } else { "rejected" })),
-    )
-    .await;
+    fill(&dlq, every_third_timed_out(60)).await;
     let report = replay(&dlq, &orders).dry_run(true).run().await.unwrap();
     assert_eq!((report.seen, report.replayed), (60, 60));
     assert_eq!(report.by_reason["timeout"].replayed, 20);
@@ -281,7 +278,7 @@ async fn inv05_a_rate_is_never_exceeded_and_messages_are_held_while_they_wait() 
     for (rate, count) in [(50.0, 200), (0.2, 30)] {
         let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
         fill(&dlq, (0..count).map(|n| dead(n, "rejected"))).await;
-        let start = tokio::time::Instant::now();
+        let start = Clock::system().now();
         let report = replay(&dlq, &orders).rate(rate).unwrap().run().await.unwrap();
         assert_eq!(report.replayed as usize, count);
         let least = Duration::from_secs_f64((count - 10) as f64 / rate);
@@ -518,7 +515,7 @@ async fn inv07_replayed_and_dead_twice_within_five_minutes_nothing_is_swallowed_
         .dead_letter(&dlq, 1)
         .build()
         .unwrap();
-    let start = tokio::time::Instant::now();
+    let start = Clock::system().now();
     for n in 0..40 {
         let order = Outgoing::new(n.to_string())
             .group(format!("g{}", n % 4))

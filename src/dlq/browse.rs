@@ -331,9 +331,7 @@ impl<'a> Pages<'a> {
                     self.empty = 0;
                     return Ok(Page::Messages(page));
                 }
-                Some(Err(QueueError::Refused { code, .. })) if code.ends_with("OverLimit") => {
-                    return Ok(Page::InFlightLimit);
-                }
+                Some(Err(QueueError::InFlightLimit { .. })) => return Ok(Page::InFlightLimit),
                 Some(Err(error)) => return Err(error),
                 None => return Ok(Page::Exhausted),
             }

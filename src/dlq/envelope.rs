@@ -289,7 +289,7 @@ fn legal_json(json: &str) -> Cow<'_, str> {
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16);
-    if text.len() % 2 != 0 {
+    if !text.len().is_multiple_of(2) {
         return None;
     }
     text.as_bytes()
@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn inv10_the_envelope_travels_in_one_attribute_and_the_rest_unchanged() {
-        let message = with_attributes(9, |n| Attribute::number(n));
+        let message = with_attributes(9, Attribute::number);
         let sent = dead_letter(&message, &envelope(), false, MAX);
         assert_eq!(sent.attributes.len(), 10);
         assert_eq!(sent.body, message.body);

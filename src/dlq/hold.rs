@@ -8,6 +8,7 @@ use crate::clock::{Clock, Instant, Random};
 use crate::flow::Backoff;
 use crate::message::{Delivery, Receipt};
 use crate::queue::{EntryError, EntryResults, MAX_BATCH, MAX_VISIBILITY, Queue, QueueError, Receive};
+use crate::telemetry::{self, CONSUMED, OPERATION, QUEUE};
 
 /// How often a call is made before it is given up.
 const TRIES: u32 = 8;
@@ -40,8 +41,18 @@ impl Calls {
 
     pub(super) async fn receive(&self, request: Receive) -> Result<Vec<Delivery>, QueueError> {
         let mut tries = 0;
+        let name = &self.queue.attributes().name;
         loop {
+            telemetry::count_call(name, "receive");
             match self.queue.receive(request).await {
+                Ok(deliveries) if !deliveries.is_empty() => {
+                    telemetry::count_entries(name, "receive", deliveries.len());
+                    telemetry::counter(&CONSUMED, &[(QUEUE, name), (OPERATION, "receive")])
+                        .increment(deliveries.len() as u64);
+                    return Ok(deliveries);
+                }
+                // Whoever holds so many is to give some back, not to wait.
+                Err(error @ QueueError::InFlightLimit { .. }) => return Err(error),
                 Err(error) if error.is_transient() && tries + 1 < TRIES => {
                     tries += 1;
                     tokio::time::sleep(self.backoff.delay(tries, &self.random)).await;
@@ -57,6 +68,7 @@ impl Calls {
         let mut answers: Vec<Result<(), Failed>> = vec![Err(Failed("no answer".to_owned())); receipts.len()];
         let mut open: Vec<usize> = (0..receipts.len()).collect();
         let mut width = MAX_BATCH;
+        let name = &self.queue.attributes().name;
         let mut tries = 0;
         while !open.is_empty() && tries < TRIES {
             if tries > 0 {
@@ -67,6 +79,8 @@ impl Calls {
             let mut refused = false;
             for batch in open.chunks(width) {
                 let entries = batch.iter().filter_map(|&at| receipts.get(at).cloned());
+                telemetry::count_call(name, settle.operation());
+                telemetry::count_entries(name, settle.operation(), batch.len());
                 let answer = match settle {
                     Settle::Delete => self.queue.delete(entries.collect()).await,
                     Settle::Visibility(to) => {
@@ -100,6 +114,16 @@ impl Calls {
 pub(super) enum Settle {
     Delete,
     Visibility(Duration),
+}
+
+impl Settle {
+    /// What it is called in metrics.
+    fn operation(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Visibility(_) => "change_visibility",
+        }
+    }
 }
 
 /// What came of the entry at `position`, and whether it is worth another try.

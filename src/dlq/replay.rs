@@ -286,7 +286,7 @@ impl Replay {
         self
     }
 
-    /// Ends the replay when it fires; the batches under way are finished and all else is given back first.
+    /// Ends the replay when it fires; the batch under way is finished and all else is given back first.
     #[must_use]
     pub fn cancel(mut self, token: CancellationToken) -> Self {
         self.settings.cancel = token;

@@ -8,9 +8,9 @@ use futures::future::BoxFuture;
 
 use super::extract::{FromDelivery, FromRef, State};
 use super::function::HandlerFuture;
-use super::{BatchPolicy, BoxedHandler, Context, ErasedHandler, Handler, IntoFailure, IntoOutcome};
+use super::{BatchPolicy, BoxedHandler, Context, ErasedHandler, IntoFailure, IntoOutcome};
 use crate::message::Message;
-use crate::outcome::{Failure, Outcome, Reason};
+use crate::outcome::{Failure, Outcome};
 
 /// The most deliveries a batch handler can be given at once.
 pub const MAX_BATCH: usize = 1_000;
@@ -46,18 +46,24 @@ pub const MAX_LINGER: Duration = Duration::from_secs(60);
 /// let handler = batch(50, Duration::from_millis(20), store);
 /// # let _ = handler.into_service(Db);
 /// ```
-pub fn batch<F>(max: usize, linger: Duration, handler: F) -> BatchHandler<F> {
-    BatchHandler {
-        function: handler,
-        policy: BatchPolicy { max, linger },
-    }
-}
-
-/// A handler of several deliveries at once; see [`batch`].
-#[derive(Clone, Debug)]
-pub struct BatchHandler<F> {
-    function: F,
-    policy: BatchPolicy,
+pub fn batch<F, P, E, R, S>(max: usize, linger: Duration, handler: F) -> BoxedHandler<S>
+where
+    S: Send + Sync + 'static,
+    F: BatchFn<P, E> + Send + Sync + 'static,
+    F::Returned: HandlerFuture<Output = R> + Send + 'static,
+    R: IntoOutcomes,
+    P: FromState<S> + Send + 'static,
+    E: FromDelivery<S>,
+{
+    let function = Arc::new(handler);
+    BoxedHandler::binding(move |state| {
+        Arc::new(Bound::<F, P, E, S> {
+            function: Arc::clone(&function),
+            state: Arc::clone(state),
+            policy: BatchPolicy { max, linger },
+            arguments: PhantomData,
+        })
+    })
 }
 
 /// What a batch handler may return for a batch: a `Vec` of [results](IntoOutcome), each by its delivery's position, or a
@@ -84,19 +90,9 @@ impl<R: IntoOutcome, E: IntoFailure> IntoOutcomes for Result<Vec<R>, E> {
             Ok(results) => results.into_outcomes(count),
             Err(error) => {
                 let failure = error.into_failure();
-                (0..count).map(|_| Outcome::Failed(same(&failure))).collect()
+                (0..count).map(|_| Outcome::Failed(failure.clone())).collect()
             }
         }
-    }
-}
-
-/// The same failure for another delivery.
-fn same(failure: &Failure) -> Failure {
-    let error = failure.error();
-    match (failure.reason(), failure.delay()) {
-        (Some(reason), _) => Failure::reject(error).for_reason(Reason::clone(reason)),
-        (None, Some(delay)) => Failure::retry_after(error, delay),
-        (None, None) => Failure::retry(error),
     }
 }
 
@@ -151,33 +147,6 @@ batches!(T1 T2);
 batches!(T1 T2 T3);
 batches!(T1 T2 T3 T4);
 
-/// Marks [`BatchHandler`] among the kinds of handlers.
-#[derive(Debug)]
-pub enum IsBatch {}
-
-impl<F, P, E, S> Handler<(IsBatch, P, E), S> for BatchHandler<F>
-where
-    S: Send + Sync + 'static,
-    F: BatchFn<P, E> + Send + Sync + 'static,
-    F::Returned: HandlerFuture,
-    <F::Returned as HandlerFuture>::Output: IntoOutcomes,
-    P: FromState<S> + Send + 'static,
-    E: FromDelivery<S>,
-{
-    fn boxed(self) -> BoxedHandler<S> {
-        let function = Arc::new(self.function);
-        let policy = self.policy;
-        BoxedHandler::binding(move |state| {
-            Arc::new(Bound::<F, P, E, S> {
-                function: Arc::clone(&function),
-                state: Arc::clone(state),
-                policy,
-                arguments: PhantomData,
-            })
-        })
-    }
-}
-
 struct Bound<F, P, E, S> {
     function: Arc<F>,
     state: Arc<S>,
@@ -189,8 +158,8 @@ impl<F, P, E, S> ErasedHandler for Bound<F, P, E, S>
 where
     S: Send + Sync + 'static,
     F: BatchFn<P, E> + Send + Sync + 'static,
-    F::Returned: HandlerFuture,
-    <F::Returned as HandlerFuture>::Output: IntoOutcomes,
+    F::Returned: HandlerFuture + Send + 'static,
+    <F::Returned as Future>::Output: IntoOutcomes,
     P: FromState<S> + Send + 'static,
     E: FromDelivery<S>,
 {
@@ -251,7 +220,7 @@ where
             if asked == 0 {
                 return outcomes.into_iter().flatten().collect();
             }
-            let returned = function.call_with(P::from_state(&state), deliveries).run().await;
+            let returned = function.call_with(P::from_state(&state), deliveries).await;
             let answers = returned.into_outcomes(asked);
             let answered = answers.len();
             let mut answers = (answered == asked).then_some(answers).into_iter().flatten();
@@ -280,7 +249,9 @@ fn miscounted(answered: usize, asked: usize) -> Failure {
 mod tests {
     use super::*;
     use crate::extract::{Checkpoint, Json, Text};
+    use crate::handler::Handler;
     use crate::handler::testing::{context, failure, json};
+    use crate::outcome::{Cause, Reason};
 
     const LINGER: Duration = Duration::from_millis(5);
 
@@ -295,7 +266,7 @@ mod tests {
         numbers.into_iter().map(each).collect()
     }
 
-    async fn run<M>(handler: impl Handler<M, ()>, bodies: &[&str]) -> Vec<Outcome> {
+    async fn run(handler: BoxedHandler<()>, bodies: &[&str]) -> Vec<Outcome> {
         handler
             .into_service(())
             .run_batch(bodies.iter().map(|body| context(body)).collect())
@@ -355,12 +326,18 @@ mod tests {
         async fn refused(_: Vec<Text>) -> Result<Vec<Result<(), Failure>>, Failure> {
             Err(Failure::reject("no").because("refused"))
         }
+        async fn late(_: Vec<Text>) -> Result<Vec<Result<(), Failure>>, Failure> {
+            Err(Failure::timed_out(Duration::from_secs(1)))
+        }
         for outcome in run(batch(10, LINGER, down), &["1", "2"]).await {
             let failed = failure(outcome);
             assert_eq!((failed.error(), failed.delay()), ("down", Some(Duration::from_secs(9))));
         }
         for outcome in run(batch(10, LINGER, refused), &["1", "2"]).await {
             assert_eq!(failure(outcome).reason(), Some(&Reason::Other("refused".into())));
+        }
+        for outcome in run(batch(10, LINGER, late), &["1", "2"]).await {
+            assert_eq!(failure(outcome).cause(), Cause::Timeout);
         }
     }
 
@@ -381,7 +358,7 @@ mod tests {
 
     #[test]
     fn its_settings_are_told_and_absurd_ones_are_refused() {
-        let of = |max, linger| batch(max, linger, halve).bulkhead("db").boxed().with_state(());
+        let of = |max, linger| batch(max, linger, halve).bulkhead("db").with_state(());
         assert_eq!(
             of(50, LINGER).batch(),
             Some(BatchPolicy {

@@ -67,6 +67,7 @@ impl<S> fmt::Debug for BoxedHandler<S> {
 #[derive(Debug)]
 pub enum IsBoxed {}
 
+#[diagnostic::do_not_recommend]
 impl<S: Send + Sync + 'static> Handler<IsBoxed, S> for BoxedHandler<S> {
     fn boxed(self) -> Self {
         self

@@ -34,18 +34,8 @@ impl Context {
     /// A run of `delivery` under `key`, as attempt number `attempt` (from 1) on the queue named `queue`.
     #[must_use]
     pub fn new(delivery: Arc<Delivery>, key: Key, attempt: u32, queue: Arc<str>) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                envelope: Envelope::of(&delivery.message),
-                delivery,
-                key,
-                attempt,
-                queue,
-                claim: None,
-                cancellation: CancellationToken::new(),
-                checkpoint: Mutex::new(None),
-            }),
-        }
+        let envelope = Envelope::of(&delivery.message);
+        Self::assembled(delivery, key, attempt, queue, envelope, None, CancellationToken::new())
     }
 
     pub(crate) fn assembled(

@@ -34,32 +34,17 @@ pub trait HandlerFn<Args> {
     label = "not an `async fn`",
     note = "write `async fn` instead of `fn`; work that blocks goes in `tokio::task::spawn_blocking`"
 )]
-pub trait HandlerFuture: Send + 'static {
-    /// What it ends in.
-    type Output;
-
-    /// Runs it to its end.
-    fn run(self) -> impl Future<Output = Self::Output> + Send;
-}
+pub trait HandlerFuture: Future {}
 
 #[diagnostic::do_not_recommend]
-impl<F> HandlerFuture for F
-where
-    F: Future + Send + 'static,
-{
-    type Output = F::Output;
-
-    fn run(self) -> impl Future<Output = Self::Output> + Send {
-        self
-    }
-}
+impl<F: Future> HandlerFuture for F {}
 
 impl<F, Args, S> Handler<(Args,), S> for F
 where
     S: Send + Sync + 'static,
     F: HandlerFn<Args> + Send + Sync + 'static,
-    F::Returned: HandlerFuture,
-    <F::Returned as HandlerFuture>::Output: IntoOutcome,
+    F::Returned: HandlerFuture + Send + 'static,
+    <F::Returned as Future>::Output: IntoOutcome,
     Args: FromDelivery<S> + 'static,
 {
     fn boxed(self) -> BoxedHandler<S> {
@@ -90,8 +75,8 @@ impl<F, Args, S> ErasedHandler for Bound<F, Args, S>
 where
     S: Send + Sync + 'static,
     F: HandlerFn<Args> + Send + Sync + 'static,
-    F::Returned: HandlerFuture,
-    <F::Returned as HandlerFuture>::Output: IntoOutcome,
+    F::Returned: HandlerFuture + Send + 'static,
+    <F::Returned as Future>::Output: IntoOutcome,
     Args: FromDelivery<S> + 'static,
 {
     fn needs_inbox(&self) -> Option<&'static str> {
@@ -114,7 +99,7 @@ where
         let parts = Arc::clone(&self.parts);
         Box::pin(async move {
             match Args::from_delivery(&context, &parts.state).await {
-                Ok(args) => parts.function.call_with(args).run().await.into_outcome(),
+                Ok(args) => parts.function.call_with(args).await.into_outcome(),
                 Err(rejection) => Outcome::Failed(rejection.into_failure()),
             }
         })

@@ -19,7 +19,7 @@
 //! # let _ = charge.into_service(Gateway);
 //! ```
 //!
-//! - Arguments are extractors: see [`FromDelivery`](crate::extract::FromDelivery) and what [`extract`](crate::extract) holds.
+//! - Arguments are extractors: see [`FromDelivery`](crate::extract::FromDelivery) and the list in [`extract`].
 //! - What comes back is a `Result<T, Failure>` with `T: Serialize` (or `()`): see [`IntoOutcome`].
 //! - A [`Router`] picks a handler by the message's type; [`batch`] takes several deliveries at once.
 //! - [`Handler::layer`] puts any `tower` layer around a handler or a router.
@@ -44,7 +44,7 @@ use tower_service::Service;
 use crate::message::Message;
 use crate::outcome::Outcome;
 
-pub use batch::{BatchFn, BatchHandler, IntoOutcomes, MAX_BATCH, MAX_LINGER, batch};
+pub use batch::{BatchFn, FromState, IntoOutcomes, MAX_BATCH, MAX_LINGER, batch};
 pub use boxed::BoxedHandler;
 pub use context::Context;
 pub use function::{HandlerFn, HandlerFuture};
@@ -82,7 +82,7 @@ pub use service::{BoxError, HandlerService, OutcomeFuture, Share, Shared, from_s
 /// # }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no handler for a worker with the state `{S}`",
+    message = "`{Self}` is no handler",
     label = "not a handler",
     note = "a handler is an `async fn` of up to 12 extractors that returns `Result<T, Failure>`, a `Router`, a `batch(..)`, or `from_service(..)`"
 )]

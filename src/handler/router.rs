@@ -165,6 +165,7 @@ impl<S> fmt::Debug for Router<S> {
 #[derive(Debug)]
 pub enum IsRouter {}
 
+#[diagnostic::do_not_recommend]
 impl<S: Send + Sync + 'static> Handler<IsRouter, S> for Router<S> {
     fn boxed(self) -> BoxedHandler<S> {
         BoxedHandler::binding(move |state| {

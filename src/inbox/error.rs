@@ -38,7 +38,19 @@ pub enum InboxError {
         /// The AWS request id.
         request_id: Option<String>,
     },
-    /// The service refuses these credentials.
+    /// There are no AWS credentials, or they have expired; the call was not made, or had no effect.
+    #[error("{operation} on inbox `{inbox}` lacks AWS credentials: {detail}{}", request(.request_id.as_deref()))]
+    Credentials {
+        /// The table.
+        inbox: String,
+        /// What was done.
+        operation: &'static str,
+        /// What is wrong with them and what to do.
+        detail: String,
+        /// The AWS request id.
+        request_id: Option<String>,
+    },
+    /// The service does not allow these credentials to make this call.
     #[error("{operation} on inbox `{inbox}` is not allowed: {detail}; allow this action on the table for the role in use{}", request(.request_id.as_deref()))]
     AccessDenied {
         /// The table.
@@ -115,7 +127,10 @@ impl InboxError {
     /// Whether the same call may succeed later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Throttled { .. } | Self::NoAnswer)
+        matches!(
+            self,
+            Self::Credentials { .. } | Self::Unavailable { .. } | Self::Throttled { .. } | Self::NoAnswer
+        )
     }
 }
 

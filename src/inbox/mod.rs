@@ -7,9 +7,13 @@
 //! production. Both follow one set of rules and pass one suite.
 
 pub(crate) mod decide;
+#[cfg(feature = "aws")]
+mod dynamodb;
 mod error;
 mod memory;
 pub mod record;
+#[cfg(feature = "aws")]
+mod service_clock;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +24,8 @@ use futures::future::BoxFuture;
 use crate::key::{Fingerprint, RecordKey};
 use crate::outcome::{Reason, StoredResult};
 
+#[cfg(feature = "aws")]
+pub use dynamodb::{DynamoInbox, DynamoInboxBuilder};
 pub use error::InboxError;
 pub use memory::{InboxCounts, MemoryInbox, MemoryInboxBuilder, OperationCounts};
 pub use record::{Record, Status};
@@ -124,6 +130,32 @@ pub trait Inbox: Send + Sync + 'static {
             let mut answers = self.write(vec![Write::new(claim, Change::Checkpoint(data))]).await;
             answers.pop().unwrap_or(Err(InboxError::NoAnswer)).map(|_| ())
         })
+    }
+}
+
+impl<I: Inbox + ?Sized> Inbox for Arc<I> {
+    fn claim(&self, requests: Vec<ClaimRequest>) -> BoxFuture<'_, Answers<ClaimAnswer>> {
+        (**self).claim(requests)
+    }
+
+    fn write(&self, writes: Vec<Write>) -> BoxFuture<'_, Answers<Written>> {
+        (**self).write(writes)
+    }
+
+    fn get<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Record>, InboxError>> {
+        (**self).get(key)
+    }
+
+    fn time(&self) -> ServiceTime {
+        (**self).time()
+    }
+
+    fn max_result(&self) -> usize {
+        (**self).max_result()
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<Vec<String>, InboxError>> {
+        (**self).check()
     }
 }
 

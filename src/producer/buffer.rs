@@ -116,10 +116,10 @@ impl<A> Buffer<A> {
         let mut ripe_at: Option<Instant> = None;
         let mut earliest = |at: Instant| ripe_at = Some(ripe_at.map_or(at, |other| other.min(at)));
         for (&number, entry) in &self.waiting {
-            if let Some(group) = entry.group.as_deref() {
-                if flying.contains(group) || !seen.insert(group) {
-                    continue;
-                }
+            if let Some(group) = entry.group.as_deref()
+                && (flying.contains(group) || !seen.insert(group))
+            {
+                continue;
             }
             if entry.not_before > now {
                 earliest(entry.not_before);

@@ -7,18 +7,9 @@ use serde::Serialize;
 use super::ProducerError;
 use crate::clock::Random;
 use crate::key::digest_id;
-use crate::message::{Attribute, AttributeValue, KEY_ATTRIBUTE, Outgoing, TRACEPARENT_ATTRIBUTE, TYPE_ATTRIBUTE};
-use crate::queue::{MAX_ATTRIBUTES, QueueAttributes};
+use crate::message::{Attribute, KEY_ATTRIBUTE, Outgoing, TRACEPARENT_ATTRIBUTE, TYPE_ATTRIBUTE};
+use crate::queue::{MAX_ATTRIBUTES, QueueAttributes, rules};
 use crate::telemetry::{TraceContext, printable};
-
-/// The longest an SQS message can be kept hidden when it is sent.
-pub const MAX_DELAY: Duration = Duration::from_secs(15 * 60);
-
-/// The most characters of a group id, a deduplication id (SQS, `SendMessage`).
-const MAX_ID: usize = 128;
-
-/// The most characters of an attribute's name or data type (SQS, "Message attribute components").
-const MAX_NAME: usize = 256;
 
 /// A message to be sent by a [`Producer`](crate::Producer).
 ///
@@ -131,13 +122,11 @@ impl NewMessage {
         }
         let mut outgoing = self.outgoing;
         prepare_ids(&mut outgoing, queue, keys);
-        let trace = if self.verbatim { Ok(()) } else { check_trace(&outgoing) };
-        trace
-            .and_then(|()| check(&outgoing, queue))
-            .map_err(|(what, why)| invalid(&what, why))?;
-        if let Some(delay) = outgoing.delay.as_mut().filter(|delay| delay.subsec_nanos() > 0) {
-            *delay = Duration::from_secs(delay.as_secs() + 1);
+        if !self.verbatim {
+            check_trace(&outgoing).map_err(|(what, why)| invalid(&what, why))?;
         }
+        rules::check(&outgoing, queue.into()).map_err(|flaw| invalid(&flaw.what, flaw.why))?;
+        outgoing.delay = outgoing.delay.map(rules::whole_seconds);
         Ok(outgoing)
     }
 }
@@ -174,87 +163,6 @@ fn prepare_ids(outgoing: &mut Outgoing, queue: &QueueAttributes, keys: Option<&R
     }
 }
 
-/// What is wrong with it and why, if SQS would refuse it. The rules are those of `SendMessage` and of "Amazon SQS message
-/// metadata" in the SQS developer guide.
-fn check(outgoing: &Outgoing, queue: &QueueAttributes) -> Result<(), (String, String)> {
-    let wrong = |what: &str, why: String| Err((what.to_owned(), why));
-    if outgoing.body.is_empty() {
-        return wrong(
-            "the body",
-            "it is empty; SQS takes no message without at least one character".to_owned(),
-        );
-    }
-    if let Some(why) = illegal(&outgoing.body) {
-        return wrong("the body", why);
-    }
-    let count = outgoing.attributes.len();
-    if count > MAX_ATTRIBUTES {
-        let names: Vec<_> = outgoing.attributes.keys().map(String::as_str).collect();
-        return wrong(
-            "the attributes",
-            format!(
-                "{count} of them ({}), and SQS allows {MAX_ATTRIBUTES}; put some into the body",
-                names.join(", ")
-            ),
-        );
-    }
-    for (name, attribute) in &outgoing.attributes {
-        if let Some(why) = bad_name(name).or_else(|| bad_attribute(attribute)) {
-            return wrong(&format!("attribute `{name}`"), why);
-        }
-    }
-    for (what, id) in [
-        ("the group id", &outgoing.group_id),
-        ("the deduplication id", &outgoing.deduplication_id),
-    ] {
-        if let Some(why) = id.as_deref().and_then(bad_id) {
-            return wrong(what, why);
-        }
-    }
-    if queue.fifo {
-        if outgoing.group_id.is_none() {
-            return wrong(
-                "the group id",
-                "a FIFO queue needs one; set `.group(…)` to what must stay in order".to_owned(),
-            );
-        }
-        if outgoing.deduplication_id.is_none() && !queue.content_based_deduplication {
-            return wrong(
-                "the deduplication id",
-                "this FIFO queue needs one; set `.key(…)` or `.deduplication_id(…)`".to_owned(),
-            );
-        }
-        if outgoing.delay.is_some_and(|delay| !delay.is_zero()) {
-            return wrong(
-                "the delay",
-                "a FIFO queue takes none per message; set the queue's own `DelaySeconds`, or leave it out".to_owned(),
-            );
-        }
-    } else if outgoing.deduplication_id.is_some() {
-        return wrong(
-            "the deduplication id",
-            "only FIFO queues take one; set `.key(…)` for the consumer's inbox to go by".to_owned(),
-        );
-    }
-    if let Some(delay) = outgoing.delay.filter(|delay| *delay > MAX_DELAY) {
-        return wrong(
-            "the delay",
-            format!("{} s is over the 900 s that SQS allows", delay.as_secs()),
-        );
-    }
-    let size = outgoing.size();
-    if size > queue.max_message_bytes {
-        return wrong(
-            "the message",
-            format!(
-                "body and attributes have {size} bytes, and the queue takes {}; put the payload elsewhere and send where it is",
-                queue.max_message_bytes
-            ),
-        );
-    }
-    Ok(())
-}
-
 fn check_trace(outgoing: &Outgoing) -> Result<(), (String, String)> {
     let Some(trace) = outgoing.attributes.get(TRACEPARENT_ATTRIBUTE) else {
         return Ok(());
@@ -266,87 +174,11 @@ fn check_trace(outgoing: &Outgoing) -> Result<(), (String, String)> {
     }
 }
 
-/// Where the first character is that SQS refuses.
-fn illegal(text: &str) -> Option<String> {
-    let legal = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..);
-    text.char_indices().find(|&(_, c)| !legal(c)).map(|(at, c)| {
-        format!(
-            "the character U+{:04X} at byte {at} is one that SQS refuses; encode the text (as JSON, say), or send a binary attribute",
-            u32::from(c)
-        )
-    })
-}
-
-fn bad_name(name: &str) -> Option<String> {
-    let lower = name.to_ascii_lowercase();
-    let why = if name.is_empty() {
-        "a name cannot be empty"
-    } else if name.len() > MAX_NAME {
-        "a name has at most 256 characters"
-    } else if !name
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
-    {
-        "a name has only A–Z, a–z, 0–9, `_`, `-` and `.`"
-    } else if lower.starts_with("aws.") || lower.starts_with("amazon.") {
-        "names that begin with `AWS.` or `Amazon.` are reserved"
-    } else if name.starts_with('.') || name.ends_with('.') || name.contains("..") {
-        "a name neither begins nor ends with a period, nor has two in a row"
-    } else {
-        return None;
-    };
-    Some(format!("{why}; rename it"))
-}
-
-fn bad_attribute(attribute: &Attribute) -> Option<String> {
-    let data_type = &attribute.data_type;
-    let kind = data_type.split('.').next().unwrap_or_default();
-    if data_type.len() > MAX_NAME || illegal(data_type).is_some() {
-        return Some("its data type has over 256 characters, or one that SQS refuses".to_owned());
-    }
-    match (kind, &attribute.value) {
-        ("String" | "Number", AttributeValue::Text(text)) if text.is_empty() => {
-            Some("its value is empty, which SQS refuses; leave the attribute out".to_owned())
-        }
-        ("Binary", AttributeValue::Binary(bytes)) if bytes.is_empty() => {
-            Some("its value is empty, which SQS refuses; leave the attribute out".to_owned())
-        }
-        ("Number", AttributeValue::Text(text)) => {
-            let number = text.parse::<f64>().is_ok_and(f64::is_finite)
-                && text
-                    .bytes()
-                    .all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E'));
-            (!number).then(|| format!("`{}` is not a number", printable(text)))
-        }
-        ("String", AttributeValue::Text(text)) => illegal(text),
-        ("Binary", AttributeValue::Binary(_)) => None,
-        ("String" | "Number" | "Binary", _) => Some(format!("its value is not what its data type `{data_type}` says")),
-        _ => Some(format!(
-            "its data type `{}` is none of String, Number and Binary",
-            printable(data_type)
-        )),
-    }
-}
-
-fn bad_id(id: &str) -> Option<String> {
-    let why = if id.is_empty() {
-        "it is empty"
-    } else if id.len() > MAX_ID {
-        "it has over 128 characters"
-    } else if !id.bytes().all(|b| b.is_ascii_graphic()) {
-        "it has other characters than ASCII letters, digits and punctuation"
-    } else {
-        return None;
-    };
-    Some(format!(
-        "{why}; SQS takes 1 to 128 ASCII letters, digits and punctuation marks, so send a hash of it"
-    ))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::message::AttributeValue;
     use crate::queue::MAX_BYTES;
 
     fn standard() -> QueueAttributes {

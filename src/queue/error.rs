@@ -12,7 +12,19 @@ pub enum QueueError {
         /// What the service said.
         detail: String,
     },
-    /// The service refuses these credentials.
+    /// There are no AWS credentials, or they have expired; the call was not made, or had no effect.
+    #[error("{operation} on queue `{queue}` lacks AWS credentials: {detail}{}", request(.request_id.as_deref()))]
+    Credentials {
+        /// The queue.
+        queue: String,
+        /// The SQS action.
+        operation: &'static str,
+        /// What is wrong with them and what to do.
+        detail: String,
+        /// The AWS request id.
+        request_id: Option<String>,
+    },
+    /// The service does not allow these credentials to make this call.
     #[error(
         "{operation} on queue `{queue}` is not allowed: {detail}; allow `sqs:{operation}` on this queue for the role in use, \
          and look at the queue's own policy{}", request(.request_id.as_deref())
@@ -30,6 +42,21 @@ pub enum QueueError {
     /// The service asks for fewer calls.
     #[error("{operation} on queue `{queue}` was throttled: {detail}{}", request(.request_id.as_deref()))]
     Throttled {
+        /// The queue.
+        queue: String,
+        /// The SQS action.
+        operation: &'static str,
+        /// What the service said.
+        detail: String,
+        /// The AWS request id.
+        request_id: Option<String>,
+    },
+    /// As many messages of the queue are in flight as SQS allows; until some are settled it hands out no more.
+    #[error(
+        "{operation} on queue `{queue}` found as many messages in flight as SQS allows: {detail}; settle or release some, \
+         or look for consumers that hold messages they do not settle{}", request(.request_id.as_deref())
+    )]
+    InFlightLimit {
         /// The queue.
         queue: String,
         /// The SQS action.
@@ -81,7 +108,10 @@ impl QueueError {
     /// Whether the same call may succeed later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Throttled { .. } | Self::Unavailable { .. })
+        matches!(
+            self,
+            Self::Credentials { .. } | Self::Throttled { .. } | Self::InFlightLimit { .. } | Self::Unavailable { .. }
+        )
     }
 }
 

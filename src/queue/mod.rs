@@ -1,6 +1,6 @@
 //! Queues: a small batch-first trait and its implementations.
 //!
-//! | | [`SqsQueue`](crate::SqsQueue) | [`MemoryQueue`] |
+//! | | [`SqsQueue`] | [`MemoryQueue`] |
 //! |---|---|---|
 //! | for | production | tests, examples, local work |
 //! | time | the service's | the injected clock, real or virtual |
@@ -8,6 +8,7 @@
 
 mod error;
 pub mod memory;
+pub(crate) mod rules;
 #[cfg(feature = "aws")]
 mod sqs;
 
@@ -28,6 +29,9 @@ pub const MAX_BATCH: usize = 10;
 
 /// The longest SQS keeps a received message invisible, counted from the receive.
 pub const MAX_VISIBILITY: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// The longest SQS keeps a message hidden when it is sent.
+pub const MAX_DELAY: Duration = Duration::from_secs(15 * 60);
 
 /// The longest a long poll may wait.
 pub const MAX_WAIT: Duration = Duration::from_secs(20);
@@ -88,6 +92,43 @@ pub trait Queue: Send + Sync + 'static {
     /// # Errors
     /// As [`delete`](Self::delete).
     fn send(&self, messages: Vec<Outgoing>) -> BoxFuture<'_, Result<EntryResults<String>, QueueError>>;
+}
+
+impl<Q: Queue + ?Sized> Queue for Arc<Q> {
+    fn attributes(&self) -> &QueueAttributes {
+        (**self).attributes()
+    }
+
+    fn dead_letter_queue(&self) -> Option<Arc<dyn Queue>> {
+        (**self).dead_letter_queue()
+    }
+
+    fn dead_letter_problem(&self) -> Option<&str> {
+        (**self).dead_letter_problem()
+    }
+
+    fn describe(&self) -> BoxFuture<'_, Result<QueueAttributes, QueueError>> {
+        (**self).describe()
+    }
+
+    fn receive(&self, request: Receive) -> BoxFuture<'_, Result<Vec<Delivery>, QueueError>> {
+        (**self).receive(request)
+    }
+
+    fn delete(&self, receipts: Vec<Receipt>) -> BoxFuture<'_, Result<EntryResults<()>, QueueError>> {
+        (**self).delete(receipts)
+    }
+
+    fn change_visibility(
+        &self,
+        changes: Vec<(Receipt, Duration)>,
+    ) -> BoxFuture<'_, Result<EntryResults<()>, QueueError>> {
+        (**self).change_visibility(changes)
+    }
+
+    fn send(&self, messages: Vec<Outgoing>) -> BoxFuture<'_, Result<EntryResults<String>, QueueError>> {
+        (**self).send(messages)
+    }
 }
 
 /// One receive.

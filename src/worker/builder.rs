@@ -1,31 +1,26 @@
 //! Setting up a worker.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::Worker;
-use super::config::{
-    AfterReject, Config, DeadLetters, FingerprintSource, TenantLimit, WithoutDeadLetters, check_concurrency,
-};
+use super::config::{AfterReject, DeadLetters, FingerprintSource, TenantLimit, WithoutDeadLetters};
 use super::environment::Environment;
 use super::error::BuildError;
+use super::settings::{Check, Settings};
 use super::status::Shared;
 use crate::clock::{Clock, Random};
-use crate::flow::{Backoff, BreakerConfig, BreakerWatch, Downstream, FlowError, KeyedBuckets, RateLimit};
+use crate::flow::{Backoff, BreakerConfig, Downstream, KeyedBuckets, RateLimit};
 use crate::handler::{BoxedHandler, Handler, SharedHandler};
-use crate::inbox::{Inbox, MAX_LEASE, MIN_LEASE};
+use crate::inbox::Inbox;
 use crate::key::{Key, KeySource};
 use crate::message::Message;
 use crate::outcome::{Failure, StoredResult};
-use crate::queue::{MAX_VISIBILITY, MAX_WAIT, Queue};
+use crate::queue::Queue;
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Sets up a [`Worker`]. Every setting has the default that DESIGN's table and the docs give; contradictory ones are refused
-/// by [`build`](Self::build).
+/// Sets up a [`Worker`]. Every setting has a default, given at its method; contradictory ones are refused by [`build`](Self::build).
 ///
 /// ```
 /// use redrive::{Failure, MemoryInbox, MemoryQueue, Worker, extract::{Json, State}};
@@ -62,44 +57,6 @@ pub struct Builder<S = ()> {
     settings: Settings,
 }
 
-/// What was set, before it is checked.
-struct Settings {
-    name: Option<String>,
-    consumer: Option<String>,
-    concurrency: usize,
-    rate: Option<RateLimit>,
-    tenants: Option<TenantLimit>,
-    bulkheads: BTreeMap<String, usize>,
-    held_back: Option<usize>,
-    handler_timeout: Option<Duration>,
-    backoff: Backoff,
-    max_attempts: u32,
-    breaker: Option<BreakerConfig>,
-    counts_as_failure: Option<super::config::CountsAsFailure>,
-    watched: Vec<BreakerWatch>,
-    keep_while_open: Duration,
-    dead_letters: Option<DeadLetters>,
-    after_reject: AfterReject,
-    key_source: KeySource,
-    key_by_deduplication_id: bool,
-    fingerprint: FingerprintSource,
-    shadow: bool,
-    retention: Duration,
-    lease: Option<Duration>,
-    heartbeat: bool,
-    in_flight_delay: Duration,
-    drain_deadline: Duration,
-    long_poll: Duration,
-    max_receives: Option<usize>,
-    linger: Duration,
-    stall_after: Option<Duration>,
-    on_duplicate: Option<super::config::OnDuplicate>,
-    observer: Option<super::config::Observer>,
-    clock: Clock,
-    random: Random,
-    problem: Option<BuildError>,
-}
-
 impl Builder<()> {
     pub(super) fn new(queue: Arc<dyn Queue>) -> Self {
         Self {
@@ -121,47 +78,6 @@ impl Builder<()> {
             handler: None,
             handler_lost: self.handler.is_some(),
             settings: self.settings,
-        }
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            name: None,
-            consumer: None,
-            concurrency: 16,
-            rate: None,
-            tenants: None,
-            bulkheads: BTreeMap::new(),
-            held_back: None,
-            handler_timeout: None,
-            backoff: Backoff::default(),
-            max_attempts: 5,
-            breaker: Some(BreakerConfig::default()),
-            counts_as_failure: None,
-            watched: Vec::new(),
-            keep_while_open: Duration::from_secs(15 * 60),
-            dead_letters: None,
-            after_reject: AfterReject::default(),
-            key_source: KeySource::default(),
-            key_by_deduplication_id: false,
-            fingerprint: FingerprintSource::default(),
-            shadow: false,
-            retention: 35 * DAY,
-            lease: None,
-            heartbeat: true,
-            in_flight_delay: Duration::from_secs(30),
-            drain_deadline: Duration::from_secs(110),
-            long_poll: MAX_WAIT,
-            max_receives: None,
-            linger: Duration::from_millis(5),
-            stall_after: None,
-            on_duplicate: None,
-            observer: None,
-            clock: Clock::system(),
-            random: Random::from_system(),
-            problem: None,
         }
     }
 }
@@ -484,285 +400,4 @@ impl<S: Clone + Send + Sync + 'static> Builder<S> {
             shared,
         })
     }
-}
-
-/// Makes errors that name the worker.
-struct Check<'a> {
-    worker: &'a str,
-}
-
-impl Check<'_> {
-    fn wrong(&self, setting: &'static str, why: impl std::fmt::Display) -> BuildError {
-        BuildError::Setting {
-            worker: self.worker.to_owned(),
-            setting,
-            why: why.to_string(),
-        }
-    }
-
-    fn flow(&self, source: FlowError) -> BuildError {
-        BuildError::Flow {
-            worker: self.worker.to_owned(),
-            source,
-        }
-    }
-
-    fn span(&self, setting: &'static str, value: Duration, least: Duration, most: Duration) -> Result<(), BuildError> {
-        if (least..=most).contains(&value) {
-            return Ok(());
-        }
-        Err(self.wrong(setting, format_args!("{value:?} is outside {least:?} to {most:?}")))
-    }
-}
-
-impl Settings {
-    fn apply(&mut self, env: &Environment) -> Result<(), BuildError> {
-        fn set<T: Clone>(to: &mut T, from: Option<&T>) {
-            if let Some(value) = from {
-                *to = value.clone();
-            }
-        }
-        let refuse = |variable: &str, value: &dyn std::fmt::Display, error: FlowError| BuildError::Variable {
-            variable: variable.to_owned(),
-            value: value.to_string(),
-            why: error.to_string(),
-        };
-        set(&mut self.concurrency, env.concurrency.as_ref());
-        set(&mut self.max_attempts, env.max_attempts.as_ref());
-        set(&mut self.drain_deadline, env.drain_deadline.as_ref());
-        set(&mut self.long_poll, env.long_poll.as_ref());
-        set(&mut self.retention, env.inbox_retention.as_ref());
-        set(&mut self.shadow, env.shadow.as_ref());
-        self.handler_timeout = env.handler_timeout.or(self.handler_timeout);
-        self.max_receives = env.max_receives.or(self.max_receives);
-        if let Some(rate) = env.rate {
-            self.rate = Some(RateLimit::per_second(rate).map_err(|error| refuse("REDRIVE_RATE", &rate, error))?);
-        }
-        if let Some(burst) = env.burst {
-            let rate = self.rate.ok_or_else(|| BuildError::Variable {
-                variable: "REDRIVE_BURST".to_owned(),
-                value: burst.to_string(),
-                why: "there is no rate limit that it could belong to; set REDRIVE_RATE too".to_owned(),
-            })?;
-            self.rate = Some(
-                rate.burst(burst)
-                    .map_err(|error| refuse("REDRIVE_BURST", &burst, error))?,
-            );
-        }
-        if env.backoff.is_some() || env.backoff_cap.is_some() {
-            let base = env.backoff.unwrap_or_else(|| self.backoff.base());
-            let cap = env.backoff_cap.unwrap_or_else(|| self.backoff.cap());
-            let jitter = self.backoff.jitter_kind();
-            self.backoff = Backoff::new(base, cap)
-                .map_err(|error| {
-                    refuse(
-                        "REDRIVE_BACKOFF, REDRIVE_BACKOFF_CAP",
-                        &format!("{base:?}, {cap:?}"),
-                        error,
-                    )
-                })?
-                .jitter(jitter);
-        }
-        Ok(())
-    }
-
-    fn check(
-        self,
-        check: &Check<'_>,
-        queue: &dyn Queue,
-        name: &str,
-        handler: &dyn crate::handler::ErasedHandler,
-        has_inbox: bool,
-    ) -> Result<Config, BuildError> {
-        let attributes = queue.attributes();
-        check_concurrency(self.concurrency).map_err(|error| check.flow(error))?;
-        if self.max_attempts == 0 {
-            return Err(check.wrong(
-                "max_attempts",
-                "0 would dead-letter every message unseen; give at least 1",
-            ));
-        }
-        if self.max_receives == Some(0) {
-            return Err(check.wrong("max_receives", "0 would never receive; give at least 1"));
-        }
-        let second = Duration::from_secs(1);
-        check.span("long_poll", self.long_poll, Duration::ZERO, MAX_WAIT)?;
-        check.span("drain_deadline", self.drain_deadline, Duration::ZERO, 2 * DAY)?;
-        check.span("linger", self.linger, Duration::ZERO, second)?;
-        check.span(
-            "in_flight_delay",
-            self.in_flight_delay,
-            Duration::ZERO,
-            Duration::from_secs(15 * 60),
-        )?;
-        check.span("inbox_retention", self.retention, Duration::from_secs(60), 3650 * DAY)?;
-        if let Some(limit) = self.handler_timeout {
-            check.span("handler_timeout", limit, Duration::from_millis(1), 7 * DAY)?;
-        }
-        if let Some(lease) = self.lease {
-            check.span("lease", lease, second, MAX_LEASE)?;
-        }
-        let consumer = self.consumer.unwrap_or_else(|| attributes.name.clone());
-        if consumer.is_empty() || consumer.contains('#') || consumer.len() > 512 {
-            return Err(check.wrong(
-                "consumer",
-                format_args!("`{consumer}` cannot name a consumer; give 1 to 512 bytes without `#`"),
-            ));
-        }
-        if self.shadow && !has_inbox {
-            return Err(check.wrong("shadow", "there is no inbox that could record; set `.inbox(…)`"));
-        }
-        for (bulkhead, &limit) in &self.bulkheads {
-            if limit == 0 {
-                return Err(check.wrong(
-                    "bulkhead",
-                    format_args!("`{bulkhead}` of 0 would never run a handler; give at least 1"),
-                ));
-            }
-        }
-        for wanted in handler.bulkheads() {
-            if !self.bulkheads.contains_key(&wanted) {
-                return Err(check.wrong(
-                    "bulkhead",
-                    format_args!(
-                        "a route runs in `{wanted}`, which is not set; add `.bulkhead(\"{wanted}\", handlers)`"
-                    ),
-                ));
-            }
-        }
-        if let Some(problem) = handler.problems().into_iter().next() {
-            return Err(check.wrong("handler", problem));
-        }
-        let key_source = if self.key_by_deduplication_id {
-            if !attributes.fifo {
-                return Err(check.wrong(
-                    "key_from_deduplication_id",
-                    format_args!(
-                        "queue `{}` is not a FIFO queue, so its messages have no deduplication id",
-                        attributes.name
-                    ),
-                ));
-            }
-            if attributes.content_based_deduplication {
-                return Err(check.wrong(
-                    "key_from_deduplication_id",
-                    format_args!(
-                        "queue `{}` makes deduplication ids of bodies: two orders alike would be one; send an `Idempotency-Key` \
-                         attribute, or turn content-based deduplication off",
-                        attributes.name
-                    ),
-                ));
-            }
-            KeySource::DeduplicationId {
-                by_group: attributes.deduplication_by_group,
-            }
-        } else {
-            self.key_source
-        };
-        let dead_letters = dead_letters(check, queue, self.dead_letters)?;
-        let visibility = attributes.visibility_timeout;
-        if visibility.is_zero() {
-            return Err(check.wrong(
-                "queue",
-                format_args!(
-                    "the visibility timeout of `{}` is 0: every message would be received again at once; raise it",
-                    attributes.name
-                ),
-            ));
-        }
-        let lease = self.lease.unwrap_or_else(|| visibility.clamp(MIN_LEASE, MAX_LEASE));
-        if !self.heartbeat && self.handler_timeout.is_some_and(|limit| limit > lease.min(visibility)) {
-            return Err(check.wrong(
-                "handler_timeout",
-                format_args!("it is over the visibility timeout or lease and the heartbeat is off: every long run would be lost and run again"),
-            ));
-        }
-        Ok(Config {
-            name: name.to_owned(),
-            consumer,
-            concurrency: self.concurrency,
-            rate: self.rate,
-            tenants: self.tenants,
-            bulkheads: self.bulkheads,
-            held_back: self.held_back.unwrap_or_else(|| self.concurrency.max(100)),
-            handler_timeout: self.handler_timeout,
-            backoff: self.backoff,
-            max_attempts: self.max_attempts,
-            breaker: self.breaker,
-            counts_as_failure: self.counts_as_failure,
-            watched: self.watched,
-            keep_while_open: self.keep_while_open,
-            dead_letters,
-            after_reject: self.after_reject,
-            key_source,
-            fingerprint: self.fingerprint,
-            shadow: self.shadow,
-            retention: self.retention,
-            lease,
-            visibility: visibility.min(MAX_VISIBILITY),
-            heartbeat: self.heartbeat,
-            in_flight_delay: self.in_flight_delay,
-            drain_deadline: self.drain_deadline,
-            long_poll: self.long_poll,
-            max_receives: self.max_receives.unwrap_or_else(|| (1 + self.concurrency / 4).min(16)),
-            linger: self.linger,
-            stall_after: self.stall_after.unwrap_or(3 * self.long_poll + Duration::from_secs(60)),
-            on_duplicate: self.on_duplicate,
-            observer: self.observer,
-            clock: self.clock,
-            random: self.random,
-        })
-    }
-}
-
-/// Where dead letters go, or why that cannot be said.
-fn dead_letters(check: &Check<'_>, queue: &dyn Queue, set: Option<DeadLetters>) -> Result<DeadLetters, BuildError> {
-    let attributes = queue.attributes();
-    let chosen = match set {
-        Some(chosen) => chosen,
-        None => DeadLetters::Queue(queue.dead_letter_queue().ok_or_else(|| {
-            BuildError::NoDeadLetterQueue {
-                worker: check.worker.to_owned(),
-                queue: attributes.name.clone(),
-                detail: attributes
-                    .redrive
-                    .as_ref()
-                    .map_or_else(String::new, |policy| format!(" (it names {})", policy.dead_letter_arn)),
-            }
-        })?),
-    };
-    match &chosen {
-        DeadLetters::Queue(dead) => {
-            let dead = dead.attributes();
-            if dead.arn == attributes.arn {
-                return Err(check.wrong(
-                    "dead_letter",
-                    format_args!(
-                        "`{}` is the source itself: its dead letters would be received again for ever",
-                        dead.name
-                    ),
-                ));
-            }
-            if dead.fifo != attributes.fifo {
-                return Err(check.wrong(
-                    "dead_letter",
-                    format_args!(
-                        "`{}` and `{}` must both be FIFO queues or both be standard queues",
-                        attributes.name, dead.name
-                    ),
-                ));
-            }
-        }
-        DeadLetters::RedrivePolicy if attributes.redrive.is_none() => {
-            return Err(check.wrong(
-                "dead_letter_by_redrive_policy",
-                format_args!(
-                    "queue `{}` has no redrive policy: what is given up would come back for ever",
-                    attributes.name
-                ),
-            ));
-        }
-        DeadLetters::RedrivePolicy | DeadLetters::Without(_) => {}
-    }
-    Ok(chosen)
 }

@@ -31,17 +31,13 @@ impl Groups {
         head.filter(|_| was_head)
     }
 
-    /// Takes out all but the head, in order.
-    pub(super) fn take_tail(&mut self, group: &str, head: Id) -> Vec<Id> {
+    /// Takes out those behind `id`, in order. What is before it stays: it may run.
+    pub(super) fn take_behind(&mut self, group: &str, id: Id) -> Vec<Id> {
         let Some(queue) = self.queues.get_mut(group) else {
             return Vec::new();
         };
-        let tail = queue.iter().copied().filter(|&id| id != head).collect();
-        queue.retain(|&id| id == head);
-        if queue.is_empty() {
-            self.queues.remove(group);
-        }
-        tail
+        let at = queue.iter().position(|&held| held == id);
+        at.map_or_else(Vec::new, |at| queue.split_off(at + 1).into())
     }
 }
 
@@ -66,8 +62,22 @@ mod tests {
         );
         assert_eq!(groups.remove("g", 1), Some(3));
         groups.push(&group, 4);
-        assert_eq!(groups.take_tail("g", 3), vec![4]);
+        assert_eq!(groups.take_behind("g", 3), vec![4]);
         assert_eq!(groups.remove("g", 3), None);
         assert!(!groups.is_head("g", 3));
+    }
+
+    #[test]
+    fn inv07_what_goes_back_takes_along_only_what_is_behind_it() {
+        let group: Arc<str> = "g".into();
+        let mut groups = Groups::default();
+        for id in 1..=4 {
+            groups.push(&group, id);
+        }
+        assert_eq!(groups.take_behind("g", 2), vec![3, 4]);
+        assert!(groups.is_head("g", 1), "the head runs on");
+        assert_eq!(groups.take_behind("g", 9), vec![]);
+        assert_eq!(groups.take_behind("h", 1), vec![]);
+        assert_eq!(groups.remove("g", 1), Some(2));
     }
 }

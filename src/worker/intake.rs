@@ -11,6 +11,9 @@ use crate::queue::MAX_BATCH;
 /// How far ahead of the handlers messages are fetched, at most, in time to start.
 const HORIZON: Duration = Duration::from_secs(1);
 
+/// The least time between two receives that find nothing.
+const IDLE_PAUSE: Duration = Duration::from_millis(250);
+
 #[derive(Debug)]
 pub(super) struct Intake {
     /// Receives that may be in flight at once, found by how full they come back.
@@ -24,10 +27,12 @@ pub(super) struct Intake {
     failures: u32,
     starts: StartRate,
     horizon: Duration,
+    /// The long poll.
+    wait: Duration,
 }
 
 impl Intake {
-    pub(super) fn new(max_receives: usize, lease: Duration) -> Self {
+    pub(super) fn new(max_receives: usize, lease: Duration, wait: Duration) -> Self {
         Self {
             allowed: 1,
             max_receives: max_receives.max(1),
@@ -37,6 +42,7 @@ impl Intake {
             failures: 0,
             starts: StartRate::default(),
             horizon: HORIZON.min(lease / 4),
+            wait,
         }
     }
 
@@ -76,7 +82,7 @@ impl Intake {
     }
 
     /// A receive came back with `got` of the `asked` messages.
-    pub(super) fn received(&mut self, asked: usize, got: usize) {
+    pub(super) fn received(&mut self, now: Instant, asked: usize, got: usize) {
         self.returned(asked);
         self.failures = 0;
         self.not_before = None;
@@ -84,6 +90,8 @@ impl Intake {
             self.allowed = (self.allowed + 1).min(self.max_receives);
         } else if got == 0 {
             self.allowed = 1;
+            // A queue polled without waiting is not asked as fast as it answers.
+            self.not_before = (self.wait < IDLE_PAUSE).then(|| now + IDLE_PAUSE);
         } else {
             self.allowed = (self.allowed - 1).max(1);
         }
@@ -157,21 +165,22 @@ mod tests {
     use crate::clock::Clock;
 
     const LEASE: Duration = Duration::from_secs(30);
+    const WAIT: Duration = Duration::from_secs(20);
 
     #[test]
     fn one_receive_when_idle_and_more_while_they_come_back_full() {
         let now = Clock::system().now();
-        let mut intake = Intake::new(4, LEASE);
+        let mut intake = Intake::new(4, LEASE, WAIT);
         assert_eq!(intake.ask(64, 0, now), Some(10));
         intake.started(10);
         assert_eq!(intake.ask(64, 0, now), None);
-        intake.received(10, 10);
+        intake.received(now, 10, 10);
         intake.started(10);
         assert_eq!(intake.ask(64, 10, now), Some(10));
         intake.started(10);
         assert_eq!(intake.ask(64, 10, now), None);
-        intake.received(10, 0);
-        intake.received(10, 3);
+        intake.received(now, 10, 0);
+        intake.received(now, 10, 3);
         intake.started(10);
         assert_eq!(intake.ask(64, 0, now), None, "back to one");
     }
@@ -179,7 +188,7 @@ mod tests {
     #[test]
     fn nothing_is_asked_for_while_what_is_held_would_not_start_soon() {
         let start = Clock::system().now();
-        let mut intake = Intake::new(4, LEASE);
+        let mut intake = Intake::new(4, LEASE, WAIT);
         // Four slots and a start every ten seconds: nothing may wait but one.
         for n in 0..4 {
             intake.message_started(start + Duration::from_secs(10 * n));
@@ -193,7 +202,7 @@ mod tests {
     #[test]
     fn under_load_it_asks_in_full_tens() {
         let start = Clock::system().now();
-        let mut intake = Intake::new(4, LEASE);
+        let mut intake = Intake::new(4, LEASE, WAIT);
         for n in 0..2_000 {
             intake.message_started(start + Duration::from_millis(n));
         }
@@ -208,9 +217,20 @@ mod tests {
     }
 
     #[test]
+    fn an_idle_queue_that_is_polled_without_waiting_is_not_hammered() {
+        let now = Clock::system().now();
+        let mut intake = Intake::new(4, LEASE, Duration::ZERO);
+        intake.started(10);
+        intake.received(now, 10, 0);
+        assert_eq!(intake.ask(4, 0, now), None);
+        assert_eq!(intake.next_at(now), Some(now + IDLE_PAUSE));
+        assert!(intake.ask(4, 0, now + IDLE_PAUSE).is_some());
+    }
+
+    #[test]
     fn failures_pause_receiving_until_one_succeeds() {
         let now = Clock::system().now();
-        let mut intake = Intake::new(4, LEASE);
+        let mut intake = Intake::new(4, LEASE, WAIT);
         intake.started(10);
         intake.failed(10, now, |n| Duration::from_secs(u64::from(n)));
         assert_eq!(intake.ask(4, 0, now), None);

@@ -23,6 +23,10 @@ pub(super) struct Item {
     pub(super) delivery: Arc<Delivery>,
     /// The newest receipt: a redelivery of a held message hands in a better one.
     pub(super) receipt: Receipt,
+    /// When that receive was asked for: SQS's 12 hours run from here.
+    pub(super) received_at: Instant,
+    /// The receive count of that receive.
+    pub(super) receive_count: u32,
     pub(super) key: Key,
     pub(super) record_key: RecordKey,
     pub(super) fingerprint: Option<Fingerprint>,
@@ -56,7 +60,9 @@ pub(super) struct Item {
     pub(super) ticket: Option<Ticket>,
     pub(super) permit: Option<BulkheadPermit>,
     pub(super) tenant_admitted: bool,
+    /// Stops its run; its child, which the handler sees, only asks it to end.
     pub(super) kill: Option<CancellationToken>,
+    pub(super) ask: Option<CancellationToken>,
     pub(super) ready_since: Instant,
     /// Since when it waits for a breaker to close.
     pub(super) kept_since: Option<Instant>,
@@ -107,6 +113,11 @@ impl Item {
             Some(claim) => claim.attempts,
             None => self.delivery.receive_count.saturating_sub(1),
         }
+    }
+
+    /// Whether it waits where it can be given back: what is being claimed is given back when that is answered.
+    pub(super) fn is_kept(&self) -> bool {
+        self.is_waiting() && self.phase != Phase::Claiming
     }
 
     /// Whether it still has to get past the claim or a slot, so that intake counts it as held.

@@ -14,6 +14,7 @@ mod intake;
 mod item;
 mod meter;
 mod preflight;
+mod settings;
 mod signals;
 mod status;
 mod workers;
@@ -40,7 +41,7 @@ pub use workers::{Workers, WorkersHandle};
 use config::Config;
 use engine::{End, Engine, Parts};
 use handle::Command;
-use signals::Signals;
+use signals::run_with_signals;
 use status::Shared;
 
 /// What a delivery came to, as [`Builder::observe`] is told of it.
@@ -97,21 +98,8 @@ impl Worker {
     /// When the preflight finds what would lose or repeat work, or signals cannot be listened for. Once it runs, failures of
     /// services are survived and reported by logs, metrics and [`Status`].
     pub async fn run(self) -> Result<(), Error> {
-        let mut signals = Signals::listen().map_err(Error::Signals)?;
         let handle = self.handle();
-        let run = self.run_until_drained();
-        tokio::pin!(run);
-        let mut seen = 0_u32;
-        loop {
-            tokio::select! {
-                biased;
-                ended = &mut run => return ended,
-                () = signals.next() => {
-                    seen += 1;
-                    if seen == 1 { handle.drain() } else { handle.stop() }
-                }
-            }
-        }
+        run_with_signals(self.run_until_drained(), || handle.drain(), || handle.stop()).await
     }
 
     /// As [`run`](Self::run), without listening for signals: until [`WorkerHandle::drain`] or [`WorkerHandle::stop`].

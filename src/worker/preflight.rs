@@ -66,6 +66,9 @@ pub(super) async fn preflight(config: &Config, queue: &dyn Queue, inbox: Option<
         }
         Err(error) => findings.push(problem(error.to_string())),
     }
+    if let Some(why) = queue.dead_letter_problem() {
+        findings.push(warning(format!("the dead-letter queue of `{}`: {why}", source.name)));
+    }
     let mut dead = None;
     if let DeadLetters::Queue(target) = &config.dead_letters {
         match target.describe().await {

@@ -2,9 +2,31 @@
 
 use std::io;
 
+use crate::error::Error;
+
+/// Runs until `run` ends: the first signal drains, the second stops at once.
+pub(super) async fn run_with_signals(
+    run: impl Future<Output = Result<(), Error>>,
+    drain: impl Fn(),
+    stop: impl Fn(),
+) -> Result<(), Error> {
+    let mut signals = Signals::listen().map_err(Error::Signals)?;
+    tokio::pin!(run);
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut run => return ended,
+            () = signals.next() => {
+                if std::mem::replace(&mut draining, true) { stop() } else { drain() }
+            }
+        }
+    }
+}
+
 /// Signals being listened for.
 #[derive(Debug)]
-pub(super) struct Signals {
+struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
@@ -13,7 +35,7 @@ pub(super) struct Signals {
 
 impl Signals {
     #[cfg(unix)]
-    pub(super) fn listen() -> io::Result<Self> {
+    fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -22,13 +44,13 @@ impl Signals {
     }
 
     #[cfg(not(unix))]
-    pub(super) fn listen() -> io::Result<Self> {
+    fn listen() -> io::Result<Self> {
         Ok(Self {})
     }
 
     /// Waits for the next one.
     #[cfg(unix)]
-    pub(super) async fn next(&mut self) {
+    async fn next(&mut self) {
         tokio::select! {
             biased;
             _ = self.terminate.recv() => {}
@@ -38,7 +60,7 @@ impl Signals {
 
     /// Waits for the next one.
     #[cfg(not(unix))]
-    pub(super) async fn next(&mut self) {
+    async fn next(&mut self) {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use super::handle::WorkerHandle;
-use super::signals::Signals;
+use super::signals::run_with_signals;
 use super::status::Status;
 use super::{Worker, preflight};
 use crate::error::Error;
@@ -73,21 +73,8 @@ impl Workers {
     /// # Errors
     /// As [`Worker::run`].
     pub async fn run(self) -> Result<(), Error> {
-        let mut signals = Signals::listen().map_err(Error::Signals)?;
         let handle = self.handle();
-        let run = self.run_until_drained();
-        tokio::pin!(run);
-        let mut seen = 0_u32;
-        loop {
-            tokio::select! {
-                biased;
-                ended = &mut run => return ended,
-                () = signals.next() => {
-                    seen += 1;
-                    if seen == 1 { handle.drain() } else { handle.stop() }
-                }
-            }
-        }
+        run_with_signals(self.run_until_drained(), || handle.drain(), || handle.stop()).await
     }
 
     /// As [`run`](Self::run), without listening for signals.

@@ -55,13 +55,13 @@ impl Lab {
     }
 
     /// Creates a queue and opens it.
-    pub(crate) async fn queue(&self, what: &str, attributes: &[(QueueAttributeName, &str)]) -> SqsQueue {
+    pub(crate) async fn queue_of(&self, what: &str, attributes: &[(QueueAttributeName, &str)]) -> SqsQueue {
         let (name, _) = self.create(what, attributes).await;
         self.connect(&name).await.unwrap()
     }
 }
 
-fn redrive_policy(arn: &str, count: u32) -> String {
+pub(crate) fn redrive_policy(arn: &str, count: u32) -> String {
     json!({"deadLetterTargetArn": arn, "maxReceiveCount": count}).to_string()
 }
 
@@ -122,7 +122,7 @@ async fn a_queue_is_found_by_name_url_and_arn_and_its_attributes_are_read() {
 async fn a_fifo_queues_deduplication_settings_are_read() {
     let Some(lab) = Lab::open() else { return };
     let by_group = lab
-        .queue(
+        .queue_of(
             "groups.fifo",
             &[
                 (QueueAttributeName::ContentBasedDeduplication, "true"),
@@ -133,7 +133,7 @@ async fn a_fifo_queues_deduplication_settings_are_read() {
         .await;
     let read = by_group.attributes();
     assert!(read.fifo && read.content_based_deduplication && read.deduplication_by_group);
-    let plain = lab.queue("plain.fifo", &[]).await;
+    let plain = lab.queue_of("plain.fifo", &[]).await;
     let read = plain.attributes();
     assert!(read.fifo && !read.content_based_deduplication && !read.deduplication_by_group);
 }
@@ -141,7 +141,7 @@ async fn a_fifo_queues_deduplication_settings_are_read() {
 #[tokio::test]
 async fn a_message_arrives_as_it_was_sent() {
     let Some(lab) = Lab::open() else { return };
-    let queue = lab.queue("whole.fifo", &[]).await;
+    let queue = lab.queue_of("whole.fifo", &[]).await;
     let mut sent = Outgoing::new("{\"größe\": \"\u{1F980}\"}")
         .attribute("type", Attribute::string("order"))
         .attribute("n", Attribute::number(7))
@@ -224,7 +224,7 @@ async fn inv12_a_dead_letter_queue_that_went_away_is_a_problem_that_says_so() {
 #[tokio::test]
 async fn inv11_one_bad_message_does_not_keep_the_others_from_being_sent() {
     let Some(lab) = Lab::open() else { return };
-    let queue = lab.queue("bad", &[]).await;
+    let queue = lab.queue_of("bad", &[]).await;
     let messages = vec![
         Outgoing::new("first"),
         Outgoing::new(""),
@@ -245,7 +245,7 @@ async fn inv11_one_bad_message_does_not_keep_the_others_from_being_sent() {
 #[tokio::test]
 async fn more_than_ten_are_sent_and_deleted() {
     let Some(lab) = Lab::open() else { return };
-    let queue = lab.queue("many", &[]).await;
+    let queue = lab.queue_of("many", &[]).await;
     let messages: Vec<Outgoing> = (0..23).map(|n| Outgoing::new(format!("{n}"))).collect();
     let answers = queue.send(messages).await.unwrap();
     assert!(answers.len() == 23 && answers.iter().all(Result::is_ok), "{answers:?}");
@@ -263,7 +263,7 @@ async fn more_than_ten_are_sent_and_deleted() {
 #[tokio::test]
 async fn a_stale_receipt_fails_alone_and_is_known_as_one() {
     let Some(lab) = Lab::open() else { return };
-    let queue = lab.queue("stale", &[]).await;
+    let queue = lab.queue_of("stale", &[]).await;
     queue.send(vec![Outgoing::new("x")]).await.unwrap();
     let good = one(&queue).await.receipt;
     let answers = queue

@@ -319,7 +319,7 @@ async fn failures_are_told_apart_and_name_queue_operation_and_request() {
         ),
         (
             Reply::error(400, "com.amazonaws.sqs#OverLimit", "too many"),
-            |e| matches!(e, QueueError::Throttled { .. }),
+            |e| matches!(e, QueueError::InFlightLimit { .. }) && e.is_transient(),
             &["in flight"],
         ),
         (
@@ -346,7 +346,7 @@ async fn failures_are_told_apart_and_name_queue_operation_and_request() {
                 "com.amazon.coral.service#ExpiredTokenException",
                 "The security token has expired",
             ),
-            QueueError::is_transient,
+            |e| matches!(e, QueueError::Credentials { .. }) && e.is_transient(),
             &["credentials", "expired", "renew"],
         ),
         (
@@ -413,6 +413,14 @@ async fn an_endpoint_that_cannot_be_reached_is_named() {
         error.to_string().contains("http://no-such-host.invalid:4566"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn the_futures_that_callers_carry_are_small() {
+    let (queue, stub) = open("orders").await;
+    let aws = config(&stub.url());
+    assert!(size_of_val(&SqsQueue::connect(&aws, "orders")) < 1_024);
+    assert!(size_of_val(&queue.receive(Receive::new(1, Duration::ZERO))) <= 16);
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! The moving itself: receive, look up, send, confirm, delete; several pages at a time on standard queues.
+//! The moving itself: receive, look up, send, confirm, delete. On standard queues several pages are received and looked up
+//! at a time, and one batch moves at a time.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -54,6 +55,8 @@ struct Run {
     progress: Option<Mutex<Progress>>,
     bucket: TokenBucket,
     chunk: usize,
+    /// Held from the send of a chunk to its delete: what a kill leaves in both queues is one batch at most.
+    moving: tokio::sync::Mutex<()>,
     /// Ends the lanes: cancelled from outside, or something failed for good.
     stop: CancellationToken,
     stopped_by: Mutex<Option<Stop>>,
@@ -88,6 +91,7 @@ pub(super) async fn run(
         progress,
         bucket: TokenBucket::new(settings.rate),
         chunk: settings.rate.map_or(MAX_BATCH, |rate| rate.burst_size() as usize),
+        moving: tokio::sync::Mutex::new(()),
         stop: settings.cancel.child_token(),
         stopped_by: Mutex::default(),
         settings,
@@ -325,7 +329,8 @@ impl Run {
     async fn send_all(&self, mut sends: VecDeque<(u64, DeadLetter, Outgoing)>) {
         while !sends.is_empty() {
             let many = self.tokens(sends.len()).await;
-            if many == 0 {
+            let moving = self.moving.lock().await;
+            if many == 0 || self.stop.is_cancelled() {
                 self.not_reached(sends.iter().map(|(_, letter, _)| letter));
                 return;
             }
@@ -353,6 +358,7 @@ impl Run {
             }
             let numbers: Vec<_> = sent.into_iter().map(|(number, _)| number).collect();
             self.delete(&numbers).await;
+            drop(moving);
         }
     }
 

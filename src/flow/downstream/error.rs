@@ -1,6 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::outcome::{Failure, FailureExt as _};
+
 /// Why a [`Downstream`](super::Downstream) has no answer.
 ///
 /// The error of the call itself is the [source](std::error::Error::source).
@@ -103,5 +105,32 @@ impl<E> DownstreamError<E> {
             Self::Failed { error, .. } | Self::Rejected { error, .. } => Some(error),
             _ => None,
         }
+    }
+}
+
+impl<E: std::error::Error + 'static> DownstreamError<E> {
+    /// What it means for a message whose handler made the call: a reject where the call can never succeed, else another try,
+    /// after the wait that is known. A bare `?` would always mean another try, with the worker's own backoff.
+    ///
+    /// ```
+    /// # use redrive::flow::{Advice, Downstream, DownstreamError};
+    /// # async fn charge(gateway: &Downstream) -> Result<u64, redrive::Failure> {
+    /// let receipt = gateway
+    ///     .call_with(|_| Advice::Retry, || async { Ok::<_, std::io::Error>(7) })
+    ///     .await
+    ///     .map_err(DownstreamError::into_failure)?;
+    /// # Ok(receipt)
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn into_failure(self) -> Failure {
+        let (permanent, wait) = (self.is_permanent(), self.retry_after());
+        let result: Result<(), Self> = Err(self);
+        let failure = match wait {
+            _ if permanent => result.reject(),
+            Some(wait) => result.retry_after(wait),
+            None => result.retry(),
+        };
+        failure.err().unwrap_or_else(|| Failure::retry("no error"))
     }
 }

@@ -22,6 +22,7 @@ use super::{
     RateLimit, RetryBudget, Ticket, TokenBucket, Transition, Verdict, key_hash,
 };
 use crate::clock::{Clock, Instant, Random};
+use crate::telemetry::{self, BULKHEAD_FULL, DOWNSTREAM_TRIES, LIMITER_WAIT, NAME, OUTCOME, RETRY_BUDGET_SPENT};
 
 /// Everything that stands around a call to another service: timeout, retries with jitter and `Retry-After`, retry budget,
 /// circuit breaker, rate limit and bulkhead.
@@ -225,7 +226,10 @@ impl Inner {
             None => None,
             Some(bulkhead) => match timeout(self.max_wait, bulkhead.enter()).await {
                 Ok(permit) => Some(permit),
-                Err(_) => return Err(Refusal::Full),
+                Err(_) => {
+                    telemetry::counter(&BULKHEAD_FULL, &[(NAME, &self.name)]).increment(1);
+                    return Err(Refusal::Full);
+                }
             },
         };
         match self.with_breaker(|breaker, now| (breaker.admit(now), now)) {
@@ -248,10 +252,17 @@ impl Inner {
     }
 
     async fn token(&self) -> Result<(), Refusal> {
+        let told = |wait| telemetry::histogram(&LIMITER_WAIT, &[(NAME, &self.name)]).record(wait);
         match self.bucket.reserve(self.clock.now(), self.max_wait) {
             Ok(Duration::ZERO) => {}
-            Ok(wait) => sleep(wait).await,
-            Err(wait) => return Err(Refusal::Dry(wait)),
+            Ok(wait) => {
+                told(wait);
+                sleep(wait).await;
+            }
+            Err(wait) => {
+                told(wait);
+                return Err(Refusal::Dry(wait));
+            }
         }
         Ok(())
     }
@@ -268,6 +279,7 @@ impl Inner {
         }
         self.refuse_unless_admitted().map_err(|refusal| refusal.retry_after())?;
         if !self.with_budget(|budget, now| budget.try_retry(now)) {
+            telemetry::counter(&RETRY_BUDGET_SPENT, &[(NAME, &self.name)]).increment(1);
             return Err(None);
         }
         Ok(match asked {
@@ -303,8 +315,7 @@ impl Inner {
     }
 
     fn count(&self, outcome: &'static str) {
-        metrics::counter!("redrive.downstream.tries", "name" => self.name.to_string(), "outcome" => outcome)
-            .increment(1);
+        telemetry::counter(&DOWNSTREAM_TRIES, &[(NAME, &self.name), (OUTCOME, outcome)]).increment(1);
     }
 }
 

@@ -80,7 +80,7 @@ pub use tokio_util::sync::CancellationToken;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no extractor: a handler cannot take it as an argument",
-    label = "not an extractor for a worker with the state `{S}`",
+    label = "not an extractor",
     note = "take the body as `Json<{Self}>`, or the worker's state as `State<{Self}>`",
     note = "all extractors are listed in `redrive::extract`; a type of your own becomes one by implementing `FromDelivery`"
 )]

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Random};
 use crate::faults::FaultPlan;
-use crate::queue::{MAX_BYTES, MAX_VISIBILITY, QueueAttributes, QueueError, RedrivePolicy};
+use crate::queue::rules::whole_seconds;
+use crate::queue::{MAX_BYTES, MAX_DELAY, MAX_VISIBILITY, QueueAttributes, QueueError, RedrivePolicy};
 
 use super::MemoryQueue;
-use super::limits::{MAX_DELAY, whole_seconds};
 use super::store::{Settings, Store};
 
 /// SQS's in-flight quota.

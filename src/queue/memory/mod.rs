@@ -21,6 +21,7 @@ use crate::clock::{Clock, Instant};
 use crate::faults::{Fault, FaultDecision, FaultPlan, Operation};
 use crate::message::{Delivery, Message, Outgoing, Receipt};
 
+use super::rules::whole_seconds;
 use super::{EntryError, EntryResults, Queue, QueueAttributes, QueueError, Receive};
 
 use store::{Deleted, Moved, State, Store, Taken};
@@ -365,7 +366,7 @@ impl MemoryQueue {
             if !fifo && store.at_in_flight_cap() {
                 return None;
             }
-            let visibility = request.visibility.map(limits::whole_seconds);
+            let visibility = request.visibility.map(whole_seconds);
             let Taken { deliveries, moved } = store.take(now, request.max, visibility, request.wait.is_zero());
             // Under this queue's lock, so that nobody finds a message in neither queue. A queue's dead-letter queue was built
             // before it, so locks nest in one order only.
@@ -374,9 +375,11 @@ impl MemoryQueue {
             }
             Some((deliveries, store.next_due()))
         });
-        taken.ok_or_else(|| {
-            let detail = "the queue has as many messages in flight as it may; delete some";
-            self.refused(Operation::Receive, ("OverLimit", detail.to_owned()))
+        taken.ok_or_else(|| QueueError::InFlightLimit {
+            queue: self.fixed().name.clone(),
+            operation: action(Operation::Receive),
+            detail: "OverLimit".to_owned(),
+            request_id: None,
         })
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::clock::{Instant, Random};
 use crate::message::{Message, Outgoing, Receipt};
+use crate::queue::rules::whole_seconds;
 use crate::queue::{EntryError, MAX_VISIBILITY};
 
 use super::groups::Groups;
@@ -185,7 +186,7 @@ impl Store {
         limits::check_message(&outgoing, &self.settings)?;
         let deduplication_id = limits::deduplication_id(&outgoing, &self.settings);
         let delay = match outgoing.delay {
-            Some(delay) if !self.settings.fifo => limits::whole_seconds(delay),
+            Some(delay) if !self.settings.fifo => whole_seconds(delay),
             _ => self.settings.delay,
         };
         let window = deduplication_id.clone().filter(|_| self.settings.fifo).map(|id| {
@@ -349,7 +350,7 @@ impl Store {
         receipt: &Receipt,
         timeout: Duration,
     ) -> Result<(), EntryError> {
-        let timeout = limits::whole_seconds(timeout);
+        let timeout = whole_seconds(timeout);
         if timeout > MAX_VISIBILITY {
             return Err(limits::visibility_too_long(timeout));
         }

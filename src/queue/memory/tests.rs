@@ -177,10 +177,7 @@ async fn at_the_in_flight_cap_a_standard_queue_refuses_and_a_fifo_queue_answers_
     let two = receive(&queue, 10, NOW).await;
     assert_eq!(bodies(&two), ["a", "b"]);
     let refused = queue.receive(Receive::new(1, secs(20))).await.unwrap_err();
-    assert!(
-        matches!(&refused, QueueError::Refused { code, .. } if code == "OverLimit"),
-        "{refused}"
-    );
+    assert!(matches!(&refused, QueueError::InFlightLimit { .. }), "{refused}");
     delete(&queue, &two[0]).await.unwrap();
     assert_eq!(bodies(&receive(&queue, 10, NOW).await), ["c"]);
 

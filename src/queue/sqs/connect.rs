@@ -1,22 +1,26 @@
 //! Opening a queue: finding it, reading its attributes, and opening the dead-letter queue its redrive policy names.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::http::HttpResponse;
 use aws_sdk_sqs::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
+use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::QueueAttributeName;
 use futures::future::BoxFuture;
 
 use super::super::{MAX_BYTES, MAX_WAIT, QueueAttributes, QueueError, RedrivePolicy};
-use super::error::queue_error;
+use super::error::{code_of, queue_error};
 use super::target::{Arn, Target};
 use super::{Connection, SqsQueue};
-use crate::aws::{EndpointProbe, origin};
+use crate::aws::{EndpointProbe, origin, short_code};
 use crate::clock::{Clock, Random};
+use crate::telemetry::{self, ERROR_TYPE, OPERATION, OPERATION_DURATION, QUEUE};
 
 /// How long a call may take in all, unless set: settling late is worse than settling again.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -111,6 +115,7 @@ impl SqsQueueBuilder {
             client: self.worker_client(&endpoint),
             endpoint,
             timeout: self.call_timeout,
+            clock: self.clock.clone(),
         };
         let attributes = calls.find(&target).await?;
         let (dead, problem) = match &attributes.redrive {
@@ -209,9 +214,33 @@ pub(super) struct Calls {
     pub(super) client: Client,
     pub(super) endpoint: EndpointProbe,
     pub(super) timeout: Duration,
+    clock: Clock,
 }
 
 impl Calls {
+    /// Awaits a call of the SQS action `operation` on a queue, and notes how long it took.
+    pub(super) async fn answer<T, E>(
+        &self,
+        queue: &str,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<T, QueueError>
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let started = self.clock.now();
+        let answer = call
+            .await
+            .map_err(|error| queue_error(queue, operation, &error, self.endpoint.endpoint()));
+        let took = self.clock.now().saturating_duration_since(started);
+        let mut labels = vec![(QUEUE, queue), (OPERATION, label(operation))];
+        if let Err(error) = &answer {
+            labels.push((ERROR_TYPE, short_code(code_of(error))));
+        }
+        telemetry::histogram(&OPERATION_DURATION, &labels).record(took);
+        answer
+    }
+
     async fn find(&self, target: &Target) -> Result<QueueAttributes, QueueError> {
         let name = target.name();
         let url = match target {
@@ -227,15 +256,13 @@ impl Calls {
 
     async fn url_of(&self, name: &str, account: Option<String>) -> Result<String, QueueError> {
         const OPERATION: &str = "GetQueueUrl";
-        let answer = self
+        let call = self
             .client
             .get_queue_url()
             .queue_name(name)
-            .set_queue_owner_aws_account_id(account)
-            .send()
-            .await
-            .map_err(|error| queue_error(name, OPERATION, &error, self.endpoint.endpoint()))?;
-        answer
+            .set_queue_owner_aws_account_id(account);
+        self.answer(name, OPERATION, call.send())
+            .await?
             .queue_url
             .filter(|url| !url.is_empty())
             .ok_or_else(|| unreadable(name, OPERATION, "it holds no queue URL".to_owned()))
@@ -245,14 +272,12 @@ impl Calls {
     pub(super) async fn attributes(&self, name: &str, url: &str) -> Result<QueueAttributes, QueueError> {
         const OPERATION: &str = "GetQueueAttributes";
         let fifo = name.ends_with(".fifo");
-        let answer = self
+        let call = self
             .client
             .get_queue_attributes()
             .queue_url(url)
-            .set_attribute_names(Some(wanted(fifo)))
-            .send()
-            .await
-            .map_err(|error| queue_error(name, OPERATION, &error, self.endpoint.endpoint()))?;
+            .set_attribute_names(Some(wanted(fifo)));
+        let answer = self.answer(name, OPERATION, call.send()).await?;
         parse(name, url, &answer.attributes.unwrap_or_default()).map_err(|why| unreadable(name, OPERATION, why))
     }
 
@@ -285,6 +310,17 @@ impl Calls {
                 "the dead-letter queue that the redrive policy names, `{dead}`, could not be opened: {error}"
             ))),
         }
+    }
+}
+
+/// What an SQS action is called in metrics.
+fn label(operation: &str) -> &'static str {
+    match operation {
+        "ReceiveMessage" => "receive",
+        "DeleteMessageBatch" => "delete",
+        "ChangeMessageVisibilityBatch" => "change_visibility",
+        "SendMessageBatch" => "send",
+        _ => "describe",
     }
 }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::clock::Instant;
 use crate::message::{Attribute, AttributeValue, Attributes, Delivery, Message, Outgoing, Receipt};
+use crate::queue::rules::whole_seconds;
 
 /// A received message as a delivery; nothing where there is no receipt handle, without which it can neither be settled
 /// nor told from another delivery: it comes back by itself.
@@ -53,11 +54,11 @@ fn attribute(value: MessageAttributeValue) -> Attribute {
 }
 
 /// A message to be sent as the entry of a batch.
-pub(super) fn send_entry(id: usize, outgoing: &Outgoing) -> Result<SendMessageBatchRequestEntry, BuildError> {
+pub(super) fn send_entry(id: String, outgoing: &Outgoing) -> Result<SendMessageBatchRequestEntry, BuildError> {
     let mut entry = SendMessageBatchRequestEntry::builder()
-        .id(id.to_string())
+        .id(id)
         .message_body(&outgoing.body)
-        .set_delay_seconds(outgoing.delay.map(whole_seconds))
+        .set_delay_seconds(outgoing.delay.map(seconds))
         .set_message_group_id(outgoing.group_id.clone())
         .set_message_deduplication_id(outgoing.deduplication_id.clone());
     for (name, attribute) in &outgoing.attributes {
@@ -82,10 +83,9 @@ fn attribute_value(attribute: &Attribute) -> Result<MessageAttributeValue, Build
     .build()
 }
 
-/// Whole seconds, rounded up so that nothing comes back sooner than was asked for.
-pub(super) fn whole_seconds(duration: Duration) -> i32 {
-    let up = u64::from(duration.subsec_nanos() > 0);
-    i32::try_from(duration.as_secs().saturating_add(up)).unwrap_or(i32::MAX)
+/// Whole seconds, as SQS's API takes them.
+pub(super) fn seconds(duration: Duration) -> i32 {
+    i32::try_from(whole_seconds(duration).as_secs()).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]
@@ -197,9 +197,9 @@ mod tests {
 
     #[test]
     fn seconds_are_rounded_up() {
-        for (millis, seconds) in [(0, 0), (1, 1), (1_000, 1), (1_001, 2), (43_200_000, 43_200)] {
-            assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds);
+        for (millis, whole) in [(0, 0), (1, 1), (1_000, 1), (1_001, 2), (43_200_000, 43_200)] {
+            assert_eq!(seconds(Duration::from_millis(millis)), whole);
         }
-        assert_eq!(whole_seconds(Duration::MAX), i32::MAX);
+        assert_eq!(seconds(Duration::MAX), i32::MAX);
     }
 }

@@ -40,10 +40,10 @@ fn from_failure(queue: &str, operation: &'static str, failure: CallFailure, endp
                 request_id.map_or_else(String::new, |id| format!(", request {id}"))
             ),
         },
-        (FailureKind::Refused, "OverLimit") => QueueError::Throttled {
+        (FailureKind::Refused, "OverLimit") => QueueError::InFlightLimit {
             queue,
             operation,
-            detail: format!("{detail}; as many messages are in flight as SQS allows (120,000), until some are settled"),
+            detail,
             request_id,
         },
         (FailureKind::Throttled, _) => QueueError::Throttled {
@@ -58,18 +58,19 @@ fn from_failure(queue: &str, operation: &'static str, failure: CallFailure, endp
             detail,
             request_id,
         },
-        // Credentials that could not be loaded, or that ran out, come back when their provider recovers: a worker must
-        // outlive that. Wrong ones stay wrong.
-        (FailureKind::Unavailable, _)
-        | (FailureKind::Credentials, "NoCredentials" | "ExpiredToken" | "ExpiredTokenException") => {
-            QueueError::Unavailable {
-                queue,
-                operation,
-                detail,
-                request_id,
-            }
-        }
-        (FailureKind::Credentials | FailureKind::Refused, _) => QueueError::Refused {
+        (FailureKind::NoCredentials, _) => QueueError::Credentials {
+            queue,
+            operation,
+            detail,
+            request_id,
+        },
+        (FailureKind::Unavailable, _) => QueueError::Unavailable {
+            queue,
+            operation,
+            detail,
+            request_id,
+        },
+        (FailureKind::WrongCredentials | FailureKind::Refused, _) => QueueError::Refused {
             queue,
             operation,
             detail: if from_kms { kms_advice(&short, &detail) } else { detail },
@@ -118,7 +119,9 @@ pub(super) fn may_be_one_entrys_fault(error: &QueueError) -> bool {
 pub(super) fn code_of(error: &QueueError) -> &str {
     match error {
         QueueError::NotFound { .. } => "QueueDoesNotExist",
+        QueueError::Credentials { .. } => "NoCredentials",
         QueueError::AccessDenied { .. } => "AccessDenied",
+        QueueError::InFlightLimit { .. } => "OverLimit",
         QueueError::Throttled { .. } => "RequestThrottled",
         QueueError::Unavailable { .. } => "Unavailable",
         QueueError::Refused { code, .. } => code,
@@ -149,8 +152,8 @@ mod tests {
             (FailureKind::Throttled, "RequestThrottled"),
             (FailureKind::AccessDenied, "AccessDenied"),
             (FailureKind::Unavailable, "Timeout"),
-            (FailureKind::Credentials, "ExpiredToken"),
-            (FailureKind::Credentials, "InvalidClientTokenId"),
+            (FailureKind::NoCredentials, "ExpiredToken"),
+            (FailureKind::WrongCredentials, "InvalidClientTokenId"),
             (FailureKind::Refused, "InvalidParameterValue"),
         ] {
             let text = mapped(kind, code).to_string();
@@ -177,9 +180,12 @@ mod tests {
     #[test]
     fn a_worker_outlives_what_time_can_heal() {
         assert!(mapped(FailureKind::Refused, "OverLimit").is_transient());
-        assert!(mapped(FailureKind::Credentials, "ExpiredToken").is_transient());
-        assert!(mapped(FailureKind::Credentials, "NoCredentials").is_transient());
-        assert!(!mapped(FailureKind::Credentials, "SignatureDoesNotMatch").is_transient());
+        for code in ["ExpiredToken", "NoCredentials"] {
+            let error = mapped(FailureKind::NoCredentials, code);
+            assert!(matches!(error, QueueError::Credentials { .. }), "{error:?}");
+            assert!(error.is_transient());
+        }
+        assert!(!mapped(FailureKind::WrongCredentials, "SignatureDoesNotMatch").is_transient());
         assert!(!mapped(FailureKind::AccessDenied, "AccessDenied").is_transient());
     }
 
@@ -199,7 +205,7 @@ mod tests {
             (FailureKind::Throttled, "RequestThrottled"),
             (FailureKind::AccessDenied, "AccessDenied"),
             (FailureKind::Unavailable, "InternalError"),
-            (FailureKind::Credentials, "SignatureDoesNotMatch"),
+            (FailureKind::WrongCredentials, "SignatureDoesNotMatch"),
             (FailureKind::Refused, "NonExistentQueue"),
             (FailureKind::Refused, "UnsupportedOperation"),
         ] {

@@ -22,12 +22,13 @@ use aws_sdk_sqs::types::{
 };
 use futures::future::BoxFuture;
 
+use super::rules::whole_seconds;
 use super::{EntryResults, MAX_BATCH, MAX_VISIBILITY, MAX_WAIT, Queue, QueueAttributes, QueueError, Receive};
 use crate::clock::Clock;
 use crate::message::{Delivery, Outgoing, Receipt};
 use batch::Distinct;
 use connect::Calls;
-use convert::whole_seconds;
+use convert::seconds;
 
 pub use connect::SqsQueueBuilder;
 
@@ -108,17 +109,30 @@ impl SqsQueue {
         &self.connection.attributes.url
     }
 
-    fn failed<E>(&self, operation: &'static str, error: &SdkError<E, HttpResponse>) -> QueueError
+    /// Awaits a call of the SQS action `operation` on this queue.
+    async fn answer<T, E>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<T, QueueError>
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        let calls = &self.connection.calls;
-        error::queue_error(
-            &self.connection.attributes.name,
-            operation,
-            error,
-            calls.endpoint.endpoint(),
-        )
+        let Connection { calls, attributes, .. } = &*self.connection;
+        calls.answer(&attributes.name, operation, call).await
+    }
+
+    /// The entries of a batch, whose ids are their positions.
+    fn entries<I, E>(
+        &self,
+        operation: &'static str,
+        items: &[I],
+        build: impl Fn(String, &I) -> Result<E, BuildError>,
+    ) -> Result<Vec<E>, QueueError> {
+        let built = items.iter().enumerate().map(|(id, item)| build(id.to_string(), item));
+        built
+            .collect::<Result<_, _>>()
+            .map_err(|error| self.unbuildable(operation, &error))
     }
 
     fn unbuildable(&self, operation: &'static str, error: &BuildError) -> QueueError {
@@ -142,7 +156,7 @@ impl SqsQueue {
     }
 
     async fn receive_batch(&self, request: Receive) -> Result<Vec<Delivery>, QueueError> {
-        let wait = Duration::from_secs(u64::try_from(whole_seconds(request.wait.min(MAX_WAIT))).unwrap_or(0));
+        let wait = whole_seconds(request.wait.min(MAX_WAIT));
         let max = request.max.clamp(1, MAX_BATCH);
         let calls = &self.connection.calls;
         let call = self
@@ -150,7 +164,7 @@ impl SqsQueue {
             .receive_message()
             .queue_url(self.url())
             .max_number_of_messages(i32::try_from(max).unwrap_or(1))
-            .wait_time_seconds(whole_seconds(wait))
+            .wait_time_seconds(seconds(wait))
             .set_visibility_timeout(request.visibility.map(visibility_seconds))
             .set_message_system_attribute_names(Some(system_attributes(self.connection.attributes.fifo)))
             // Handlers read attributes by names of their own, and a dead letter must carry every one of them.
@@ -160,10 +174,7 @@ impl SqsQueue {
             .config_override(ConfigBuilder::new().timeout_config(connect::timeouts(calls.timeout, wait)));
         let received_at = self.clock.now();
         // The SDK does not compare the checksums that SQS gives of bodies and attributes; TLS guards them on their way.
-        let answer = call
-            .send()
-            .await
-            .map_err(|error| self.failed("ReceiveMessage", &error))?;
+        let answer = self.answer("ReceiveMessage", call.send()).await?;
         let messages = answer.messages.unwrap_or_default();
         Ok(messages
             .into_iter()
@@ -184,71 +195,38 @@ impl SqsQueue {
 
     async fn delete_batch(&self, receipts: &[Receipt]) -> Result<EntryResults<()>, QueueError> {
         const OPERATION: &str = "DeleteMessageBatch";
-        let entries = receipts
-            .iter()
-            .enumerate()
-            .map(|(id, receipt)| {
-                DeleteMessageBatchRequestEntry::builder()
-                    .id(id.to_string())
-                    .receipt_handle(receipt.as_str())
-                    .build()
-            })
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| self.unbuildable(OPERATION, &error))?;
-        let answer = self
-            .client()
-            .delete_message_batch()
-            .queue_url(self.url())
-            .set_entries(Some(entries))
-            .send()
-            .await
-            .map_err(|error| self.failed(OPERATION, &error))?;
+        let entries = self.entries(OPERATION, receipts, |id, receipt| {
+            DeleteMessageBatchRequestEntry::builder()
+                .id(id)
+                .receipt_handle(receipt.as_str())
+                .build()
+        })?;
+        let call = self.client().delete_message_batch().queue_url(self.url());
+        let answer = self.answer(OPERATION, call.set_entries(Some(entries)).send()).await?;
         let successful = answer.successful.into_iter().map(|entry| (entry.id, ()));
         Ok(batch::pair(receipts.len(), successful, answer.failed))
     }
 
     async fn change_batch(&self, changes: &[(Receipt, Duration)]) -> Result<EntryResults<()>, QueueError> {
         const OPERATION: &str = "ChangeMessageVisibilityBatch";
-        let entries = changes
-            .iter()
-            .enumerate()
-            .map(|(id, (receipt, visibility))| {
-                ChangeMessageVisibilityBatchRequestEntry::builder()
-                    .id(id.to_string())
-                    .receipt_handle(receipt.as_str())
-                    .visibility_timeout(visibility_seconds(*visibility))
-                    .build()
-            })
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| self.unbuildable(OPERATION, &error))?;
-        let answer = self
-            .client()
-            .change_message_visibility_batch()
-            .queue_url(self.url())
-            .set_entries(Some(entries))
-            .send()
-            .await
-            .map_err(|error| self.failed(OPERATION, &error))?;
+        let entries = self.entries(OPERATION, changes, |id, (receipt, visibility)| {
+            ChangeMessageVisibilityBatchRequestEntry::builder()
+                .id(id)
+                .receipt_handle(receipt.as_str())
+                .visibility_timeout(visibility_seconds(*visibility))
+                .build()
+        })?;
+        let call = self.client().change_message_visibility_batch().queue_url(self.url());
+        let answer = self.answer(OPERATION, call.set_entries(Some(entries)).send()).await?;
         let successful = answer.successful.into_iter().map(|entry| (entry.id, ()));
         Ok(batch::pair(changes.len(), successful, answer.failed))
     }
 
     async fn send_batch(&self, messages: &[Outgoing]) -> Result<EntryResults<String>, QueueError> {
         const OPERATION: &str = "SendMessageBatch";
-        let entries = messages
-            .iter()
-            .enumerate()
-            .map(|(id, message)| convert::send_entry(id, message))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| self.unbuildable(OPERATION, &error))?;
-        let answer = self
-            .client()
-            .send_message_batch()
-            .queue_url(self.url())
-            .set_entries(Some(entries))
-            .send()
-            .await
-            .map_err(|error| self.failed(OPERATION, &error))?;
+        let entries = self.entries(OPERATION, messages, convert::send_entry)?;
+        let call = self.client().send_message_batch().queue_url(self.url());
+        let answer = self.answer(OPERATION, call.set_entries(Some(entries)).send()).await?;
         let successful = answer.successful.into_iter().map(|entry| (entry.id, entry.message_id));
         Ok(batch::pair(messages.len(), successful, answer.failed))
     }
@@ -341,5 +319,5 @@ fn system_attributes(fifo: bool) -> Vec<MessageSystemAttributeName> {
 }
 
 fn visibility_seconds(visibility: Duration) -> i32 {
-    whole_seconds(visibility.min(MAX_VISIBILITY))
+    seconds(visibility.min(MAX_VISIBILITY))
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{CALL_LIMIT, Engine, Event, Id, Instant, Phase, Step, unanswered_inbox};
 use crate::flow::{Admission, Ticket, Verdict, key_hash};
-use crate::inbox::{Answers, Change, Claim, ClaimAnswer, ClaimRequest, InboxError, MAX_DEATHS, Rejection};
-use crate::outcome::{Reason, StoredResult};
+use crate::inbox::{Answers, Attempted, Change, Claim, ClaimAnswer, ClaimRequest, InboxError, MAX_DEATHS, Rejection};
+use crate::outcome::{MAX_ERROR_BYTES, Reason, StoredResult, bounded};
 use crate::worker::config::{DeadLetters, WithoutDeadLetters};
 use crate::worker::status::Fate;
 
@@ -91,51 +91,47 @@ impl Engine {
 
     /// Takes the claim over if it was won; acts on the answer when its turn has come.
     fn answer_of(&mut self, now: Instant, id: Id, answer: ClaimAnswer) {
-        if self.config.shadow {
-            self.shadow(now, id, &answer);
-            return;
-        }
-        if let ClaimAnswer::Claimed(claim) | ClaimAnswer::FinishDeadLetter(claim, _) = &answer
-            && let Some(item) = self.items.get_mut(&id)
-        {
-            item.claim = Some(Arc::clone(claim));
+        let answer = if self.config.shadow {
+            self.in_shadow(answer)
+        } else {
+            Some(answer)
+        };
+        let claim = match &answer {
+            Some(ClaimAnswer::Claimed(claim) | ClaimAnswer::FinishDeadLetter(claim, _)) => Some(Arc::clone(claim)),
+            _ => None,
+        };
+        if let (Some(claim), Some(item)) = (claim, self.items.get_mut(&id)) {
             item.lease_until = claim.lease_until;
+            item.claim = Some(claim);
         }
         self.enter(id, Phase::Waiting);
         self.schedule_beat(now, id);
         if self.must_go_back(id) {
             self.release(now, id);
-        } else if self.is_head(id) {
+        } else if !self.is_head(id) {
+            // Its turn comes with its group's head.
+            if let Some(item) = self.items.get_mut(&id) {
+                item.answer = answer;
+            }
+        } else if let Some(answer) = answer {
             self.answered(now, id, answer);
-        } else if let Some(item) = self.items.get_mut(&id) {
-            item.answer = Some(answer);
+        } else {
+            self.make_ready(now, id);
         }
     }
 
     /// Shadow mode: what the inbox would have suppressed is counted and run all the same, under no claim.
-    fn shadow(&mut self, now: Instant, id: Id, answer: &ClaimAnswer) {
-        let would = match answer {
-            ClaimAnswer::Claimed(_) => None,
-            ClaimAnswer::FinishDeadLetter(..) | ClaimAnswer::Rejected => Some("shadow_rejected"),
-            ClaimAnswer::Completed(_) => Some("shadow_completed"),
-            ClaimAnswer::FingerprintMismatch => Some("shadow_fingerprint_mismatch"),
-            ClaimAnswer::Running { .. } => Some("shadow_running"),
+    fn in_shadow(&self, answer: ClaimAnswer) -> Option<ClaimAnswer> {
+        let kind = match answer {
+            ClaimAnswer::Claimed(_) => return Some(answer),
+            ClaimAnswer::FinishDeadLetter(..) | ClaimAnswer::Rejected => "shadow_rejected",
+            ClaimAnswer::Completed(_) => "shadow_completed",
+            ClaimAnswer::FingerprintMismatch => "shadow_fingerprint_mismatch",
+            ClaimAnswer::Running { .. } => "shadow_running",
         };
-        if let Some(kind) = would {
-            self.meter.duplicate(kind);
-            self.shared.count(|totals| totals.shadowed += 1);
-        }
-        if let (ClaimAnswer::Claimed(claim), Some(item)) = (answer, self.items.get_mut(&id)) {
-            item.claim = Some(Arc::clone(claim));
-            item.lease_until = claim.lease_until;
-        }
-        self.enter(id, Phase::Waiting);
-        self.schedule_beat(now, id);
-        if self.must_go_back(id) {
-            self.release(now, id);
-        } else if self.is_head(id) {
-            self.make_ready(now, id);
-        }
+        self.meter.duplicate(kind);
+        self.shared.count(|totals| totals.shadowed += 1);
+        None
     }
 
     /// Whether it is to be given back as soon as its claim is answered.
@@ -176,6 +172,15 @@ impl Engine {
     }
 
     fn won(&mut self, now: Instant, id: Id, claim: &Arc<Claim>) {
+        let unrecorded = self
+            .items
+            .get(&id)
+            .and_then(|item| self.unrecorded.get(&item.record_key).cloned());
+        if let Some(result) = unrecorded {
+            // Its handler was done in this worker, only its record was not written before the lease was lost.
+            self.complete(now, id, result);
+            return;
+        }
         if claim.suspect && claim.deaths > 0 {
             self.meter.death();
         }
@@ -195,15 +200,6 @@ impl Engine {
                 attempts: claim.attempts,
             };
             self.give_up(now, id, rejection, &Reason::AttemptsExhausted, true);
-            return;
-        }
-        let unrecorded = self
-            .items
-            .get(&id)
-            .and_then(|item| self.unrecorded.get(&item.record_key).cloned());
-        if let Some(result) = unrecorded {
-            // Its handler was done in this worker, only its record was not written before the lease was lost.
-            self.complete(now, id, result);
             return;
         }
         self.make_ready(now, id);
@@ -258,6 +254,22 @@ impl Engine {
         let group_blocks = item.group.is_some() && self.config.after_reject == super::AfterReject::Block;
         let has_record = item.claim.is_some();
         let mut steps = Vec::with_capacity(6);
+        if matches!(self.config.dead_letters, DeadLetters::RedrivePolicy) && !group_blocks {
+            // SQS moves it without our envelope, so its record must not say `rejected`: moved back it would never run again.
+            let attempts = rejection.attempts.max(self.config.max_attempts);
+            let error = match record {
+                true if *reason != Reason::AttemptsExhausted => {
+                    bounded(format!("{reason}: {}", rejection.error), MAX_ERROR_BYTES)
+                }
+                _ => rejection.error,
+            };
+            steps.push(Step::Write(Change::Release {
+                failure: Some(Attempted { attempts, error }),
+            }));
+            steps.extend([Step::Hide(Duration::ZERO), Step::ReleaseTail]);
+            self.finish(now, id, Fate::GivenUp(reason.to_string()), steps);
+            return;
+        }
         if record && has_record {
             steps.push(Step::Write(Change::Reject(rejection)));
         }
@@ -273,16 +285,12 @@ impl Engine {
                 steps.extend([Step::Next, Step::Delete]);
                 Fate::DeadLettered(reason.to_string())
             }
-            DeadLetters::RedrivePolicy => {
-                steps.extend([Step::Hide(Duration::ZERO), Step::ReleaseTail]);
-                Fate::GivenUp(reason.to_string())
-            }
             DeadLetters::Without(WithoutDeadLetters::Discard) => {
                 steps.extend(sent);
                 steps.extend([Step::Next, Step::Delete]);
                 Fate::GivenUp(reason.to_string())
             }
-            DeadLetters::Without(WithoutDeadLetters::Keep) => {
+            DeadLetters::RedrivePolicy | DeadLetters::Without(WithoutDeadLetters::Keep) => {
                 steps.extend([Step::Hide(LONGEST_WAIT), Step::ReleaseTail]);
                 Fate::GivenUp(reason.to_string())
             }

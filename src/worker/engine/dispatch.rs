@@ -8,6 +8,9 @@ use super::{Engine, Fate, Id, Instant, Phase, Step};
 use crate::flow::Admission;
 use crate::inbox::Change;
 
+/// The longest that what finds no room to wait aside is sent back for, before jitter of as much again.
+const LONGEST_OVERFLOW: Duration = Duration::from_secs(5 * 60 * 60);
+
 impl Engine {
     /// It is to be run when its turn comes.
     pub(super) fn make_ready(&mut self, now: Instant, id: Id) {
@@ -27,7 +30,8 @@ impl Engine {
         if self.paused || self.drain.is_some() {
             return;
         }
-        for id in self.at_rate.take_due(now) {
+        // Oldest first: what is put to the front last is taken first.
+        for id in self.at_rate.take_due(now).into_iter().rev() {
             self.held_back = self.held_back.saturating_sub(1);
             self.ready.push_front(id);
         }
@@ -74,6 +78,10 @@ impl Engine {
         while ids.len() < size {
             let Some(id) = self.ready.pop_front() else { break };
             if self.items.get(&id).is_none_or(|item| item.phase != Phase::Waiting) {
+                continue;
+            }
+            if !self.holds(id) {
+                self.lose(now, id, "lease");
                 continue;
             }
             if !self.admit_tenant(now, id) || !self.admit_bulkhead(now, id) {
@@ -214,30 +222,41 @@ impl Engine {
 
     /// One suspect runs at a time, so that a death points at one; one that has run for a whole lease has proven itself.
     fn let_in_a_suspect(&mut self, now: Instant) {
+        // Those that were lost or given back while they waited keep nobody waiting.
+        let waits = |id: &Id| self.items.get(id).is_some_and(|item| item.phase == Phase::Waiting);
+        while self.suspects.front().is_some_and(|id| !waits(id)) {
+            self.suspects.pop_front();
+        }
         if self.suspect_turn_at().is_none_or(|at| now < at) {
             return;
         }
-        while let Some(id) = self.suspects.pop_front() {
-            if self.items.get(&id).is_some_and(|item| item.phase == Phase::Waiting) {
-                self.suspect_running = Some((id, now));
-                self.ready.push_front(id);
-                return;
-            }
+        if let Some(id) = self.suspects.pop_front() {
+            self.suspect_running = Some((id, None));
+            self.ready.push_front(id);
         }
     }
 
     /// When the next suspect may run, if one waits.
     pub(super) fn suspect_turn_at(&self) -> Option<Instant> {
-        let first = self.suspects.front().and_then(|id| self.items.get(id))?;
-        Some(
-            self.suspect_running
-                .map_or(first.ready_since, |(_, since)| since + self.config.lease),
-        )
+        // Those that were lost or given back while they waited are still in line.
+        let mut waiting = self.suspects.iter().filter_map(|id| self.items.get(id));
+        let first = waiting.find(|item| item.phase == Phase::Waiting)?;
+        match self.suspect_running {
+            None => Some(first.ready_since),
+            // One that has not begun to run has proven nothing.
+            Some((_, begun)) => begun.map(|begun| begun + self.config.lease),
+        }
     }
 
-    /// There is no room to wait aside: it goes back to the queue for as long as the limiter says.
+    /// There is no room to wait aside: it goes back to the queue for as long as the limiter says, and for twice as long each
+    /// time it comes again, so that a large backlog spends few receives.
     fn delay_overflow(&mut self, now: Instant, id: Id, wait: Duration) {
-        let wait = wait.max(Duration::from_secs(1));
+        let Some(item) = self.items.get(&id) else { return };
+        let doublings = item.delivery.receive_count.saturating_sub(1).min(16);
+        let wait = wait
+            .max(Duration::from_secs(1))
+            .saturating_mul(1 << doublings)
+            .min(LONGEST_OVERFLOW);
         let wait = wait + self.config.random.up_to(wait);
         self.go_back(now, id, Fate::Released, None, wait);
     }
@@ -286,8 +305,14 @@ impl Engine {
             let Some(item) = self.items.get_mut(&id) else { continue };
             let kill = self.kill.child_token();
             let asked = kill.child_token();
-            item.kept_since = None;
             item.kill = Some(kill.clone());
+            item.tenant_admitted = false;
+            if let Some((suspect, begun)) = &mut self.suspect_running
+                && *suspect == id
+            {
+                *begun = Some(now);
+            }
+            item.ask = Some(asked.clone());
             kills.push(kill);
             let claim = inbox.zip(item.claim.clone());
             contexts.push(crate::handler::Context::assembled(

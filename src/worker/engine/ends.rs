@@ -17,7 +17,8 @@ impl Engine {
         let mut outcomes = outcomes.into_iter();
         for id in ids {
             let outcome = outcomes.next().flatten();
-            if self.watched_probe == Some(id) {
+            let mut probe = self.watched_probe == Some(id);
+            if probe {
                 self.watched_probe = None;
             }
             // A run whose lease was lost was given up already.
@@ -26,7 +27,9 @@ impl Engine {
                 continue;
             }
             item.kill = None;
+            item.ask = None;
             item.permit = None;
+            probe |= item.ticket.is_some_and(|ticket| ticket.is_probe());
             self.meter.handled(outcome.as_ref(), took);
             match outcome {
                 None => {
@@ -37,12 +40,12 @@ impl Engine {
                     self.record_verdict(now, id, Verdict::Success);
                     self.complete(now, id, result);
                 }
-                Some(Outcome::Failed(failure)) => self.failed(now, id, &failure),
+                Some(Outcome::Failed(failure)) => self.failed(now, id, &failure, probe),
             }
         }
     }
 
-    fn failed(&mut self, now: Instant, id: Id, failure: &Failure) {
+    fn failed(&mut self, now: Instant, id: Id, failure: &Failure, probe: bool) {
         if let Some(reason) = failure.reason() {
             self.record_verdict(now, id, Verdict::Ignored);
             let attempts = self.items.get(&id).map_or(0, |item| item.attempts_before()) + 1;
@@ -73,7 +76,7 @@ impl Engine {
         self.meter.retried(failure.cause(), is_attempt);
         if !is_attempt {
             self.shared.count(|totals| totals.uncounted_failures += 1);
-            self.keep_or_release(now, id, failure);
+            self.keep_or_release(now, id, failure, probe);
             return;
         }
         let attempts = item.attempts_before() + 1;
@@ -98,9 +101,10 @@ impl Engine {
     }
 
     /// An outage's failure is nobody's attempt: while there is one, the message stays held and waits for the breaker, behind
-    /// the others; so no receive is spent either.
-    fn keep_or_release(&mut self, now: Instant, id: Id, failure: &Failure) {
-        if self.outage(now) && self.drain.is_none() && self.config.heartbeat {
+    /// the others; so no receive is spent either. A probe with no others held would be the next probe too: it makes way.
+    fn keep_or_release(&mut self, now: Instant, id: Id, failure: &Failure, probe: bool) {
+        let makes_way = probe && self.waiting == 0;
+        if self.outage(now) && self.drain.is_none() && self.config.heartbeat && !makes_way {
             self.make_ready(now, id);
             return;
         }
@@ -126,7 +130,9 @@ impl Engine {
     /// It goes back to the queue: the claim is freed first, durably, then it is made visible after `delay`, then the rest of its
     /// group that is held goes back unrun.
     pub(super) fn go_back(&mut self, now: Instant, id: Id, fate: Fate, failure: Option<Attempted>, delay: Duration) {
-        let would_expire = matches!(fate, Fate::Retried | Fate::Delayed) && self.outlives_retention(id, delay);
+        // A twin's message is another's to answer for.
+        let delayed = !delay.is_zero() && fate != Fate::InFlightDuplicate;
+        let would_expire = delayed && self.outlives_retention(id, delay);
         if would_expire {
             let rejection = Rejection {
                 reason: Reason::Expiring,

@@ -67,7 +67,7 @@ impl Engine {
         self.note_transition(now, "inbox", moved);
         let gate = self.gate(now);
         let shut = gate == Gate::Shut;
-        if gate == Gate::Open && std::mem::take(&mut self.keeping) {
+        if gate == Gate::Open && !self.paused && std::mem::take(&mut self.keeping) {
             self.items.values_mut().for_each(|item| item.kept_since = None);
         }
         if shut && !self.gate_was_shut {
@@ -98,25 +98,26 @@ impl Engine {
 
     /// When the oldest of what is kept for an open breaker has been kept long enough.
     pub(super) fn keep_until(&self) -> Option<Instant> {
-        if !self.gate_was_shut {
+        if !self.gate_was_shut && !self.paused {
             return None;
         }
         self.items
             .values()
+            .filter(|item| item.is_kept())
             .filter_map(|item| item.kept_since)
             .min()
             .map(|since| since + self.config.keep_while_open)
     }
 
-    /// While a breaker is open, what is held is kept with its heartbeat, but not for ever.
+    /// While a breaker is open, or the worker is paused, what is held is kept with its heartbeat, but not for ever.
     pub(super) fn keep_or_give_back(&mut self, now: Instant) {
-        if !self.gate_was_shut {
+        if !self.gate_was_shut && !self.paused {
             return;
         }
         self.keeping = true;
         let mut over = Vec::new();
         for (&id, item) in &mut self.items {
-            if item.is_waiting() && item.phase != super::Phase::Claiming {
+            if item.is_kept() {
                 let since = *item.kept_since.get_or_insert(now);
                 if now.saturating_duration_since(since) >= self.config.keep_while_open {
                     over.push(id);

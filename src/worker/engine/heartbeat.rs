@@ -85,16 +85,14 @@ impl Engine {
         } else if item.visible_at <= now {
             return Some(Due::Lost("visibility"));
         }
+        // Whatever is under way, it is looked at again when what it is held by ends.
+        let ends = self.ends_at(now, id).map(|at| at.max(now + Duration::from_millis(1)));
         let soon = now + Duration::from_millis(250);
         if item.stepping || item.beating {
-            return Some(Due::Nothing(soon));
+            return Some(Due::Nothing(ends.map_or(soon, |ends| soon.min(ends))));
         }
         if !self.config.heartbeat {
-            return Some(Due::Nothing(
-                self.ends_at(now, id)
-                    .unwrap_or(soon)
-                    .max(now + Duration::from_millis(1)),
-            ));
+            return Some(Due::Nothing(ends.unwrap_or(soon)));
         }
         Some(Due::Beat)
     }
@@ -142,6 +140,10 @@ impl Engine {
         let mut until = Vec::with_capacity(ids.len());
         let lease = self.config.lease;
         for id in ids {
+            // Without an answer in time it ends all the same.
+            if let Some(ends) = self.ends_at(now, id) {
+                self.beats.set(id, ends);
+            }
             let Some(item) = self.items.get_mut(&id) else { continue };
             item.beating = true;
             if let Some(claim) = &item.claim {
@@ -149,7 +151,7 @@ impl Engine {
                 renewed.push(id);
             }
             // SQS keeps a message invisible for 12 hours in all from its receive.
-            let last = item.delivery.received_at + MAX_VISIBILITY;
+            let last = item.received_at + MAX_VISIBILITY;
             let room = last
                 .saturating_duration_since(now)
                 .saturating_sub(Duration::from_secs(1));

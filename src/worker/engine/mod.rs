@@ -142,7 +142,8 @@ pub(super) struct Engine {
     ready: VecDeque<Id>,
     /// Suspects that wait for their turn: one runs at a time, so that a death points at one.
     suspects: VecDeque<Id>,
-    suspect_running: Option<(Id, Instant)>,
+    /// The suspect whose turn it is, and since when it runs.
+    suspect_running: Option<(Id, Option<Instant>)>,
     /// Waiting aside for a bulkhead, by its name.
     at_bulkhead: BTreeMap<String, VecDeque<Id>>,
     /// Waiting aside for their tenant's rate.
@@ -159,6 +160,8 @@ pub(super) struct Engine {
     running: usize,
     /// Deliveries that wait for their claim or their turn.
     waiting: usize,
+    /// Of these, those whose claim is under way.
+    claiming: usize,
 
     breaker: Option<CircuitBreaker>,
     inbox_breaker: Option<CircuitBreaker>,
@@ -171,6 +174,8 @@ pub(super) struct Engine {
 
     intake: Intake,
     last_receive: Instant,
+    /// Since when receives are in flight, or wait after failed ones, without a break.
+    receiving_since: Option<Instant>,
     stalled: bool,
 
     beats: Deadlines,
@@ -248,14 +253,16 @@ impl Engine {
             slots_used: 0,
             running: 0,
             waiting: 0,
+            claiming: 0,
             breaker,
             inbox_breaker,
             watched: config.watched.clone(),
             watched_probe: None,
             gate_was_shut: false,
             keeping: false,
-            intake: Intake::new(config.max_receives, config.lease),
+            intake: Intake::new(config.max_receives, config.lease, config.long_poll),
             last_receive: now,
+            receiving_since: None,
             stalled: false,
             beats: Deadlines::default(),
             retries: Deadlines::default(),
@@ -283,6 +290,14 @@ impl Engine {
         }
         let mut commands_open = true;
         loop {
+            // What was asked before the first turn counts in it.
+            while let Ok(command) = self.commands.try_recv() {
+                if matches!(command, Command::Stop) {
+                    self.shared.update(|status| status.ended = true);
+                    return (End::Stopped, self.drain_began);
+                }
+                self.command(command);
+            }
             let now = self.config.clock.now();
             self.turn(now);
             self.publish(now);
@@ -399,8 +414,8 @@ impl Engine {
         match self.drain.map(|drain| drain.stage(now)) {
             Some(Stage::Cancelling) => {
                 for item in self.items.values() {
-                    if let Some(kill) = &item.kill {
-                        kill.cancel();
+                    if let Some(ask) = &item.ask {
+                        ask.cancel();
                     }
                 }
             }
@@ -430,9 +445,10 @@ impl Engine {
             drain,
             self.beats.next_at(),
             self.retries.next_at(),
-            self.at_rate.next_at(),
+            self.at_rate.next_at().filter(|_| !self.paused && self.drain.is_none()),
             self.token_at,
-            self.batch_at(),
+            // One that is due and did not start waits for something else.
+            self.batch_at().filter(|&at| at > now),
             self.intake.next_at(now),
             self.gate_at(now),
             self.keep_until(),
@@ -470,11 +486,12 @@ impl Engine {
     {
         self.calls += 1;
         self.tasks.spawn(async move {
-            let guarded = std::panic::AssertUnwindSafe(call).catch_unwind();
-            let answer = match tokio::time::timeout(limit, guarded).await {
+            // The whole of it: what is dropped at the limit may panic too.
+            let guarded = std::panic::AssertUnwindSafe(tokio::time::timeout(limit, call)).catch_unwind();
+            let answer = match guarded.await {
                 Ok(Ok(answer)) => answer,
-                Ok(Err(_)) => failed("the implementation panicked"),
-                Err(_) => failed("no answer in time"),
+                Ok(Err(_)) => failed("no answer in time"),
+                Err(_) => failed("the implementation panicked"),
             };
             event(answer)
         });
@@ -501,6 +518,9 @@ impl Engine {
             Phase::Ending => {}
             Phase::Unclaimed | Phase::Claiming | Phase::Waiting => self.waiting += 1,
         }
+        if phase == Phase::Claiming {
+            self.claiming += 1;
+        }
     }
 
     fn uncount(&mut self, phase: Phase) {
@@ -508,6 +528,9 @@ impl Engine {
             Phase::Running => self.running = self.running.saturating_sub(1),
             Phase::Ending => {}
             Phase::Unclaimed | Phase::Claiming | Phase::Waiting => self.waiting = self.waiting.saturating_sub(1),
+        }
+        if phase == Phase::Claiming {
+            self.claiming = self.claiming.saturating_sub(1);
         }
     }
 

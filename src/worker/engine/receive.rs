@@ -2,9 +2,10 @@
 
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::gate::Gate;
-use super::{CALL_LIMIT, Engine, Event, Id, Instant, Item, Phase, unanswered};
+use super::{CALL_LIMIT, Engine, Event, Id, Instant, Item, Phase, Step, unanswered};
 use crate::dlq::envelope::Envelope;
 use crate::inbox::ClaimAnswer;
 use crate::key::RecordKey;
@@ -15,14 +16,24 @@ use crate::worker::status::Fate;
 impl Engine {
     /// Starts receives, as many as demand and breakers allow.
     pub(super) fn receive(&mut self, now: Instant) {
+        self.start_receives(now);
+        let receiving = self.intake.in_flight() > 0 || self.intake.next_at(now).is_some();
+        self.receiving_since = if receiving && !self.paused && self.drain.is_none() {
+            Some(self.receiving_since.unwrap_or(now))
+        } else {
+            None
+        };
         self.watch_for_stall(now);
+    }
+
+    fn start_receives(&mut self, now: Instant) {
         if self.paused || self.drain.is_some() {
             return;
         }
         match self.gate(now) {
             Gate::Shut => {}
             Gate::Probe => {
-                if self.waiting == 0
+                if self.nothing_to_probe_with()
                     && self.probe_is_free(now)
                     && let Some(max) = self.intake.ask_probe(now)
                 {
@@ -33,16 +44,22 @@ impl Engine {
                 // A dry limiter holds up what is there already: nothing more is fetched to wait behind it.
                 let dry = self.token_at.is_some_and(|at| at > now) && !self.ready.is_empty();
                 let ending_full = self.ending() >= self.most_ending();
-                let aside_full = self.held_back >= self.config.held_back;
-                if dry || ending_full || aside_full {
+                if dry || ending_full {
                     return;
                 }
-                let held = self.running + self.waiting.saturating_sub(self.held_back);
+                // What waits aside, for a limit of its own or as a suspect, keeps nobody's slot.
+                let aside = self.held_back + self.suspects.len();
+                let held = self.running + self.waiting.saturating_sub(aside);
                 while let Some(max) = self.intake.ask(self.slots * self.batch_size(), held, now) {
                     self.start_receive(max);
                 }
             }
         }
+    }
+
+    /// Whether nothing that is held could be the next probe.
+    fn nothing_to_probe_with(&self) -> bool {
+        self.ready.is_empty() && self.suspects.is_empty() && self.claiming == 0
     }
 
     /// How many deliveries may be recorded and settled at once before no more are started.
@@ -83,7 +100,7 @@ impl Engine {
         self.last_receive = now;
         self.stalled = false;
         self.shared.received(now);
-        self.intake.received(asked, deliveries.len());
+        self.intake.received(now, asked, deliveries.len());
         if deliveries.is_empty() {
             return;
         }
@@ -110,15 +127,24 @@ impl Engine {
     /// A held message was received again: its newer receipt is the one that counts.
     fn adopt(&mut self, now: Instant, id: Id, delivery: Delivery) {
         let visibility = self.config.visibility;
-        if let Some(item) = self.items.get_mut(&id) {
-            item.visible_at = now + visibility;
-            item.visibility_lost = false;
-            item.receipt = delivery.receipt;
-            tracing::debug!(
-                worker = %self.config.name, message_id = item.message_id(), "received again while held: the newer receipt is used"
-            );
-            self.shared.count(|totals| totals.in_flight_duplicates += 1);
-            self.meter.duplicate("held");
+        let Some(item) = self.items.get_mut(&id) else { return };
+        self.shared.count(|totals| totals.in_flight_duplicates += 1);
+        self.meter.duplicate("held");
+        // Of two receives in flight the later one may be answered first.
+        if delivery.receive_count <= item.receive_count {
+            return;
+        }
+        item.visible_at = now + visibility;
+        item.visibility_lost = false;
+        item.receipt = delivery.receipt;
+        item.received_at = delivery.received_at;
+        item.receive_count = delivery.receive_count;
+        tracing::debug!(
+            worker = %self.config.name, message_id = item.message_id(), "received again while held: the newer receipt is used"
+        );
+        // No heartbeat once it is being settled.
+        let settling = matches!(item.plan.front(), Some(Step::Delete | Step::Hide(_)));
+        if !settling {
             self.schedule_beat(now, id);
         }
     }
@@ -138,6 +164,8 @@ impl Engine {
         };
         let item = Item {
             receipt: delivery.receipt.clone(),
+            received_at: delivery.received_at,
+            receive_count: delivery.receive_count,
             fingerprint: self
                 .inbox
                 .as_ref()
@@ -166,6 +194,7 @@ impl Engine {
             permit: None,
             tenant_admitted: false,
             kill: None,
+            ask: None,
             ready_since: now,
             kept_since: None,
         };
@@ -197,7 +226,7 @@ impl Engine {
         let mut to_claim = Vec::with_capacity(fresh.len());
         for id in fresh {
             let Some(item) = self.items.get(&id) else { continue };
-            if let Some(&held) = self.by_key.get(&item.record_key) {
+            if let Some(&held) = self.by_key.get(&item.record_key).filter(|_| !self.config.shadow) {
                 self.local_duplicate(now, id, held);
             } else {
                 self.by_key.insert(item.record_key.clone(), id);
@@ -219,8 +248,8 @@ impl Engine {
             self.schedule_beat(now, id);
             return;
         }
-        let lease_left = self.config.lease;
-        self.in_flight_duplicate(now, id, lease_left);
+        // The other is alive, and its lease renewed: what is left of that says nothing of when it is done.
+        self.in_flight_duplicate(now, id, Duration::ZERO);
     }
 
     /// Whether another payload than this one's is claimed under its key.
@@ -248,10 +277,7 @@ impl Engine {
                 }
                 let held_by = self.by_key.get(&item.record_key).copied();
                 match held_by {
-                    Some(other) if other != id => {
-                        let lease_left = self.config.lease;
-                        self.in_flight_duplicate(now, id, lease_left);
-                    }
+                    Some(other) if other != id => self.in_flight_duplicate(now, id, Duration::ZERO),
                     _ => {
                         self.by_key.insert(item.record_key.clone(), id);
                         self.claim(now, vec![id]);
@@ -277,10 +303,9 @@ impl Engine {
         }
     }
 
-    /// Since when a receive should have succeeded, if any should.
+    /// Since when a receive should have succeeded, if any should: since the last one did, or since receiving began again.
     pub(super) fn silent_since(&self) -> Option<Instant> {
-        let receiving = !self.paused && self.drain.is_none() && !self.gate_was_shut && self.waiting == 0;
-        receiving.then_some(self.last_receive)
+        self.receiving_since.map(|since| since.max(self.last_receive))
     }
 
     /// When the stall watchdog looks next.

@@ -75,27 +75,30 @@ impl Engine {
     }
 }
 
-/// Runs to the end, to the time limit, or to a panic; `None` when it was stopped. What is stopped is dropped.
+/// Runs to the end, to the time limit, or to a panic; `None` when it was stopped. What is stopped is dropped, and a panic of
+/// that is caught as well.
 async fn guarded<T>(
     run: impl Future<Output = T>,
     limit: Option<Duration>,
     stopped: impl Future<Output = ()>,
 ) -> Option<Result<T, Failure>> {
-    let run = std::panic::AssertUnwindSafe(run).catch_unwind();
     let timed = async {
         match limit {
-            None => run.await.map_err(|panic| Failure::panicked(text_of(&*panic))),
-            Some(limit) => match tokio::time::timeout(limit, run).await {
-                Ok(ended) => ended.map_err(|panic| Failure::panicked(text_of(&*panic))),
-                Err(_) => Err(Failure::timed_out(limit)),
-            },
+            None => Ok(run.await),
+            Some(limit) => tokio::time::timeout(limit, run)
+                .await
+                .map_err(|_| Failure::timed_out(limit)),
         }
     };
-    tokio::select! {
-        biased;
-        () = stopped => None,
-        ended = timed => Some(ended),
-    }
+    let whole = async {
+        tokio::select! {
+            biased;
+            () = stopped => None,
+            ended = timed => Some(ended),
+        }
+    };
+    let caught = std::panic::AssertUnwindSafe(whole).catch_unwind().await;
+    caught.unwrap_or_else(|panic| Some(Err(Failure::panicked(text_of(&*panic)))))
 }
 
 /// What a panic said.

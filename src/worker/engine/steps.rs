@@ -8,7 +8,7 @@ use super::{CALL_LIMIT, Engine, Event, Fate, Id, Instant, Phase, Step, unanswere
 use crate::dlq::envelope::{Envelope, dead_letter};
 use crate::inbox::{Answers, Change, InboxError, Write, Written};
 use crate::message::{Outgoing, Receipt};
-use crate::queue::{EntryError, EntryResults, QueueError};
+use crate::queue::{EntryError, EntryResults, MAX_VISIBILITY, QueueError};
 
 /// How often a dead letter is tried to be sent before the message is delayed instead.
 const SEND_TRIES: u32 = 5;
@@ -42,6 +42,10 @@ impl Engine {
                     self.writes.push(now, (id, Write::new(claim, change)));
                 }
                 Step::SendDeadLetter => {
+                    if !self.holds(id) {
+                        self.lose(now, id, "lease");
+                        return;
+                    }
                     let Some(letter) = self.letter(id) else {
                         // Nothing says what or where to send: it must not go on to be deleted.
                         self.delay_dead_letter(now, id, 1);
@@ -58,8 +62,13 @@ impl Engine {
                 Step::Hide(delay) => {
                     item.stepping = true;
                     let receipt = item.receipt.clone();
+                    // SQS refuses what would pass 12 hours in all from the receive.
+                    let last = item.delivery.received_at + MAX_VISIBILITY;
+                    let room = last
+                        .saturating_duration_since(now)
+                        .saturating_sub(Duration::from_secs(1));
                     self.beats.clear(id);
-                    self.hides.push(now, (id, receipt, delay));
+                    self.hides.push(now, (id, receipt, delay.min(room)));
                 }
                 Step::Next => {
                     item.plan.pop_front();
@@ -76,6 +85,8 @@ impl Engine {
                 Step::Run => {
                     item.plan.pop_front();
                     self.enter(id, Phase::Waiting);
+                    // No heartbeat is due while a step is under way for longer than the lease.
+                    self.schedule_beat(now, id);
                     if self.drain.is_some() {
                         self.release(now, id);
                     } else {
@@ -136,12 +147,16 @@ impl Engine {
         let Some(group) = self.items.get(&id).and_then(|item| item.group.clone()) else {
             return;
         };
-        for later in self.groups.take_tail(&group, id) {
-            match self.items.get_mut(&later) {
-                // It goes back as soon as its claim is answered.
-                Some(item) if item.phase == Phase::Claiming => item.orphaned = true,
-                Some(item) if item.is_waiting() => self.release(now, later),
-                _ => {}
+        for later in self.groups.take_behind(&group, id) {
+            let Some(item) = self.items.get_mut(&later) else {
+                continue;
+            };
+            match item.phase {
+                // Answered later; not the head of anything then, it is released by `orphaned`.
+                Phase::Claiming => item.orphaned = true,
+                Phase::Unclaimed | Phase::Waiting => self.release(now, later),
+                // It goes back already, with all the others of a drain.
+                Phase::Running | Phase::Ending => {}
             }
         }
     }

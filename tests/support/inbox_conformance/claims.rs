@@ -33,26 +33,27 @@ pub(crate) async fn inv02_of_fifty_racing_claims_exactly_one_wins(bench: Bench) 
     for task in 0..TASKS {
         let (bench, start, keys) = (bench.clone(), start.clone(), keys.clone());
         tasks.spawn(async move {
-            let mut won = Vec::new();
-            for (round, key) in keys.iter().enumerate() {
+            let mut answers = Vec::new();
+            for key in keys.iter() {
                 let mut request = bench.request(key, "m", "p");
                 // Engines may look for a record first where a delivery was received before.
                 request.receive_count = 1 + (task % 2) as u32;
                 start.wait().await;
-                let answers = bench.inbox.claim(vec![request]).await;
-                match answers.into_iter().next() {
-                    Some(Ok(ClaimAnswer::Claimed(claim))) => won.push((round, claim)),
-                    Some(Ok(ClaimAnswer::Running { .. })) => {}
-                    other => panic!("round {round}: {other:?}"),
-                }
+                // Judged when all are home: a task that left early would keep the others waiting.
+                answers.extend(bench.inbox.claim(vec![request]).await);
             }
-            won
+            answers
         });
     }
     let mut winners = vec![Vec::new(); ROUNDS];
-    while let Some(won) = tasks.join_next().await {
-        for (round, claim) in won.expect("the task ends") {
-            winners[round].push(claim);
+    for answers in tasks.join_all().await {
+        assert_eq!(answers.len(), ROUNDS);
+        for (round, answer) in answers.into_iter().enumerate() {
+            match answer {
+                Ok(ClaimAnswer::Claimed(claim)) => winners[round].push(claim),
+                Ok(ClaimAnswer::Running { .. }) => {}
+                other => panic!("round {round}: {other:?}"),
+            }
         }
     }
     for (round, claims) in winners.iter().enumerate() {

@@ -1,0 +1,42 @@
+//! The README and the pages under `docs/`, so that their examples are compiled and run as tests of the documentation.
+
+#[cfg(feature = "aws")]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
+#[doc = include_str!("../docs/concepts.md")]
+mod concepts {}
+
+#[cfg(feature = "aws")]
+#[doc = include_str!("../docs/inbox.md")]
+mod inbox {}
+
+#[doc = include_str!("../docs/flow-control.md")]
+mod flow_control {}
+
+#[doc = include_str!("../docs/dead-letters.md")]
+mod dead_letters {}
+
+#[doc = include_str!("../docs/drain.md")]
+mod drain {}
+
+#[doc = include_str!("../docs/fifo.md")]
+mod fifo {}
+
+#[doc = include_str!("../docs/handlers.md")]
+mod handlers {}
+
+#[doc = include_str!("../docs/producer.md")]
+mod producer {}
+
+#[doc = include_str!("../docs/testing.md")]
+mod testing {}
+
+#[doc = include_str!("../docs/settings.md")]
+mod settings {}
+
+#[doc = include_str!("../docs/localstack.md")]
+mod localstack {}
+
+#[doc = include_str!("../docs/metrics.md")]
+mod metrics {}

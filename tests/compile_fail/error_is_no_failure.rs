@@ -1,0 +1,9 @@
+use redrive::{extract::Text, handler::Router};
+
+async fn charge(_order: Text) -> Result<(), std::io::Error> {
+    Ok(())
+}
+
+fn main() {
+    let _: Router = Router::new().route("order", charge);
+}

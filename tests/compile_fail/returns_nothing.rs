@@ -1,0 +1,7 @@
+use redrive::{extract::Text, handler::Router};
+
+async fn charge(_order: Text) {}
+
+fn main() {
+    let _: Router = Router::new().route("order", charge);
+}

@@ -1,0 +1,185 @@
+//! The whole worker in a simulation: two workers on the embedded queue and inbox under virtual time, with faults and
+//! accidents drawn from a seed, and a judge that looks at every call, every answer and every handler's run.
+//!
+//! One seed gives one history. `REDRIVE_SEED=7 cargo test --test simulation` runs one seed and shows its history if it fails;
+//! `REDRIVE_SEEDS=5000` runs more of them, `REDRIVE_FROM=100` others, `REDRIVE_EVENTS=500` shows more of the history.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+#[path = "simulation/bugs.rs"]
+mod bugs;
+#[path = "simulation/calls.rs"]
+mod calls;
+#[path = "simulation/checker.rs"]
+mod checker;
+#[path = "simulation/gate.rs"]
+mod gate;
+#[path = "simulation/handler.rs"]
+mod handler;
+#[path = "simulation/plan.rs"]
+mod plan;
+#[path = "simulation/scene.rs"]
+mod scene;
+#[path = "simulation/watch.rs"]
+mod watch;
+
+use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bugs::Bug;
+use scene::{Report, run};
+
+/// Seeds that are run unless told otherwise.
+const SEEDS: u64 = 100;
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable}={text} is no number")),
+    )
+}
+
+/// The seeds to be run.
+fn seeds() -> std::ops::Range<u64> {
+    if let Some(seed) = number("REDRIVE_SEED") {
+        return seed..seed + 1;
+    }
+    let from = number("REDRIVE_FROM").unwrap_or(0);
+    from..from + number("REDRIVE_SEEDS").unwrap_or(SEEDS)
+}
+
+/// Plan, the history's end, what was broken, and how to see it again.
+fn story(report: &Report) -> String {
+    let seed = report.plan.seed;
+    let shown = number("REDRIVE_EVENTS").map_or(120, |events| usize::try_from(events).unwrap_or(usize::MAX));
+    let skipped = report.history.len().saturating_sub(shown);
+    let mut text = format!("seed {seed}\n{}\n... {skipped} events before\n", report.plan);
+    for event in &report.history[skipped..] {
+        let _ = writeln!(text, "{event}");
+    }
+    if let Some(violation) = &report.violation {
+        let _ = writeln!(text, "\nseed {seed} breaks {}: {}", violation.invariant, violation.text);
+    }
+    let _ = writeln!(
+        text,
+        "again: REDRIVE_SEED={seed} REDRIVE_EVENTS=1000 cargo test --test simulation"
+    );
+    text
+}
+
+/// Runs all seeds on all cores, until `stop` says so of a report.
+fn run_all(seeds: std::ops::Range<u64>, bug: Bug, stop: impl Fn(&Report) -> bool + Sync) -> Vec<Report> {
+    let next = AtomicU64::new(seeds.start);
+    let stopped = Mutex::new(Vec::new());
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let report = run(seed, bug);
+                    if stop(&report) {
+                        stopped.lock().unwrap().push(report);
+                    }
+                }
+            });
+        }
+    });
+    let mut stopped = stopped.into_inner().unwrap();
+    stopped.sort_by_key(|report| report.plan.seed);
+    stopped
+}
+
+#[test]
+fn inv01_inv02_inv03_inv06_inv07_inv08_hold_in_a_hundred_histories() {
+    let seeds = seeds();
+    let broken = run_all(seeds.clone(), Bug::None, |report| report.violation.is_some());
+    if let Some(first) = broken.first() {
+        let all: Vec<String> = broken
+            .iter()
+            .map(|report| {
+                let violation = report.violation.as_ref().unwrap();
+                format!("{} ({}): {}", report.plan.seed, violation.invariant, violation.text)
+            })
+            .collect();
+        panic!(
+            "{}\n{} of {seeds:?} seeds fail:\n{}",
+            story(first),
+            all.len(),
+            all.join("\n")
+        );
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history() {
+    let from = seeds().start;
+    for seed in from..from + 6 {
+        let (first, second) = (run(seed, Bug::None), run(seed, Bug::None));
+        let differs = first.history.iter().zip(&second.history).position(|(a, b)| a != b);
+        if let Some(at) = differs {
+            panic!(
+                "seed {seed} differs at event {at}:\n{}\n{}",
+                first.history[at], second.history[at]
+            );
+        }
+        assert_eq!(first.history.len(), second.history.len(), "seed {seed}");
+        assert!(first.history.len() > 50, "seed {seed} is a history");
+    }
+}
+
+/// Runs seeds until the bug is found, and says what it broke.
+fn caught(bug: Bug) -> String {
+    let found = (0..SEEDS).find_map(|seed| run(seed, bug).violation.map(|violation| (seed, violation)));
+    let (seed, violation) = found.unwrap_or_else(|| panic!("{bug:?} is not noticed in {SEEDS} seeds"));
+    eprintln!(
+        "{bug:?}: seed {seed} breaks {}: {}",
+        violation.invariant, violation.text
+    );
+    violation.invariant.to_owned()
+}
+
+#[test]
+fn a_worker_that_deletes_too_early_is_caught() {
+    assert_eq!(caught(Bug::DeletesAtReceive), "inv01");
+}
+
+#[test]
+fn a_worker_that_does_not_record_completions_is_caught() {
+    assert_eq!(caught(Bug::CompletesInItsHead), "inv01");
+}
+
+#[test]
+fn a_worker_that_ignores_lost_leases_is_caught() {
+    assert!(["inv02", "inv03"].contains(&caught(Bug::IgnoresLostLeases).as_str()));
+}
+
+#[test]
+fn a_worker_that_runs_what_another_claimed_is_caught() {
+    assert!(["inv02", "inv03"].contains(&caught(Bug::ClaimsWhatIsRunning).as_str()));
+}
+
+#[test]
+fn a_worker_that_beats_after_settling_is_caught() {
+    assert_eq!(caught(Bug::BeatsAfterSettling), "inv06");
+}
+
+#[test]
+fn a_worker_that_keeps_its_claims_is_caught() {
+    assert_eq!(caught(Bug::KeepsItsClaims), "inv08");
+}
+
+#[test]
+fn a_worker_that_loses_dead_letters_is_caught() {
+    assert_eq!(caught(Bug::LosesDeadLetters), "inv01");
+}

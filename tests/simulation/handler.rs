@@ -1,0 +1,99 @@
+//! The handler of the simulation: it does what the plan says of its message.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use futures::future::join_all;
+use redrive::extract::{Checkpoint, State};
+use redrive::{Context, Failure};
+
+use crate::gate::Gated;
+use crate::plan::{Behaviour, Ending};
+use crate::scene::Scene;
+use crate::watch::Line;
+
+/// What a worker's handlers share.
+#[derive(Clone)]
+pub(crate) struct Stage {
+    pub(crate) line: Line,
+    pub(crate) lease: Duration,
+}
+
+pub(crate) async fn single(
+    State(stage): State<Stage>,
+    context: Context,
+    checkpoint: Checkpoint,
+) -> Result<u64, Failure> {
+    run(stage, context, checkpoint).await
+}
+
+pub(crate) async fn several(
+    State(stage): State<Stage>,
+    deliveries: Vec<(Context, Checkpoint)>,
+) -> Vec<Result<u64, Failure>> {
+    let each = |(context, checkpoint)| run(stage.clone(), context, checkpoint);
+    join_all(deliveries.into_iter().map(each)).await
+}
+
+async fn run(stage: Stage, context: Context, checkpoint: Checkpoint) -> Result<u64, Failure> {
+    let gate = Arc::clone(&stage.line.process);
+    let clock = stage.line.scene.clock.clone();
+    Gated::new(gate, clock, act(stage, context, checkpoint)).await
+}
+
+/// Tells the judge when a run ends, also when it is dropped.
+struct Running {
+    scene: Arc<Scene>,
+    number: u64,
+    how: &'static str,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The judge may have been poisoned by a panic of its own; that is reported elsewhere.
+        let mut judge = self.scene.judge.lock().unwrap_or_else(PoisonError::into_inner);
+        judge.run_ended(self.number, self.how);
+    }
+}
+
+async fn act(stage: Stage, context: Context, checkpoint: Checkpoint) -> Result<u64, Failure> {
+    let Stage { line, lease } = stage;
+    let scene = Arc::clone(&line.scene);
+    let claim = context.claim().map_or("", |claim| &claim.claim_id);
+    let (number, message, of_message) = scene.judge().run_started(&line.who, &context.message().id, claim);
+    let mut running = Running {
+        scene: Arc::clone(&scene),
+        number,
+        how: "stopped",
+    };
+    let behaviour = Behaviour::of(&scene.plan, message, of_message, lease, scene.is_calm());
+    let work = async {
+        tokio::time::sleep(behaviour.before).await;
+        if behaviour.keeps_checkpoint {
+            checkpoint.save(&of_message).await?;
+        }
+        tokio::time::sleep(behaviour.after).await;
+        if scene.plan.downstream_is_down(scene.since_start()) {
+            return Err(Failure::retry("downstream is down"));
+        }
+        match behaviour.ending {
+            Ending::Done => Ok(of_message),
+            Ending::Fails => Err(Failure::retry("it failed")),
+            Ending::FailsFor(delay) => Err(Failure::retry_after("it failed for a while", delay)),
+            Ending::Rejects => Err(Failure::reject("it can never succeed")),
+            Ending::Panics => std::panic::resume_unwind(Box::new("a panic as planned")),
+        }
+    };
+    let cancellation = context.cancellation().clone();
+    let ended = tokio::select! {
+        biased;
+        () = cancellation.cancelled(), if behaviour.heeds_cancellation => Err(Failure::retry("it was asked to stop")),
+        ended = work => ended,
+    };
+    running.how = match &ended {
+        Ok(_) => "done",
+        Err(failure) if failure.is_reject() => "rejects",
+        Err(_) => "fails",
+    };
+    ended
+}
