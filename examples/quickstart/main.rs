@@ -214,7 +214,7 @@ impl Shop {
 
 /// Whether what made letters of this reason dead is repaired.
 fn is_repaired(reason: &str) -> bool {
-    reason != "fingerprint_mismatch"
+    matches!(reason, "card_declined" | "malformed")
 }
 
 /// Calls take a few milliseconds, as those to SQS do.
