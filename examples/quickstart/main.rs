@@ -122,10 +122,10 @@ impl Shop {
 
     /// The shop sends, the worker works, until nothing is left; then the table.
     async fn work_off(&self, worker: &WorkerHandle) -> Result<(), Failed> {
-        let progress = Progress::new(self.lines.len());
+        let progress = Progress::new(self.lines.len(), self.queue.clone());
         let work = async {
             let produce = orders::produce(&self.lines, &self.queue, &progress);
-            tokio::join!(produce, progress.until_done(&self.queue))
+            tokio::join!(produce, progress.until_done())
         };
         let (doubled, ()) = tokio::select! {
             never = progress.follow(self.gateway.downstream().breaker()) => match never {},

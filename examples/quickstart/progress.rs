@@ -19,6 +19,7 @@ const LINE: Duration = Duration::from_secs(1);
 
 /// Shows how far it is.
 pub(crate) struct Progress {
+    queue: MemoryQueue,
     clock: Clock,
     started: Instant,
     messages: usize,
@@ -34,14 +35,16 @@ pub(crate) struct Pauses {
     pub(crate) count: u64,
     /// How long in all.
     pub(crate) lasted: Duration,
-    /// Probes that failed meanwhile.
-    pub(crate) failed_probes: u64,
+    /// Receives that the worker made meanwhile.
+    pub(crate) receives: u64,
 }
 
 impl Progress {
-    pub(crate) fn new(messages: usize) -> Self {
+    /// Of so many messages that are to go through this queue.
+    pub(crate) fn new(messages: usize, queue: MemoryQueue) -> Self {
         let clock = Clock::system();
         Self {
+            queue,
             started: clock.now(),
             clock,
             messages,
@@ -75,10 +78,10 @@ impl Progress {
     }
 
     /// Follows the queue until all messages were sent and none is left.
-    pub(crate) async fn until_done(&self, queue: &MemoryQueue) {
+    pub(crate) async fn until_done(&self) {
         let mut next_line = self.clock.now() + LINE;
         loop {
-            let (sent, left) = (self.sent.load(Ordering::Relaxed), queue.len());
+            let (sent, left) = (self.sent.load(Ordering::Relaxed), self.queue.len());
             if let Some(bar) = &self.bar {
                 bar.set_position(sent.saturating_sub(left) as u64);
                 bar.set_message(format!("{} in the queue", thousands(left)));
@@ -103,22 +106,23 @@ impl Progress {
 
     /// Follows the gateway's circuit breaker, for ever.
     pub(crate) async fn follow(&self, mut breaker: BreakerWatch) -> Infallible {
-        let mut paused_at = None;
+        let mut paused: Option<(Instant, u64)> = None;
         loop {
             breaker.changed().await;
-            let now = self.clock.now();
-            match (breaker.state(now), paused_at) {
+            let (now, receives) = (self.clock.now(), self.queue.calls().receive);
+            match (breaker.state(now), paused) {
                 (BreakerState::Open { .. }, None) => {
-                    paused_at = Some(now);
+                    paused = Some((now, receives));
                     self.count(|pauses| pauses.count += 1);
                     self.note("the gateway fails: its circuit breaker opens, the worker stops receiving");
                 }
-                (BreakerState::Open { .. }, Some(_)) => {
-                    self.count(|pauses| pauses.failed_probes += 1);
+                (BreakerState::Open { .. }, Some((at, before))) => {
+                    paused = Some((at, receives));
+                    self.count(|pauses| pauses.receives += receives - before);
                     self.note("one order was tried as a probe, and failed: the pause goes on");
                 }
-                (BreakerState::Closed, Some(at)) => {
-                    paused_at = None;
+                (BreakerState::Closed, Some((at, _))) => {
+                    paused = None;
                     self.count(|pauses| pauses.lasted += now - at);
                     self.note("three probes succeeded: the breaker closes, the worker goes on");
                 }

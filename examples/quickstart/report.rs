@@ -64,7 +64,8 @@ pub(crate) fn table(summary: &Summary) {
         row(&format!("  {reason}"), count, meaning(reason));
     }
     let paused = format!(
-        "{:.1} s without a receive; {} calls failed, no order is blamed for it",
+        "{} receives in {:.1} s; {} calls failed, and no order is blamed for it",
+        pauses.receives,
         pauses.lasted.as_secs_f64(),
         totals.uncounted_failures
     );
