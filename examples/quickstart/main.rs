@@ -186,7 +186,7 @@ impl Shop {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         println!(
-            "  {} of {} dead letters were replayed, and charged.",
+            "  {} of {} dead letters were replayed.",
             report.replayed,
             self.dead.len() as u64 + report.replayed
         );

@@ -116,15 +116,17 @@ impl Progress {
                     self.count(|pauses| pauses.count += 1);
                     self.note("the gateway fails: its circuit breaker opens, the worker stops receiving");
                 }
-                (BreakerState::Open { .. }, Some((at, before))) => {
-                    paused = Some((at, receives));
-                    self.count(|pauses| pauses.receives += receives - before);
-                    self.note("one order was tried as a probe, and failed: the pause goes on");
-                }
                 (BreakerState::Closed, Some((at, _))) => {
                     paused = None;
                     self.count(|pauses| pauses.lasted += now - at);
                     self.note("three probes succeeded: the breaker closes, the worker goes on");
+                }
+                (state, Some((at, before))) => {
+                    paused = Some((at, receives));
+                    self.count(|pauses| pauses.receives += receives - before);
+                    if matches!(state, BreakerState::Open { .. }) {
+                        self.note("one order was tried as a probe, and failed: the pause goes on");
+                    }
                 }
                 _ => {}
             }

@@ -64,7 +64,7 @@ pub(crate) fn table(summary: &Summary) {
         row(&format!("  {reason}"), count, meaning(reason));
     }
     let paused = format!(
-        "{} receives in {:.1} s; {} calls failed, and no order is blamed for it",
+        "{} receives in {:.1} s; {} calls failed, none held against its order",
         pauses.receives,
         pauses.lasted.as_secs_f64(),
         totals.uncounted_failures
