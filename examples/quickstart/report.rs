@@ -57,14 +57,14 @@ pub(crate) fn table(summary: &Summary) {
     row(
         "retried",
         totals.retried,
-        "no answer in time: tried again later, with backoff",
+        "the gateway failed, or did not answer: tried again, with backoff",
     );
     row("dead-lettered", totals.dead_letters(), "");
     for (reason, count) in &totals.dead_lettered {
         row(&format!("  {reason}"), count, meaning(reason));
     }
     let paused = format!(
-        "{} receives in {:.1} s; {} calls failed, none held against its order",
+        "{} receives in {:.1} s; {} runs failed, none held against its order",
         pauses.receives,
         pauses.lasted.as_secs_f64(),
         totals.uncounted_failures
