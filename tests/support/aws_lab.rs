@@ -17,6 +17,7 @@ use crate::localstack::{self, Servers};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Lab {
+    #[allow(dead_code, reason = "for tests that start programs")]
     pub(crate) servers: Servers,
     pub(crate) sqs: SdkConfig,
     pub(crate) dynamodb: SdkConfig,
