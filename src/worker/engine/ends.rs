@@ -71,6 +71,7 @@ impl Engine {
         }
         let watched = self.watched_shut(now);
         let counts = !watched
+            && failure.counts()
             && self
                 .config
                 .counts_as_failure
@@ -85,7 +86,7 @@ impl Engine {
             None => self.record_verdict(now, id, verdict),
         };
         *told = Some(recorded);
-        let is_attempt = recorded && !watched;
+        let is_attempt = recorded && !watched && failure.counts();
         let Some(item) = self.items.get(&id) else { return };
         tracing::info!(
             worker = %self.config.name, key = %item.key.as_str().escape_debug(), message_id = item.message_id(),
