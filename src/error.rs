@@ -1,7 +1,9 @@
 //! The error of a program that runs workers.
 
+use crate::dlq::ReplayError;
 use crate::flow::FlowError;
 use crate::inbox::InboxError;
+use crate::producer::ProducerError;
 use crate::queue::QueueError;
 use crate::worker::{BuildError, PreflightError};
 
@@ -24,6 +26,12 @@ pub enum Error {
     /// A flow-control setting cannot be right.
     #[error(transparent)]
     Flow(#[from] FlowError),
+    /// A message could not be sent.
+    #[error(transparent)]
+    Producer(#[from] ProducerError),
+    /// Dead letters could not be replayed.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
     /// The process cannot be told of signals.
     #[error("signals cannot be listened for: {0}")]
     Signals(#[source] std::io::Error),

@@ -111,6 +111,7 @@ pub enum Outcome {
 pub struct Failure {
     verdict: Verdict,
     cause: Cause,
+    counts: bool,
     error: String,
 }
 
@@ -186,6 +187,20 @@ impl Failure {
         self
     }
 
+    /// The same failure as no attempt of its message: what was to be done was not even begun, because a breaker was open or a
+    /// limit reached.
+    #[must_use]
+    pub fn uncounted(mut self) -> Self {
+        self.counts = false;
+        self
+    }
+
+    /// Whether it is an attempt of its message.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.counts
+    }
+
     /// Whether it is a reject.
     #[must_use]
     pub fn is_reject(&self) -> bool {
@@ -226,6 +241,7 @@ impl Failure {
         Self {
             verdict,
             cause: Cause::Error,
+            counts: true,
             error: bounded(error.to_string(), MAX_ERROR_BYTES),
         }
     }

@@ -331,15 +331,15 @@ enum Parked {
 impl Producer {
     /// A producer for `queue` with the defaults.
     #[must_use]
-    pub fn new(queue: Arc<dyn Queue>) -> Self {
+    pub fn new(queue: impl Queue) -> Self {
         Self::builder(queue).assembled()
     }
 
     /// A producer for `queue` to be set up.
     #[must_use]
-    pub fn builder(queue: Arc<dyn Queue>) -> ProducerBuilder {
+    pub fn builder(queue: impl Queue) -> ProducerBuilder {
         ProducerBuilder {
-            queue,
+            queue: Arc::new(queue),
             settings: Settings::default(),
             clock: Clock::system(),
             random: None,

@@ -126,10 +126,10 @@ pub struct ScanReport {
 impl Browser {
     /// A browser of `queue`.
     #[must_use]
-    pub fn new(queue: Arc<dyn Queue>) -> Self {
+    pub fn new(queue: impl Queue) -> Self {
         let receives = if queue.attributes().fifo { 1 } else { 4 };
         Self {
-            queue,
+            queue: Arc::new(queue),
             limit: MAX_HELD,
             hold: HOLD,
             receives,

@@ -177,10 +177,10 @@ impl Replay {
     /// A replay from `dead` to `target`. The `job` names it: running one job again sends the same deduplication ids to a FIFO
     /// queue, so that what was sent a moment ago is not sent twice; another job's are others.
     #[must_use]
-    pub fn new(dead: Arc<dyn Queue>, target: Arc<dyn Queue>, job: impl Into<String>) -> Self {
+    pub fn new(dead: impl Queue, target: impl Queue, job: impl Into<String>) -> Self {
         Self {
-            dead,
-            target,
+            dead: Arc::new(dead),
+            target: Arc::new(target),
             job: job.into(),
             settings: Settings {
                 limit: u64::MAX,

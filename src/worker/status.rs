@@ -77,6 +77,8 @@ pub struct Totals {
     pub delayed: u64,
     /// Left to others after a lost lease or visibility.
     pub lost: u64,
+    /// Times a breaker, its own or one that it watches, began to hold receiving up.
+    pub pauses: u64,
     /// Times a breaker of this worker opened.
     pub breaker_opened: u64,
     /// Deletes that came too late: their receipt was no longer good.
@@ -117,6 +119,8 @@ pub struct Status {
     pub started: bool,
     /// Whether it is paused.
     pub paused: bool,
+    /// Whether a breaker, its own or one that it watches, holds receiving up.
+    pub held_up: bool,
     /// Whether it drains.
     pub draining: bool,
     /// Whether it has ended.
@@ -170,6 +174,7 @@ impl Shared {
             name: name.to_owned(),
             started: false,
             paused: false,
+            held_up: false,
             draining: false,
             ended: false,
             running: 0,

@@ -110,7 +110,7 @@ impl<E> DownstreamError<E> {
 
 impl<E: std::error::Error + 'static> DownstreamError<E> {
     /// What it means for a message whose handler made the call: a reject where the call can never succeed, else another try,
-    /// after the wait that is known. A bare `?` would always mean another try, with the worker's own backoff.
+    /// after the wait that is known; no attempt where the call was not made. A bare `?` would always mean another try, with the worker's own backoff.
     ///
     /// ```
     /// # use redrive::flow::{Advice, Downstream, DownstreamError};
@@ -124,13 +124,14 @@ impl<E: std::error::Error + 'static> DownstreamError<E> {
     /// ```
     #[must_use]
     pub fn into_failure(self) -> Failure {
-        let (permanent, wait) = (self.is_permanent(), self.retry_after());
+        let (permanent, wait, begun) = (self.is_permanent(), self.retry_after(), !self.was_not_called());
         let result: Result<(), Self> = Err(self);
         let failure = match wait {
             _ if permanent => result.reject(),
             Some(wait) => result.retry_after(wait),
             None => result.retry(),
         };
-        failure.err().unwrap_or_else(|| Failure::retry("no error"))
+        let failure = failure.err().unwrap_or_else(|| Failure::retry("no error"));
+        if begun { failure } else { failure.uncounted() }
     }
 }

@@ -78,6 +78,7 @@ impl Engine {
         if shut && !self.gate_was_shut {
             tracing::warn!(worker = %self.config.name, "receiving pauses: a breaker is open");
             self.meter.paused(true);
+            self.shared.count(|totals| totals.pauses += 1);
         } else if !shut && self.gate_was_shut {
             tracing::info!(worker = %self.config.name, "receiving goes on");
             self.meter.paused(false);

@@ -493,6 +493,7 @@ impl Engine {
         self.shared.update(|status| {
             status.started = true;
             status.paused = self.paused;
+            status.held_up = self.gate_was_shut;
             status.draining = self.drain.is_some();
             status.running = self.running;
             status.waiting = self.waiting;
