@@ -122,6 +122,7 @@ impl Checker {
             let now_ms = self.now_ms();
             if let Some((id, claim)) = self.claim_for(who, &held)
                 && claim.ended.is_none()
+                && !claim.given_up
                 && now_ms < claim.lease_until
                 && self.record_of(held.message).is_some_and(|record| record.claim_id == id)
                 && !self.is_nearly_twelve_hours_old(&held)
@@ -441,8 +442,7 @@ impl Checker {
             if self.completions[key] > 1 {
                 self.broken("inv03", format!("{} is completed for the second time", key.as_str()));
             }
-            let reasons = self.dead_letter_reasons(message);
-            if reasons.iter().any(|reason| reason != "fingerprint_mismatch") {
+            if !self.dead_letter_reasons(message).is_empty() && self.has_its_key_to_itself(message) {
                 self.broken(
                     "inv03",
                     format!("{} is dead-lettered and completed after that", label(message)),

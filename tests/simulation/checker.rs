@@ -50,6 +50,8 @@ pub(crate) struct Host {
     /// When it last stood still.
     pub(crate) went_on: Option<Instant>,
     pub(crate) most_runs: usize,
+    /// Its handler takes several deliveries at once, and stops only when none of them is wanted.
+    pub(crate) batches: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -289,9 +291,7 @@ impl Checker {
                     ),
                 );
             }
-            // A payload that collides with a running one is dead-lettered without a record of its own, so that one may run
-            // later, when its delete was lost.
-            if self.completed.contains(&message) && envelope.reason != "fingerprint_mismatch" {
+            if self.completed.contains(&message) && self.has_its_key_to_itself(message) {
                 self.broken(
                     "inv03",
                     format!("{} is completed and dead-lettered after that", label(message)),
@@ -300,6 +300,14 @@ impl Checker {
             self.letters.entry(message).or_default().push(envelope.reason);
         }
         self.letters_seen = letters.len();
+    }
+
+    /// Whether its key came with no other payload. Where one did, the record tells of the last only: what was dead-lettered
+    /// and comes back all the same, for its delete was lost, may run.
+    pub(super) fn has_its_key_to_itself(&self, message: usize) -> bool {
+        let sent = &self.messages[message];
+        let others = self.messages.iter().filter(|other| other.key == sent.key);
+        others.into_iter().all(|other| other.payload == sent.payload)
     }
 
     pub(super) fn dead_letter_reasons(&self, message: usize) -> &[String] {
@@ -406,6 +414,7 @@ impl Checker {
                 .get(&run.claim)
                 .is_some_and(|claim| now_ms > claim.lease_until + grace)
                 && !self.is_excused(&run.who)
+                && !self.hosts[&run.who].batches
         });
         if let Some(run) = late.cloned() {
             self.broken(

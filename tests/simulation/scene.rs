@@ -26,8 +26,10 @@ use crate::watch::{Line, WatchedInbox, WatchedQueue};
 const EPOCH_MS: u64 = 1_750_000_000_000;
 
 /// How often the producer sends something when the trouble is over, and from when on less often.
-const PULSE: Duration = Duration::from_secs(5);
+const PULSE: Duration = Duration::from_secs(30);
 const PULSES_SLOW_DOWN: Duration = Duration::from_secs(600);
+/// How many it sends then: enough that what is half open can close.
+const PULSE_SIZE: usize = 16;
 
 /// How a run went.
 pub(crate) struct Report {
@@ -251,9 +253,11 @@ impl Scene {
                     } else {
                         PULSE * 20
                     };
-                let number = self.judge().messages.len();
-                self.send(None, number, 100 + u64::try_from(number % 3).unwrap_or(0))
-                    .await;
+                for _ in 0..PULSE_SIZE {
+                    let number = self.judge().messages.len();
+                    self.send(None, number, 100 + u64::try_from(number % 8).unwrap_or(0))
+                        .await;
+                }
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
             if self.look() {
@@ -438,7 +442,9 @@ impl<'a> Process<'a> {
         let most_runs = plan.concurrency * plan.batch.map_or(1, |(size, _)| size);
         {
             let mut judge = scene.judge();
-            judge.host(&who).most_runs = most_runs;
+            let host = judge.host(&who);
+            host.most_runs = most_runs;
+            host.batches = plan.batch.is_some();
             judge.note(&who, "starts");
         }
         let handle = worker.handle();

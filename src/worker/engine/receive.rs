@@ -114,13 +114,27 @@ impl Engine {
                 fresh.push(self.hold(now, delivery));
             }
         }
-        if self.drain.is_some() {
-            for id in fresh {
-                self.release(now, id);
-            }
-        } else {
-            self.admit(now, fresh);
+        let draining = self.drain.is_some();
+        let (back, fresh): (Vec<Id>, Vec<Id>) = fresh
+            .into_iter()
+            .partition(|&id| draining || self.is_behind_what_goes_back(id));
+        for id in back {
+            self.release(now, id);
         }
+        self.admit(now, fresh);
+    }
+
+    /// Whether one of its group that is held goes back to the queue: that one may come before it, so it goes back too.
+    fn is_behind_what_goes_back(&self, id: Id) -> bool {
+        let Some(group) = self.items.get(&id).and_then(|item| item.group.as_ref()) else {
+            return false;
+        };
+        let goes_back = |item: &Item| {
+            item.phase == Phase::Ending && item.plan.iter().any(|step| matches!(step, super::Step::Hide(_)))
+        };
+        self.items
+            .values()
+            .any(|item| item.group.as_ref() == Some(group) && goes_back(item))
     }
 
     /// A held message was received again: its newer receipt is the one that counts.
