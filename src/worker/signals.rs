@@ -1,8 +1,12 @@
 //! The signals that end a worker: SIGTERM, as containers are stopped, and ctrl-c.
 
 use std::io;
+use std::time::Duration;
 
 use crate::error::Error;
+
+/// How long a worker that was told to stop at once may take for it.
+const STOP_LIMIT: Duration = Duration::from_millis(500);
 
 /// Runs until `run` ends: the first signal drains, the second stops at once, by dropping it.
 pub(super) async fn run_with_signals(
@@ -20,7 +24,8 @@ pub(super) async fn run_with_signals(
             () = signals.next() => {
                 if std::mem::replace(&mut draining, true) {
                     stop();
-                    return Ok(());
+                    // It stops by itself, unless something holds it up.
+                    return tokio::time::timeout(STOP_LIMIT, run).await.unwrap_or(Ok(()));
                 }
                 drain();
             }

@@ -293,7 +293,7 @@ impl Engine {
 
     /// Whether a handler still runs for the key although its delivery was lost: one of a batch that goes on for the others.
     fn runs_lost(&self, key: &RecordKey) -> bool {
-        self.lost_runs.values().any(|lost| lost.record_key == *key)
+        self.handler.batch().is_some() && self.lost_runs.values().any(|lost| lost.record_key == *key)
     }
 
     pub(super) fn is_head(&self, id: Id) -> bool {
