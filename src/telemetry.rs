@@ -140,9 +140,9 @@ metrics_table! {
     RESULTS_OMITTED = Counter "redrive.results.omitted" in "{message}" by [QUEUE]:
         "Handlers' results not kept: too large, or not serialisable.";
     INBOX_CALLS = Counter "redrive.inbox.calls" in "{call}" by [NAME, OPERATION]:
-        "Calls to the inbox's service.";
+        "Calls that the worker of the queue `name` makes of its inbox; each may take several of the service's.";
     INBOX_DURATION = Histogram "redrive.inbox.operation.duration" in "s" by [NAME, OPERATION, ERROR_TYPE]:
-        "How long a call to the inbox took.";
+        "How long a call to the service of the inbox `name` took, its tries included; its count is that of the calls.";
     INBOX_CLOCK_RESTARTS = Counter "redrive.inbox.clock.restarts" in "{restart}" by [NAME]:
         "Times the bounds of the inbox's own time stopped meeting, so that they are found anew: a clock jumped.";
     BREAKER_STATE = Gauge "redrive.breaker.state" in "1" by [NAME]:

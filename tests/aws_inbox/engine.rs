@@ -31,7 +31,7 @@ async fn calls<T>(work: impl Future<Output = T>) -> (u64, T) {
         .into_vec()
         .into_iter()
         .filter_map(|(key, _, _, value)| match (key.key().name(), value) {
-            ("redrive.inbox.calls", DebugValue::Counter(count)) => Some(count),
+            ("redrive.inbox.operation.duration", DebugValue::Histogram(times)) => Some(times.len() as u64),
             _ => None,
         });
     (calls.sum(), answer)

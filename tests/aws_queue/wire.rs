@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use redrive::SqsQueue;
 use redrive::clock::Clock;
 use redrive::message::{Outgoing, Receipt};
@@ -568,4 +569,47 @@ async fn inv12_a_dead_letter_queue_that_cannot_be_opened_is_a_problem_that_says_
         .await
         .unwrap_err();
     assert!(error.is_transient(), "{error:?}");
+}
+
+#[tokio::test]
+async fn every_call_is_timed_by_operation_and_kind_of_error() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    {
+        // These tests run on one thread, which a recorder can be set for.
+        let _recording = metrics::set_default_local_recorder(&recorder);
+        let (queue, stub) = open("orders").await;
+        stub.then([done(&["0"])]);
+        assert_eq!(queue.delete(receipts(1)).await.unwrap(), [Ok(())]);
+        error_of(Reply::error(
+            403,
+            "com.amazon.coral.service#AccessDeniedException",
+            "no",
+        ))
+        .await;
+    }
+    let mut timed = Vec::new();
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        let key = key.key();
+        let label = |name| {
+            key.labels()
+                .find(|label| label.key() == name)
+                .map(|label| label.value().to_owned())
+        };
+        if let ("messaging.client.operation.duration", DebugValue::Histogram(times)) = (key.name(), value) {
+            assert_eq!(label("messaging.destination.name").as_deref(), Some("orders"));
+            let operation = label("messaging.operation.name").unwrap();
+            timed.push((operation, label("error.type").unwrap_or_default(), times.len()));
+        }
+    }
+    timed.sort();
+    let row = |operation: &str, error: &str, times| (operation.to_owned(), error.to_owned(), times);
+    assert_eq!(
+        timed,
+        [
+            row("delete", "", 1),
+            row("describe", "", 2),
+            row("receive", "AccessDenied", 1)
+        ]
+    );
 }

@@ -21,7 +21,7 @@ use crate::aws::{CallFailure, EndpointProbe, FailureKind, call_failure};
 use crate::clock::Clock;
 use crate::inbox::service_clock::{SLOWEST_ANSWER, SharedServiceClock};
 use crate::inbox::{InboxError, ServiceTime};
-use crate::telemetry::{self, ERROR_TYPE, INBOX_CALLS, INBOX_DURATION, NAME, OPERATION};
+use crate::telemetry::{self, ERROR_TYPE, INBOX_DURATION, NAME, OPERATION};
 
 /// The most calls that run at once.
 const MAX_CALLS: usize = 64;
@@ -79,7 +79,7 @@ impl Table {
         self.service.time(self.clock.now())
     }
 
-    /// Awaits a call in its turn, and counts it as `what`: `claim`, `write`, `get` or `describe`. Futures of the SDK take
+    /// Awaits a call in its turn, and times it as `what`: `claim`, `write`, `get` or `describe`. Futures of the SDK take
     /// several kB each, and so do its errors.
     pub(super) async fn send<T, E>(
         &self,
@@ -98,7 +98,6 @@ impl Table {
         });
         let took = self.clock.now().saturating_duration_since(started);
         let mut labels = vec![(NAME, &*self.name), (OPERATION, what)];
-        telemetry::counter(&INBOX_CALLS, &labels).increment(1);
         if let Err(failed) = &result
             && failed.failure.short_code() != "ConditionalCheckFailedException"
         {
