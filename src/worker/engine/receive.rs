@@ -129,9 +129,8 @@ impl Engine {
         let Some(group) = self.items.get(&id).and_then(|item| item.group.as_ref()) else {
             return false;
         };
-        let goes_back = |item: &Item| {
-            item.phase == Phase::Ending && item.plan.iter().any(|step| matches!(step, super::Step::Hide(_)))
-        };
+        let goes_back =
+            |item: &Item| item.phase == Phase::Ending && item.plan.iter().any(|step| matches!(step, Step::Hide(_)));
         self.items
             .values()
             .any(|item| item.group.as_ref() == Some(group) && goes_back(item))
