@@ -103,7 +103,8 @@ impl Engine {
             self.ready.push_front(id);
             return true;
         }
-        !self.wants_other_probes()
+        // One that is being claimed is waited for.
+        self.claiming == 0 && !self.wants_other_probes()
     }
 
     fn is_fresh(&self, id: super::Id) -> bool {
