@@ -93,6 +93,10 @@ macro_rules! metrics_table {
 
         /// Every metric, in the order of the page.
         pub const METRICS: &[Metric] = &[$($konst),*];
+
+        /// Their constants' names, in the same order.
+        #[cfg(test)]
+        const CONSTANTS: &[&str] = &[$(stringify!($konst)),*];
     };
 }
 
@@ -124,7 +128,7 @@ metrics_table! {
     START_DELAY = Histogram "redrive.start.delay" in "s" by [QUEUE]:
         "How long a message waits from its receive until its handler starts.";
     LAST_RECEIVE = Gauge "redrive.receive.silence" in "s" by [QUEUE]:
-        "How long ago the last receive succeeded; it grows while the worker is stalled or paused.";
+        "How long ago the last receive succeeded, as of the worker's last step; it grows while the worker is stalled or paused.";
     PAUSED = Gauge "redrive.receive.paused" in "1" by [QUEUE]:
         "1 while receiving is paused, by the breaker or by hand, else 0.";
     HEARTBEATS = Counter "redrive.heartbeats" in "{message}" by [QUEUE, OUTCOME]:
@@ -463,6 +467,29 @@ mod tests {
             "docs/metrics.md should have this table:\n{}\n",
             rows().join("\n")
         );
+    }
+
+    #[test]
+    fn every_metric_is_one_that_some_code_reports() {
+        fn read(folder: &std::path::Path, text: &mut String) {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    read(&path, text);
+                } else if path.extension().is_some_and(|kind| kind == "rs") && !path.ends_with("telemetry.rs") {
+                    text.push_str(&std::fs::read_to_string(path).unwrap());
+                }
+            }
+        }
+        let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let own = std::fs::read_to_string(source.join("telemetry.rs")).unwrap();
+        let mut text = own.split("pub(crate) fn count_call").nth(1).unwrap().to_owned();
+        text.truncate(text.find("#[cfg(test)]").unwrap());
+        read(&source, &mut text);
+        for name in CONSTANTS {
+            let made = [format!("(&{name},"), format!("::{name},")];
+            assert!(made.iter().any(|made| text.contains(made)), "nothing reports {name}");
+        }
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub(super) struct Meter {
     change_visibility: Calls,
     claim: Counter,
     write: Counter,
+    start_delay: Histogram,
+    silence: Gauge,
     running: Gauge,
     waiting: Gauge,
     ending: Gauge,
@@ -53,6 +55,8 @@ impl Meter {
             change_visibility: calls("change_visibility"),
             claim: inbox("claim"),
             write: inbox("write"),
+            start_delay: histogram(&t::START_DELAY, &[(t::QUEUE, queue)]),
+            silence: gauge(&t::LAST_RECEIVE, &[(t::QUEUE, queue)]),
             running: held("running"),
             waiting: held("waiting"),
             ending: held("settling"),
@@ -105,6 +109,16 @@ impl Meter {
 
     pub(super) fn write_call(&self) {
         self.write.increment(1);
+    }
+
+    /// A handler starts this long after its message was received.
+    pub(super) fn starting(&self, delay: Duration) {
+        self.start_delay.record(delay);
+    }
+
+    /// The last receive succeeded this long ago.
+    pub(super) fn silent(&self, silence: Duration) {
+        self.silence.set(silence);
     }
 
     #[allow(clippy::cast_precision_loss, reason = "counts of held messages are far below 2^52")]

@@ -309,6 +309,8 @@ impl Engine {
             let Some(item) = self.items.get_mut(&id) else { continue };
             let kill = self.kill.child_token();
             let asked = kill.child_token();
+            let delay = now.saturating_duration_since(item.delivery.received_at);
+            self.meter.starting(delay);
             item.kill = Some(kill.clone());
             item.tenant_admitted = false;
             if let Some((suspect, begun)) = &mut self.suspect_running

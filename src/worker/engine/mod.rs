@@ -490,6 +490,7 @@ impl Engine {
         let inbox_breaker = self.inbox_breaker.as_ref().map(|breaker| breaker.state(now));
         let ending = self.ending();
         self.meter.held(self.running, self.waiting, ending);
+        self.meter.silent(now.saturating_duration_since(self.last_receive));
         self.shared.update(|status| {
             status.started = true;
             status.paused = self.paused;
