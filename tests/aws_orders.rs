@@ -249,9 +249,18 @@ async fn inv08_sigterm_lets_the_running_finish_hands_the_rest_back_and_ends_in_t
     };
     let clock = Clock::system();
     stage.send(0..12).await;
-    let mut worker = stage.worker("2000", 2).await;
+    // A charge is in the books after half of the time it takes: both run on for 3 s.
+    let mut worker = stage.worker("6000", 2).await;
+    let charges = || {
+        stage
+            .ledger
+            .read()
+            .into_iter()
+            .filter(program::Line::is_charge)
+            .collect::<Vec<_>>()
+    };
     until("both slots run and more is held", async || {
-        stage.queues.source.describe().await.unwrap().in_flight > 2
+        charges().len() == 2 && stage.queues.source.describe().await.unwrap().in_flight > 2
     })
     .await;
     let asked = clock.now();
@@ -262,12 +271,7 @@ async fn inv08_sigterm_lets_the_running_finish_hands_the_rest_back_and_ends_in_t
     assert!(took < Duration::from_secs(20), "{took:?}: {}", ended.shown());
     assert!(ended.stderr.contains("drained"), "{}", ended.shown());
 
-    let charged: Vec<_> = stage
-        .ledger
-        .read()
-        .into_iter()
-        .filter(program::Line::is_charge)
-        .collect();
+    let charged = charges();
     assert_eq!(charged.len(), 2, "the two that ran finished: {}", ended.shown());
     let left = take_all(&stage.queues.source, 10).await;
     assert_eq!(left.len(), 10);

@@ -112,7 +112,7 @@ async fn run() -> Result<String, Problem> {
             }
             let inbox = DynamoInbox::connect(&aws, &settings.table).await?;
             let worker = work::worker(queue.clone(), inbox, gateway.clone(), stays)?;
-            work_on(&command, queue, worker, gateway).await
+            work_on(&command, queue, worker, gateway, false).await
         }
         Backend::Embedded => {
             if !matches!(command, Command::ProduceAndWork(_)) {
@@ -126,7 +126,7 @@ async fn run() -> Result<String, Problem> {
             let queue = MemoryQueue::builder("orders").dead_letter(&dead, 15).build()?;
             let inbox = MemoryInbox::new();
             let worker = work::worker(queue.clone(), inbox, gateway.clone(), stays)?;
-            work_on(&command, queue, worker, gateway).await
+            work_on(&command, queue, worker, gateway, true).await
         }
     }
 }
@@ -139,6 +139,7 @@ async fn work_on(
     queue: impl Queue + Clone,
     worker: Worker,
     gateway: Gateway,
+    queue_ends: bool,
 ) -> Result<String, Problem> {
     let clock = redrive::clock::Clock::system();
     let began = clock.now();
@@ -157,6 +158,7 @@ async fn work_on(
     let took = clock.now().saturating_duration_since(began);
     let report = report::Report {
         sent,
+        queue_ends,
         totals: handle.status().totals,
         books: gateway.books()?,
         took,

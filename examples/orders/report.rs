@@ -11,6 +11,8 @@ use crate::work::come_to_their_end;
 pub(crate) struct Report {
     /// What this process sent, if it did.
     pub(crate) sent: Option<u64>,
+    /// Whether what is left in the queue is lost with this process.
+    pub(crate) queue_ends: bool,
     pub(crate) totals: Totals,
     pub(crate) books: Books,
     pub(crate) took: Duration,
@@ -19,7 +21,12 @@ pub(crate) struct Report {
 impl Report {
     /// What must not be, if it is.
     pub(crate) fn wrong(&self) -> Option<String> {
-        (self.books.double > 0).then(|| format!("{} orders were charged more than once", self.books.double))
+        if self.books.double > 0 {
+            return Some(format!("{} orders were charged more than once", self.books.double));
+        }
+        let ended = come_to_their_end(&self.totals);
+        let sent = self.sent.filter(|&sent| self.queue_ends && ended < sent)?;
+        Some(format!("{} of {sent} orders did not come to their end", sent - ended))
     }
 }
 

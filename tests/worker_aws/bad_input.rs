@@ -118,12 +118,14 @@ async fn inv12_the_preflight_reads_the_queues_own_attributes() {
         Severity::Warning,
         &["inbox keeps keys for 1 days", "5 days", "inbox_retention"],
     );
+    found(&findings, Severity::Warning, &["lease of 2s", "10 s"]);
     let error = worker.run_until_drained().await.unwrap_err();
     assert!(matches!(error, Error::Preflight(_)), "{error:?}");
     says(&error.to_string(), &[name, dead_name, "does not start"]);
 
     let Queues { source, .. } = lab.queues("preflight-good", &Setup::default()).await;
-    let worker = quick(&source, &inbox).handler(nothing).build().unwrap();
+    let worker = quick(&source, &inbox).lease(Duration::from_secs(10));
+    let worker = worker.handler(nothing).build().unwrap();
     assert_eq!(worker.preflight().await, [], "as it should be");
 }
 
