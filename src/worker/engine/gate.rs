@@ -1,8 +1,14 @@
 //! Whether breakers let anything be received and started: the worker's own, the inbox's, and those it watches.
 
-use super::{Engine, Instant};
+use std::time::Duration;
+
+use super::{Engine, Fate, Instant};
 use crate::flow::{BreakerState, CircuitBreaker, Transition};
 use crate::queue::MAX_BATCH;
+
+/// For how long a message goes away that failed in an outage and was kept long enough.
+const LEAST_AWAY: Duration = Duration::from_secs(30);
+const MOST_AWAY: Duration = Duration::from_secs(15 * 60);
 
 /// What all breakers together allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,17 +78,17 @@ impl Engine {
         self.gate_was_shut = shut;
     }
 
-    /// Whether a probe must be received: all that is held has failed in this outage already, and a message that always fails
-    /// must not be the only one that a breaker is judged by. What is held for it stays bounded.
+    /// Whether a probe must be received: nothing is held that could be one, or all of it has failed in this outage already,
+    /// and a message that always fails must not be the only one that a breaker is judged by. What is held for it stays bounded.
     pub(super) fn wants_other_probes(&self) -> bool {
         let could_probe = |(id, item): &(&super::Id, &super::Item)| item.is_waiting() && self.is_head(**id);
+        let mut probes = self.items.iter().filter(could_probe).peekable();
+        if probes.peek().is_none() {
+            return true;
+        }
         self.waiting < 2 * self.slots.max(MAX_BATCH)
             && !self.probes_exhausted
-            && self
-                .items
-                .iter()
-                .filter(could_probe)
-                .all(|(_, item)| item.failed_in_outage)
+            && probes.all(|(_, item)| item.failed_in_outage)
     }
 
     /// Puts first what has not failed in this outage, if some is ready; answers whether there is a probe to be run now.
@@ -143,7 +149,13 @@ impl Engine {
             }
         }
         for id in over {
-            self.release(now, id);
+            if self.items.get(&id).is_some_and(|item| item.failed_in_outage) {
+                // Visible at once it would be the first to be received as a probe, before what might succeed.
+                let delay = self.config.keep_while_open.clamp(LEAST_AWAY, MOST_AWAY);
+                self.go_back(now, id, Fate::Released, None, delay);
+            } else {
+                self.release(now, id);
+            }
         }
     }
 }
