@@ -29,7 +29,13 @@ fn text(bytes: &[u8]) -> String {
 fn doctor_finds_nothing_wrong_with_what_localstack_up_creates() {
     let Some(servers) = localstack::servers() else { return };
     let output = redrive(&servers, &["doctor", "orders", "--table", "redrive-inbox"]);
-    assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
     assert_eq!(text(&output.stdout), "ok: nothing to change\n");
 }
 
@@ -39,7 +45,10 @@ fn doctor_prints_a_line_for_each_finding_and_exits_with_3() {
     let output = redrive(&servers, &["doctor", "orders", "--attempts", "50"]);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
     let found = text(&output.stdout);
-    assert!(found.starts_with("warning: maxReceiveCount of `orders` is 15; set it to at least 150"), "{found}");
+    assert!(
+        found.starts_with("warning: maxReceiveCount of `orders` is 15; set it to at least 150"),
+        "{found}"
+    );
 
     let output = redrive(&servers, &["doctor", "orders", "--attempts", "50", "--json"]);
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -52,11 +61,18 @@ fn inv12_a_queue_that_is_not_there_is_named_with_what_to_do() {
     let output = redrive(&servers, &["doctor", "no-such-queue"]);
     assert_eq!(output.status.code(), Some(1));
     let error = text(&output.stderr);
-    assert!(error.contains("no-such-queue") && error.contains("check its name"), "{error}");
+    assert!(
+        error.contains("no-such-queue") && error.contains("check its name"),
+        "{error}"
+    );
 
     let output = redrive(&servers, &["doctor", "orders", "--table", "no-such-table"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("no-such-table"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("no-such-table"),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]
