@@ -1,14 +1,14 @@
 //! Whether breakers let anything be received and started: the worker's own, the inbox's, and those it watches.
 
-<<<<<<< HEAD
-use super::{Engine, Instant};
-use crate::flow::{BreakerState, Transition, report_transition};
-=======
-use std::time::Duration;
-
-use super::{Engine, Fate, Instant};
-use crate::flow::{BreakerState, CircuitBreaker, Transition};
->>>>>>> simulation
+    /// Whether a probe must be received: nothing is held that could be one, or all of it has failed in this outage already,
+    /// and a message that always fails must not be the only one that a breaker is judged by. What is held for it stays bounded.
+    pub(super) fn wants_other_probes(&self) -> bool {
+        if self.claiming > 0 || !self.suspects.is_empty() || self.ready.iter().any(|&id| self.is_fresh(id)) {
+            return false;
+        }
+        let waits = |id: &super::Id| self.items.get(id).is_some_and(|item| item.phase == super::Phase::Waiting);
+        let could_probe = self.ready.iter().any(waits);
+        !could_probe || (!self.probes_exhausted && self.waiting < 2 * self.slots.max(MAX_BATCH))
 use crate::queue::MAX_BATCH;
 
 /// For how long a message goes away that failed in an outage and was kept long enough.
@@ -99,25 +99,15 @@ impl Engine {
         self.gate_was_open = gate == Gate::Open;
     }
 
-<<<<<<< HEAD
-    /// Whether a probe must be received: all that is held and could be one has failed in this outage already, and a message
-    /// that always fails must not be the only one that a breaker is judged by. What is held for it stays bounded.
-    pub(super) fn wants_other_probes(&self) -> bool {
-        let coming = self.claiming > 0 || !self.suspects.is_empty() || self.ready.iter().any(|&id| self.is_fresh(id));
-        !coming && !self.probes_exhausted && self.waiting < 2 * self.slots.max(MAX_BATCH)
-=======
     /// Whether a probe must be received: nothing is held that could be one, or all of it has failed in this outage already,
     /// and a message that always fails must not be the only one that a breaker is judged by. What is held for it stays bounded.
     pub(super) fn wants_other_probes(&self) -> bool {
-        let could_probe = |(id, item): &(&super::Id, &super::Item)| item.is_waiting() && self.is_head(**id);
-        let mut probes = self.items.iter().filter(could_probe).peekable();
-        if probes.peek().is_none() {
-            return true;
+        if self.claiming > 0 || !self.suspects.is_empty() || self.ready.iter().any(|&id| self.is_fresh(id)) {
+            return false;
         }
-        self.waiting < 2 * self.slots.max(MAX_BATCH)
-            && !self.probes_exhausted
-            && probes.all(|(_, item)| item.failed_in_outage)
->>>>>>> simulation
+        let waits = |id: &super::Id| self.items.get(id).is_some_and(|item| item.phase == super::Phase::Waiting);
+        let could_probe = self.ready.iter().any(waits);
+        !could_probe || (!self.probes_exhausted && self.waiting < 2 * self.slots.max(MAX_BATCH))
     }
 
     /// Puts first what has not failed in this outage, if some is ready; answers whether there is a probe to be run now.
