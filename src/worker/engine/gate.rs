@@ -1,14 +1,9 @@
 //! Whether breakers let anything be received and started: the worker's own, the inbox's, and those it watches.
 
-    /// Whether a probe must be received: nothing is held that could be one, or all of it has failed in this outage already,
-    /// and a message that always fails must not be the only one that a breaker is judged by. What is held for it stays bounded.
-    pub(super) fn wants_other_probes(&self) -> bool {
-        if self.claiming > 0 || !self.suspects.is_empty() || self.ready.iter().any(|&id| self.is_fresh(id)) {
-            return false;
-        }
-        let waits = |id: &super::Id| self.items.get(id).is_some_and(|item| item.phase == super::Phase::Waiting);
-        let could_probe = self.ready.iter().any(waits);
-        !could_probe || (!self.probes_exhausted && self.waiting < 2 * self.slots.max(MAX_BATCH))
+use std::time::Duration;
+
+use super::{Engine, Fate, Instant};
+use crate::flow::{BreakerState, Transition, report_transition};
 use crate::queue::MAX_BATCH;
 
 /// For how long a message goes away that failed in an outage and was kept long enough.
@@ -105,7 +100,11 @@ impl Engine {
         if self.claiming > 0 || !self.suspects.is_empty() || self.ready.iter().any(|&id| self.is_fresh(id)) {
             return false;
         }
-        let waits = |id: &super::Id| self.items.get(id).is_some_and(|item| item.phase == super::Phase::Waiting);
+        let waits = |id: &super::Id| {
+            self.items
+                .get(id)
+                .is_some_and(|item| item.phase == super::Phase::Waiting)
+        };
         let could_probe = self.ready.iter().any(waits);
         !could_probe || (!self.probes_exhausted && self.waiting < 2 * self.slots.max(MAX_BATCH))
     }
