@@ -42,7 +42,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use redrive::inbox::InboxError;
-use redrive::producer::{Producer, ProducerError};
+use redrive::producer::Producer;
 use redrive::queue::{Queue, QueueError};
 use redrive::{DynamoInbox, MemoryInbox, MemoryQueue, SqsQueue, Worker};
 use tracing_subscriber::EnvFilter;
@@ -61,9 +61,7 @@ enum Problem {
     #[error("{0}")]
     Input(String),
     #[error("{0}{hint}", hint = hint(.0))]
-    Redrive(redrive::Error),
-    #[error(transparent)]
-    Producer(#[from] ProducerError),
+    Redrive(Box<redrive::Error>),
     #[error("the ledger {path} cannot be used: {error}", path = .path.display())]
     Ledger {
         path: std::path::PathBuf,
@@ -211,7 +209,7 @@ macro_rules! through_redrive {
     ($($error:ty),*) => {$(
         impl From<$error> for Problem {
             fn from(error: $error) -> Self {
-                Self::Redrive(error.into())
+                Self::Redrive(Box::new(error.into()))
             }
         }
     )*};
