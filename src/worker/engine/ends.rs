@@ -20,8 +20,7 @@ impl Engine {
         let mut batch_verdict = None;
         for id in ids {
             let outcome = outcomes.next().flatten();
-            let mut probe = self.watched_probe == Some(id);
-            if probe {
+            if self.watched_probe == Some(id) {
                 self.watched_probe = None;
             }
             self.remember_lost_run(id, outcome.as_ref());
@@ -33,7 +32,6 @@ impl Engine {
             item.kill = None;
             item.ask = None;
             item.permit = None;
-            probe |= item.ticket.is_some_and(|ticket| ticket.is_probe());
             self.meter.handled(outcome.as_ref(), took);
             match outcome {
                 None => {
@@ -44,7 +42,7 @@ impl Engine {
                     self.record_verdict(now, id, Verdict::Success);
                     self.complete(now, id, result);
                 }
-                Some(Outcome::Failed(failure)) => self.failed(now, id, &failure, probe, &mut batch_verdict),
+                Some(Outcome::Failed(failure)) => self.failed(now, id, &failure, &mut batch_verdict),
             }
         }
     }
@@ -56,7 +54,7 @@ impl Engine {
         }
     }
 
-    fn failed(&mut self, now: Instant, id: Id, failure: &Failure, probe: bool, told: &mut Option<bool>) {
+    fn failed(&mut self, now: Instant, id: Id, failure: &Failure, told: &mut Option<bool>) {
         if let Some(reason) = failure.reason() {
             self.record_verdict(now, id, Verdict::Ignored);
             let attempts = self.items.get(&id).map_or(0, |item| item.attempts_before()) + 1;
@@ -96,7 +94,7 @@ impl Engine {
         self.meter.retried(failure.cause(), is_attempt);
         if !is_attempt {
             self.shared.count(|totals| totals.uncounted_failures += 1);
-            self.keep_or_release(now, id, failure, probe);
+            self.keep_or_release(now, id, failure);
             return;
         }
         let attempts = item.attempts_before() + 1;
@@ -121,12 +119,11 @@ impl Engine {
     }
 
     /// An outage's failure is nobody's attempt: while there is one, the message stays held and waits for the breaker, behind
-    /// the others; so no receive is spent either. A probe with no others held would be the next probe too: it makes way.
-    fn keep_or_release(&mut self, now: Instant, id: Id, failure: &Failure, probe: bool) {
-        let makes_way = probe && self.waiting == 0;
+    /// the others; so no receive is spent either.
+    fn keep_or_release(&mut self, now: Instant, id: Id, failure: &Failure) {
         // Its record says that it runs: a release takes that back, so that a death meanwhile is not put on it.
         let announced = self.items.get(&id).is_some_and(|item| item.announced);
-        if self.outage(now) && self.drain.is_none() && self.config.heartbeat && !announced && !makes_way {
+        if self.outage(now) && self.drain.is_none() && self.config.heartbeat && !announced {
             if let Some(item) = self.items.get_mut(&id) {
                 item.failed_in_outage = true;
             }

@@ -7,8 +7,7 @@ use crate::flow::{BreakerState, Transition, report_transition};
 use crate::queue::MAX_BATCH;
 
 /// For how long a message goes away that failed in an outage and was kept long enough.
-const LEAST_AWAY: Duration = Duration::from_secs(30);
-const MOST_AWAY: Duration = Duration::from_secs(15 * 60);
+const AWAY: Duration = Duration::from_secs(30);
 
 /// What all breakers together allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,8 +171,7 @@ impl Engine {
         for id in over {
             if self.items.get(&id).is_some_and(|item| item.failed_in_outage) {
                 // Visible at once it would be the first to be received as a probe, before what might succeed.
-                let delay = self.config.keep_while_open.clamp(LEAST_AWAY, MOST_AWAY);
-                self.go_back(now, id, Fate::Released, None, delay);
+                self.go_back(now, id, Fate::Released, None, AWAY);
             } else {
                 self.release(now, id);
             }
