@@ -46,6 +46,8 @@ pub(crate) struct WorkerPlan {
     pub(crate) lease: Duration,
     pub(crate) heartbeat: bool,
     pub(crate) rate: Option<(f64, u32)>,
+    /// The rate and burst of each tenant, and how many messages may wait aside for it.
+    pub(crate) tenants: Option<(f64, u32, usize)>,
     pub(crate) in_flight_delay: Duration,
     pub(crate) long_poll: Duration,
     pub(crate) drain_deadline: Duration,
@@ -198,8 +200,15 @@ impl Plan {
                     (from, from + draw.secs(3..=60))
                 })
                 .collect(),
-            patience: Duration::from_secs(if very_long { 20 } else { 6 } * 3600),
+            patience: Duration::from_secs(if very_long { 20 } else { 3 } * 3600),
         }
+    }
+
+    /// Whether a message can be done at all.
+    pub(crate) fn can_be_done(&self, message: usize) -> bool {
+        self.messages
+            .get(message)
+            .is_none_or(|message| message.character != Character::Poison)
     }
 
     pub(crate) fn downstream_is_down(&self, at: Duration) -> bool {
@@ -257,6 +266,10 @@ fn worker(draw: &Draw, visibility: Duration, trouble: Duration, very_long: bool)
         rate: draw
             .chance(0.3)
             .then(|| (0.5 + draw.0.unit() * 20.0, u32::try_from(draw.of(1..=10)).unwrap_or(1))),
+        tenants: draw.chance(0.25).then(|| {
+            let burst = u32::try_from(draw.of(1..=5)).unwrap_or(1);
+            (0.1 + draw.0.unit() * 5.0, burst, draw.size(1..=20))
+        }),
         in_flight_delay: draw.millis(0..=30_000),
         long_poll: draw.secs(1..=20),
         drain_deadline: draw.millis(500..=60_000),
