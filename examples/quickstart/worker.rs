@@ -31,8 +31,8 @@ async fn charge(
             let reason = error.reason();
             Err(Failure::reject(error).because(reason))
         }
-        // Whatever else went wrong may pass: try again later, with backoff.
-        Err(error) => Err(error.into()),
+        // Whatever else went wrong may pass: try again later. A call that was not made, since the breaker was open, is no attempt.
+        Err(error) => Err(error.into_failure()),
     }
 }
 
