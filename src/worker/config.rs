@@ -1,11 +1,11 @@
 //! A worker's settings, after they were checked.
 
-use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Clock, Random};
-use crate::flow::{Backoff, BreakerConfig, BreakerWatch, FlowError, KeyedBuckets, RateLimit};
+use super::settings::Settings;
+use crate::flow::{FlowError, KeyedBuckets};
 use crate::key::{Fingerprint, Key, KeySource};
 use crate::message::Message;
 use crate::outcome::{Failure, StoredResult};
@@ -73,41 +73,27 @@ pub(super) struct TenantLimit {
     pub(super) buckets: Arc<KeyedBuckets>,
 }
 
+/// The settings as they were made, and what was worked out where they leave something open.
 #[derive(Clone)]
 pub(super) struct Config {
+    pub(super) settings: Settings,
     pub(super) name: String,
     pub(super) consumer: String,
-    pub(super) concurrency: usize,
-    pub(super) rate: Option<RateLimit>,
-    pub(super) tenants: Option<TenantLimit>,
-    pub(super) bulkheads: BTreeMap<String, usize>,
     pub(super) held_back: usize,
-    pub(super) handler_timeout: Option<Duration>,
-    pub(super) backoff: Backoff,
-    pub(super) max_attempts: u32,
-    pub(super) breaker: Option<BreakerConfig>,
-    pub(super) counts_as_failure: Option<CountsAsFailure>,
-    pub(super) watched: Vec<BreakerWatch>,
-    pub(super) keep_while_open: Duration,
     pub(super) dead_letters: DeadLetters,
-    pub(super) after_reject: AfterReject,
     pub(super) key_source: KeySource,
-    pub(super) fingerprint: FingerprintSource,
-    pub(super) shadow: bool,
-    pub(super) retention: Duration,
     pub(super) lease: Duration,
     pub(super) visibility: Duration,
-    pub(super) heartbeat: bool,
-    pub(super) in_flight_delay: Duration,
-    pub(super) drain_deadline: Duration,
-    pub(super) long_poll: Duration,
     pub(super) max_receives: usize,
-    pub(super) linger: Duration,
     pub(super) stall_after: Duration,
-    pub(super) on_duplicate: Option<OnDuplicate>,
-    pub(super) observer: Option<Observer>,
-    pub(super) clock: Clock,
-    pub(super) random: Random,
+}
+
+impl Deref for Config {
+    type Target = Settings;
+
+    fn deref(&self) -> &Settings {
+        &self.settings
+    }
 }
 
 pub(super) fn check_concurrency(concurrency: usize) -> Result<(), FlowError> {

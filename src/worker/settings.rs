@@ -18,6 +18,7 @@ use crate::queue::{MAX_VISIBILITY, MAX_WAIT, Queue};
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What was set, before it is checked.
+#[derive(Clone)]
 pub(super) struct Settings {
     pub(super) name: Option<String>,
     pub(super) consumer: Option<String>,
@@ -216,7 +217,7 @@ impl Settings {
         if let Some(lease) = self.lease {
             check.span("lease", lease, second, MAX_LEASE)?;
         }
-        let consumer = self.consumer.unwrap_or_else(|| attributes.name.clone());
+        let consumer = self.consumer.clone().unwrap_or_else(|| attributes.name.clone());
         if consumer.is_empty() || consumer.contains('#') || consumer.len() > 512 {
             return Err(check.wrong(
                 "consumer",
@@ -271,9 +272,9 @@ impl Settings {
                 by_group: attributes.deduplication_by_group,
             }
         } else {
-            self.key_source
+            self.key_source.clone()
         };
-        let dead_letters = dead_letters(check, queue, self.dead_letters)?;
+        let dead_letters = dead_letters(check, queue, self.dead_letters.clone())?;
         let visibility = attributes.visibility_timeout;
         if visibility.is_zero() {
             return Err(check.wrong(
@@ -294,37 +295,14 @@ impl Settings {
         Ok(Config {
             name: name.to_owned(),
             consumer,
-            concurrency: self.concurrency,
-            rate: self.rate,
-            tenants: self.tenants,
-            bulkheads: self.bulkheads,
             held_back: self.held_back.unwrap_or_else(|| self.concurrency.max(100)),
-            handler_timeout: self.handler_timeout,
-            backoff: self.backoff,
-            max_attempts: self.max_attempts,
-            breaker: self.breaker,
-            counts_as_failure: self.counts_as_failure,
-            watched: self.watched,
-            keep_while_open: self.keep_while_open,
             dead_letters,
-            after_reject: self.after_reject,
             key_source,
-            fingerprint: self.fingerprint,
-            shadow: self.shadow,
-            retention: self.retention,
             lease,
             visibility: visibility.min(MAX_VISIBILITY),
-            heartbeat: self.heartbeat,
-            in_flight_delay: self.in_flight_delay,
-            drain_deadline: self.drain_deadline,
-            long_poll: self.long_poll,
             max_receives: self.max_receives.unwrap_or_else(|| (1 + self.concurrency / 4).min(16)),
-            linger: self.linger,
             stall_after: self.stall_after.unwrap_or(3 * self.long_poll + Duration::from_secs(60)),
-            on_duplicate: self.on_duplicate,
-            observer: self.observer,
-            clock: self.clock,
-            random: self.random,
+            settings: self,
         })
     }
 }

@@ -54,7 +54,7 @@ impl Workers {
     /// One drain deadline for all; else each has its own, and the longest counts.
     pub fn drain_deadline(mut self, deadline: Duration) -> Self {
         for worker in &mut self.workers {
-            worker.config.drain_deadline = deadline;
+            worker.config.settings.drain_deadline = deadline;
         }
         self
     }

@@ -401,7 +401,7 @@ impl Engine {
             Command::Resume => self.paused = false,
             Command::SetRate(rate) => {
                 self.bucket.set(rate);
-                self.config.rate = rate;
+                self.config.settings.rate = rate;
                 self.token_at = None;
             }
             Command::SetConcurrency(slots) => self.slots = slots,
