@@ -2,6 +2,8 @@
 #![cfg(all(feature = "aws", unix))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "support/aws.rs"]
+mod aws;
 #[path = "support/aws_lab.rs"]
 mod aws_lab;
 #[path = "support/localstack.rs"]

@@ -2,6 +2,8 @@
 #![cfg(feature = "aws")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "support/aws.rs"]
+mod aws;
 #[path = "support/aws_lab.rs"]
 mod aws_lab;
 #[path = "support/localstack.rs"]
@@ -17,6 +19,8 @@ mod fences;
 mod fifo;
 #[path = "worker_aws/once.rs"]
 mod once;
+#[path = "worker_aws/outages.rs"]
+mod outages;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

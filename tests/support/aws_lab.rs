@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
+use aws_config::SdkConfig;
 use aws_sdk_sqs::types::QueueAttributeName;
 use redrive::clock::Clock;
 use redrive::message::Delivery;
@@ -11,6 +10,7 @@ use redrive::queue::{Queue, Receive};
 use redrive::{DynamoInbox, SqsQueue};
 use serde_json::json;
 
+use crate::aws::config;
 use crate::localstack::{self, Servers};
 
 /// How long anything that a test waits for may take: far longer than it does, so that a busy machine fails none.
@@ -124,16 +124,6 @@ impl Lab {
             .await
             .expect("the table opens")
     }
-}
-
-fn config(endpoint: &str) -> SdkConfig {
-    let credentials = Credentials::new("test", "test", None, None, "tests");
-    SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::from_static("us-east-1"))
-        .endpoint_url(endpoint)
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .build()
 }
 
 /// Waits until `holds`, looking again and again.
