@@ -29,10 +29,19 @@ mod scene;
 mod watch;
 
 use std::fmt::Write as _;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use redrive::clock::{Clock, Random};
+use redrive::flow::RateLimit;
+use redrive::message::Outgoing;
+use redrive::queue::Queue as _;
+use redrive::worker::WithoutDeadLetters;
+use redrive::{Failure, MemoryInbox, MemoryQueue, Worker};
 
 use bugs::Bug;
+use gate::Gated;
 use scene::{Report, run};
 
 /// Seeds that are run unless told otherwise.
@@ -136,6 +145,44 @@ fn the_same_seed_gives_the_same_history() {
         assert_eq!(first.history.len(), second.history.len(), "seed {seed}");
         assert!(first.history.len() > 50, "seed {seed} is a history");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_worker_with_a_tenant_over_its_rate_waits_without_spinning() {
+    let clock = Clock::starting_at(1_750_000_000_000);
+    let queue = MemoryQueue::new("orders").unwrap();
+    for number in 0..5 {
+        let sent = queue.send(vec![Outgoing::new(number.to_string())]).await.unwrap();
+        assert!(sent.iter().all(Result::is_ok));
+    }
+    let worker = Worker::builder(queue.clone())
+        .inbox(MemoryInbox::builder().clock(clock.clone()).build())
+        .without_dead_letters(WithoutDeadLetters::Keep)
+        .clock(clock.clone())
+        .random(Random::seeded(1))
+        .rate_by(
+            |_| Some("tenant".to_owned()),
+            RateLimit::per_second(0.1).unwrap().burst(1).unwrap(),
+        )
+        .handler(async || Ok::<(), Failure>(()))
+        .build()
+        .unwrap();
+    let handle = worker.handle();
+    // Fails where the worker is polled for ever at one instant.
+    let run = Gated::new(Arc::default(), clock, worker.run_until_drained());
+    let steer = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        handle.pause();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(queue.len(), 4, "nothing starts while it is paused");
+        handle.resume();
+        while !queue.is_empty() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        handle.drain();
+    };
+    let (ended, ()) = futures::join!(run, steer);
+    ended.unwrap();
 }
 
 /// Runs seeds until the bug is found, and says what it broke.

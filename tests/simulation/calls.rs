@@ -125,7 +125,7 @@ impl Checker {
                 && !claim.given_up
                 && now_ms < claim.lease_until
                 && self.record_of(held.message).is_some_and(|record| record.claim_id == id)
-                && !self.is_nearly_twelve_hours_old(&held)
+                && !self.is_nearly_twelve_hours_old(who, &held)
             {
                 self.broken(
                     "inv08",
@@ -136,15 +136,18 @@ impl Checker {
                     ),
                 );
             }
-            if !self.is_nearly_twelve_hours_old(&held) {
+            if !self.is_nearly_twelve_hours_old(who, &held) {
                 self.mark_settled(who, receipt, if by.is_zero() { "release" } else { "delay" });
             }
         }
     }
 
     /// The last heartbeats before SQS's limit are shorter than the others.
-    fn is_nearly_twelve_hours_old(&self, held: &Held) -> bool {
-        self.now().saturating_duration_since(held.at) > Duration::from_secs(12 * 3600 - 120)
+    fn is_nearly_twelve_hours_old(&self, who: &Who, held: &Held) -> bool {
+        let limit = Duration::from_secs(12 * 3600 - 300);
+        self.receipts.iter().any(|((holder, _), first)| {
+            holder == who && first.message == held.message && self.now().saturating_duration_since(first.at) > limit
+        })
     }
 
     pub(crate) fn letters_sent(&mut self, who: &Who, letters: &[Outgoing]) {

@@ -345,8 +345,7 @@ impl Checker {
             .as_ref()
             .is_some_and(|record| record.claim_id == claim && record.status == Status::Processing);
         let leased = self.claims.get(claim).is_some_and(|claim| now_ms < claim.lease_until);
-        let held = current && leased;
-        if !(excused || held) {
+        if !(excused || current && leased) {
             self.broken(
                 "inv03",
                 format!(

@@ -76,6 +76,8 @@ pub(crate) enum HostEvent {
     Crash { down: Duration },
     /// SIGTERM; another starts after it has ended.
     Drain { down: Duration },
+    /// Somebody pauses it and lets it go on.
+    Pause { pause: Duration },
     /// Its loop stands still, and with `all` its handlers and calls too; those go on `ahead` of the loop.
     Freeze {
         pause: Duration,
@@ -163,7 +165,7 @@ impl Plan {
         let fifo = draw.chance(0.4);
         let very_long = draw.chance(0.03);
         let visibility = if very_long {
-            draw.secs(20..=30)
+            draw.secs(90..=120)
         } else {
             draw.secs(2..=40)
         };
@@ -224,7 +226,7 @@ fn millis(duration: Duration) -> u64 {
 
 fn worker(draw: &Draw, visibility: Duration, trouble: Duration, very_long: bool) -> WorkerPlan {
     let lease = if very_long {
-        draw.secs(20..=30)
+        draw.secs(90..=120)
     } else {
         draw.secs(1..=30)
     };
@@ -245,6 +247,10 @@ fn worker(draw: &Draw, visibility: Duration, trouble: Duration, very_long: bool)
     for _ in 0..draw.of(0..=2) {
         let down = draw.millis(10..=20_000);
         events.push((at(), HostEvent::Drain { down }));
+    }
+    for _ in 0..draw.of(0..=1) {
+        let pause = draw.millis(10..=60_000);
+        events.push((at(), HostEvent::Pause { pause }));
     }
     for _ in 0..draw.of(0..=3) {
         let pause = lease.mul_f64(draw.0.unit() * 3.0) + draw.millis(1..=2_000);
@@ -271,7 +277,11 @@ fn worker(draw: &Draw, visibility: Duration, trouble: Duration, very_long: bool)
             (0.1 + draw.0.unit() * 5.0, burst, draw.size(1..=20))
         }),
         in_flight_delay: draw.millis(0..=30_000),
-        long_poll: draw.secs(1..=20),
+        long_poll: if very_long {
+            draw.secs(20..=20)
+        } else {
+            draw.secs(1..=20)
+        },
         drain_deadline: draw.millis(500..=60_000),
         linger: draw.millis(0..=50),
         max_receives: draw.size(1..=4),

@@ -269,7 +269,8 @@ impl Scene {
                         .await;
                 }
             }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            let soon = now < since + PULSES_SLOW_DOWN;
+            tokio::time::sleep(Duration::from_secs(if soon { 1 } else { 15 })).await;
             if self.look() {
                 return;
             }
@@ -375,7 +376,7 @@ impl Scene {
             loop {
                 let trouble = act == Act::Trouble;
                 let next = events.peek().copied().filter(|_| trouble);
-                let thaw = process.next_thaw();
+                let (thaw, resume) = (process.next_thaw(), process.resumes);
                 tokio::select! {
                     biased;
                     () = process.ended() => {
@@ -383,6 +384,7 @@ impl Scene {
                         break;
                     }
                     () = sleep_until(thaw) => process.thaw(),
+                    () = sleep_until(resume) => process.resume(),
                     () = sleep_until(next.map(|(at, _)| self.start + at)) => {
                         events.next();
                         match next.map(|(_, event)| event) {
@@ -392,6 +394,7 @@ impl Scene {
                                 break;
                             }
                             Some(HostEvent::Drain { down }) => process.drain(down),
+                            Some(HostEvent::Pause { pause }) => process.pause(pause),
                             Some(HostEvent::Freeze { pause, all, ahead }) => process.freeze(pause, all, ahead),
                             None => {}
                         }
@@ -399,6 +402,7 @@ impl Scene {
                     next = self.act_after(act) => {
                         act = next;
                         process.thaw_now();
+                        process.resume();
                         if act == Act::Closing { process.drain(Duration::ZERO) }
                     }
                 }
@@ -430,6 +434,7 @@ struct Process<'a> {
     /// Shut while its loop stands still, and while all of it does.
     gates: [Arc<Gate>; 2],
     thaws: [Option<Instant>; 2],
+    resumes: Option<Instant>,
     draining: Option<Instant>,
     stood_still: bool,
     deadline: Duration,
@@ -462,6 +467,7 @@ impl<'a> Process<'a> {
             handle,
             gates,
             thaws: [None, None],
+            resumes: None,
             draining: None,
             stood_still: false,
             deadline: plan.drain_deadline,
@@ -497,6 +503,19 @@ impl<'a> Process<'a> {
         // One that has not begun yet begins to drain when it does.
         self.draining.get_or_insert(self.scene.clock.now());
         self.stood_still |= !self.handle.status().started || self.next_thaw().is_some();
+    }
+
+    fn pause(&mut self, pause: Duration) {
+        self.note(&format!("is paused for {pause:?}"));
+        self.handle.pause();
+        self.resumes = Some(self.scene.clock.now() + pause);
+    }
+
+    fn resume(&mut self) {
+        if self.resumes.take().is_some() {
+            self.note("is resumed");
+            self.handle.resume();
+        }
     }
 
     fn freeze(&mut self, pause: Duration, all: bool, ahead: Duration) {
