@@ -24,6 +24,7 @@ mod proof;
 mod report;
 mod worker;
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -60,6 +61,7 @@ async fn main() -> Result<ExitCode, Failed> {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         tracing_subscriber::fmt()
             .with_env_filter(filter)
+            .with_ansi(std::io::stderr().is_terminal())
             .with_writer(std::io::stderr)
             .init();
     }
