@@ -1,15 +1,16 @@
 //! `redrive doctor`: a worker's preflight, without the worker.
 
-use std::process::ExitCode;
-
 use clap::Args;
+use redrive::queue::Queue as _;
 use redrive::worker::{Finding, Severity, WithoutDeadLetters};
-use redrive::{DynamoInbox, Error, Failure, SqsQueue, Worker};
+use redrive::{Error, Failure as HandlerFailure, Worker};
 
-use crate::FOUND;
+use crate::connection::Aws;
+use crate::failure::{Code, Failure, Outcome};
+use crate::ui::Ui;
 
 pub(crate) const EXAMPLES: &str = "Examples:
-  redrive doctor orders --table redrive-inbox
+  redrive doctor orders redrive-inbox
   redrive doctor arn:aws:sqs:eu-west-1:123456789012:orders --attempts 8 --json";
 
 /// What `redrive doctor` is asked.
@@ -18,66 +19,54 @@ pub(crate) struct Doctor {
     /// The queue a worker receives from: its name, URL or ARN.
     queue: String,
 
-    /// The worker's inbox table.
-    #[arg(long, value_name = "TABLE")]
+    /// The worker's inbox table, if it has one.
     table: Option<String>,
 
     /// How many attempts the worker gives a message.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     attempts: u32,
-
-    /// Print one JSON document: an array of objects with `severity` (`warning` or `problem`) and `text`.
-    #[arg(long)]
-    json: bool,
 }
 
 impl Doctor {
-    pub(crate) async fn run(self) -> Result<ExitCode, Error> {
-        let findings = self.findings().await?;
-        if self.json {
-            println!("{}", to_json(&findings));
+    pub(crate) async fn run(&self, aws: &Aws, ui: &Ui) -> Outcome {
+        let findings = self.findings(aws).await?;
+        if ui.is_json() {
+            ui.json(&findings.iter().map(to_json).collect::<Vec<_>>());
         } else if findings.is_empty() {
-            println!("ok: nothing to change");
+            ui.line("ok: nothing to change");
         } else {
             for finding in &findings {
-                println!("{finding}");
+                ui.line(finding);
             }
         }
-        Ok(if findings.is_empty() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::from(FOUND)
-        })
+        Ok(if findings.is_empty() { Code::Done } else { Code::Found })
     }
 
-    async fn findings(&self) -> Result<Vec<Finding>, Error> {
-        let aws = aws_config::load_from_env().await;
-        let queue = SqsQueue::connect(&aws, &self.queue).await?;
+    async fn findings(&self, aws: &Aws) -> Result<Vec<Finding>, Failure> {
+        let queue = aws.queue(&self.queue).await?;
         // A queue without a dead-letter queue is a finding here, not an error.
-        let has_dead_letters = redrive::queue::Queue::dead_letter_queue(&queue).is_some();
+        let has_dead_letters = queue.dead_letter_queue().is_some();
         let mut builder = Worker::builder(queue).max_attempts(self.attempts).handler(nothing);
         if !has_dead_letters {
             builder = builder.without_dead_letters(WithoutDeadLetters::Keep);
         }
         if let Some(table) = &self.table {
-            builder = builder.inbox(DynamoInbox::connect(&aws, table).await?);
+            builder = builder.inbox(aws.inbox(table).await?);
         }
-        Ok(builder.build()?.preflight().await)
+        let worker = builder.build().map_err(Error::from)?;
+        Ok(worker.preflight().await)
     }
 }
 
 /// The preflight needs a worker, and a worker a handler; it is never run.
-async fn nothing() -> Result<(), Failure> {
+async fn nothing() -> Result<(), HandlerFailure> {
     Ok(())
 }
 
-fn to_json(findings: &[Finding]) -> serde_json::Value {
-    let one = |finding: &Finding| {
-        let severity = match finding.severity {
-            Severity::Warning => "warning",
-            Severity::Problem => "problem",
-        };
-        serde_json::json!({ "severity": severity, "text": finding.text })
+fn to_json(finding: &Finding) -> serde_json::Value {
+    let severity = match finding.severity {
+        Severity::Warning => "warning",
+        Severity::Problem => "problem",
     };
-    findings.iter().map(one).collect()
+    serde_json::json!({ "severity": severity, "text": finding.text })
 }

@@ -1,22 +1,33 @@
 //! `redrive`: the operator's tool.
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command-line tool speaks by printing"
-)]
 
+mod connection;
 mod doctor;
+mod failure;
+mod interrupt;
+mod shell;
+mod ui;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
-/// Look after SQS workers: see whether a queue, its dead-letter queue and its inbox are set up as a worker needs them.
+use connection::{Aws, ConnectionFlags};
+use failure::{Failure, Outcome};
+use ui::{Ui, UiFlags};
+
+/// Look after SQS workers: why messages died, how to mend and replay them, and whether all is set up as it must be.
 ///
-/// Credentials, region and endpoints come from the usual AWS variables and files.
+/// Queues are given by name, URL or ARN. Credentials, region and endpoints come from the usual AWS variables and files.
 #[derive(Debug, Parser)]
-#[command(name = "redrive", version, after_help = EXIT_CODES)]
+#[command(name = "redrive", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 struct Arguments {
+    #[command(flatten)]
+    connection: ConnectionFlags,
+
+    #[command(flatten)]
+    ui: UiFlags,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -26,35 +37,53 @@ enum Command {
     /// Run a worker's preflight on a queue and its inbox table: one line per finding, with the fix.
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Doctor),
+    /// Print a shell's completions.
+    #[command(after_help = shell::COMPLETIONS_EXAMPLES)]
+    Completions(shell::Completions),
+    /// Write the manual's pages into a folder.
+    #[command(after_help = shell::MAN_EXAMPLES)]
+    Man(shell::Man),
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 found something.";
-
-/// It could not be done.
-const FAILED: u8 = 1;
-
-/// It was done, and there is something to look at.
-const FOUND: u8 = 3;
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 found something (a finding, a dead letter), \
+                          130 interrupted.";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("redrive: the runtime cannot start: {error}");
-            return ExitCode::from(FAILED);
-        }
+    let done = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(arguments)),
+        Err(error) => Err(Failure::new(format_args!("the runtime cannot start: {error}"))),
     };
-    let done = runtime.block_on(async {
-        match arguments.command {
-            Command::Doctor(doctor) => doctor.run().await,
-        }
-    });
     match done {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("redrive: {error}");
-            ExitCode::from(FAILED)
+        Ok(code) => code.into(),
+        Err(failure) => {
+            Ui::failure(&failure);
+            failure.exit_code()
         }
     }
+}
+
+async fn run(arguments: Arguments) -> Outcome {
+    let interrupt =
+        interrupt::listen().map_err(|error| Failure::new(format_args!("signals cannot be listened for: {error}")))?;
+    let ui = Ui::new(&arguments.ui, interrupt);
+    log();
+    let aws = || arguments.connection.connect();
+    match &arguments.command {
+        Command::Doctor(command) => command.run(&aws().await, &ui).await,
+        Command::Completions(command) => Ok(command.run(&ui)),
+        Command::Man(command) => command.run(&ui),
+    }
+}
+
+/// What the library says on its way goes to standard error: warnings, unless RUST_LOG asks for more.
+fn log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("redrive=warn"));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(console::colors_enabled_stderr())
+        .without_time()
+        .with_target(false)
+        .try_init();
 }

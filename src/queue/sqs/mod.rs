@@ -1,5 +1,6 @@
 //! A queue of Amazon SQS.
 
+mod admin;
 mod batch;
 mod connect;
 mod convert;

@@ -1,0 +1,333 @@
+//! What a command says: results to standard output, everything about them to standard error.
+
+mod table;
+
+use std::borrow::Cow;
+use std::fmt::{Display, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use console::{Style, Term};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::Failure;
+
+pub(crate) use table::{Column, Table};
+
+/// How a command speaks.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct UiFlags {
+    /// Print JSON for machines: one document, or one per line for streams. The fields are in the pages under docs.
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// When to colour. `auto` colours on a terminal unless NO_COLOR is set.
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = false
+    )]
+    color: Colour,
+
+    /// Say only results and errors: no notes, no progress.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Colour {
+    Auto,
+    Always,
+    Never,
+}
+
+/// The terminal, or whatever stands in its place.
+#[derive(Clone, Debug)]
+pub(crate) struct Ui {
+    json: bool,
+    quiet: bool,
+    interrupt: CancellationToken,
+}
+
+impl Ui {
+    pub(crate) fn new(flags: &UiFlags, interrupt: CancellationToken) -> Self {
+        match flags.color {
+            Colour::Auto => {
+                // https://no-color.org: set and not empty means no colour.
+                if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+                    console::set_colors_enabled(false);
+                    console::set_colors_enabled_stderr(false);
+                }
+            }
+            Colour::Always | Colour::Never => {
+                console::set_colors_enabled(flags.color == Colour::Always);
+                console::set_colors_enabled_stderr(flags.color == Colour::Always);
+            }
+        }
+        Self {
+            json: flags.json,
+            quiet: flags.quiet,
+            interrupt,
+        }
+    }
+
+    /// Whether results are for machines.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Fires when the command is to end: at Ctrl-C, at SIGTERM, and when nobody reads standard output any more.
+    pub(crate) fn interrupt(&self) -> &CancellationToken {
+        &self.interrupt
+    }
+
+    /// One line of the result.
+    pub(crate) fn line(&self, text: impl Display) {
+        self.out(format_args!("{text}\n"));
+    }
+
+    /// Part of the result as it is, without a line end.
+    pub(crate) fn raw(&self, bytes: &[u8]) {
+        let done = io::stdout().lock().write_all(bytes);
+        self.written(done);
+    }
+
+    /// The result as one JSON document on one line; of a stream, one call each.
+    pub(crate) fn json(&self, document: &impl Serialize) {
+        match serde_json::to_string(document) {
+            Ok(text) => self.line(text),
+            Err(error) => self.warn(format_args!("the result cannot be written as JSON: {error}")),
+        }
+    }
+
+    /// A table, as wide as the terminal where standard output is one and as wide as it needs elsewhere.
+    pub(crate) fn table(&self, table: Table) {
+        let term = Term::stdout();
+        let width = if term.is_term() {
+            term.size_checked().map(|(_, columns)| columns)
+        } else {
+            None
+        };
+        for line in table.render(width) {
+            self.line(line);
+        }
+    }
+
+    /// Something about the result or on its way; not part of it.
+    pub(crate) fn note(&self, text: impl Display) {
+        if !self.quiet {
+            let _ = writeln!(
+                io::stderr().lock(),
+                "{}",
+                Style::new().for_stderr().dim().apply_to(text)
+            );
+        }
+    }
+
+    /// Something the reader should know before relying on the result.
+    pub(crate) fn warn(&self, text: impl Display) {
+        let word = Style::new().for_stderr().yellow().bold().apply_to("warning");
+        let _ = writeln!(io::stderr().lock(), "{word}: {text}");
+    }
+
+    /// Why the command failed.
+    pub(crate) fn failure(failure: &Failure) {
+        let mut err = io::stderr().lock();
+        let word = Style::new().for_stderr().red().bold().apply_to("error");
+        let _ = writeln!(err, "{word}: {failure}");
+        if let Some(remedy) = failure.remedy_text() {
+            let word = Style::new().for_stderr().cyan().apply_to("  try");
+            let _ = writeln!(err, "{word}: {remedy}");
+        }
+    }
+
+    /// A progress bar on standard error, hidden where that is no terminal; without a total it counts.
+    pub(crate) fn progress(&self, total: Option<u64>, doing: &'static str) -> ProgressBar {
+        let hidden = self.quiet || !Term::stderr().is_term();
+        let target = if hidden {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr_with_hz(10)
+        };
+        let (bar, template) = match total {
+            Some(total) => (
+                ProgressBar::with_draw_target(Some(total), target),
+                "{msg} [{bar:30}] {human_pos}/{human_len} {per_sec}, {eta} left",
+            ),
+            None => (
+                ProgressBar::with_draw_target(None, target),
+                "{spinner} {msg} {human_pos} in {elapsed}, {per_sec}",
+            ),
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_message(doing);
+        if !hidden {
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
+        bar
+    }
+
+    /// Asks before a dangerous act: `yes` is the flag that answers beforehand, and where nobody can be asked it is needed.
+    pub(crate) fn confirm(&self, question: impl Display, yes: bool) -> Result<(), Failure> {
+        if yes {
+            return Ok(());
+        }
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Err(Failure::usage(format_args!(
+                "this asks for confirmation, and there is no terminal to ask on: {question}"
+            ))
+            .remedy("look with --dry-run where there is one, then give --yes"));
+        }
+        let _ = write!(io::stderr().lock(), "{question} [y/N] ");
+        let mut answer = String::new();
+        let read = io::stdin().lock().read_line(&mut answer);
+        if read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+            Ok(())
+        } else {
+            Err(Failure::new("not done, as it was not confirmed"))
+        }
+    }
+
+    fn out(&self, text: std::fmt::Arguments<'_>) {
+        let done = io::stdout().lock().write_fmt(text);
+        self.written(done);
+    }
+
+    /// Whoever reads may have seen enough (`| head`): then the command ends as if interrupted, giving back what it holds.
+    fn written(&self, done: io::Result<()>) {
+        if done.is_err() {
+            self.interrupt.cancel();
+        }
+    }
+}
+
+/// Text from a message or a service on one line, with control characters and whatever reorders text made visible: nothing
+/// that somebody sent reaches the terminal as a command.
+pub(crate) fn safe(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '\n' => shown.push_str("\\n"),
+            '\r' => shown.push_str("\\r"),
+            '\t' => shown.push_str("\\t"),
+            c if is_unsafe(c) => {
+                let _ = write!(shown, "\\u{{{:x}}}", u32::from(c));
+            }
+            c => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// As [`safe`], with line ends and tabs left as they are: for texts that have lines.
+pub(crate) fn safe_lines(text: &str) -> String {
+    text.lines()
+        .map(|line| line.split('\t').map(safe).collect::<Vec<_>>().join("\t"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Control characters, and the marks that turn the direction of text.
+fn is_unsafe(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A duration in its two largest units: `3d 4h`, `12m 5s`, `0s`.
+pub(crate) fn short_age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let mut left = seconds;
+    let mut parts = Vec::new();
+    for (size, unit) in units {
+        let count = left / size;
+        left %= size;
+        if count > 0 {
+            parts.push(format!("{count}{unit}"));
+        } else if !parts.is_empty() {
+            break;
+        }
+        if parts.len() == 2 {
+            break;
+        }
+    }
+    if parts.is_empty() {
+        "0s".to_owned()
+    } else {
+        parts.join(" ")
+    }
+}
+
+/// A time in ms since 1970 as RFC 3339 in UTC, to the second.
+pub(crate) fn timestamp(ms: u64) -> String {
+    let time = std::time::UNIX_EPOCH.checked_add(Duration::from_millis(ms));
+    match time {
+        // The formatter knows no year after 9999.
+        Some(time) if ms < 253_402_300_800_000 => humantime::format_rfc3339_seconds(time).to_string(),
+        _ => format!("{ms} ms since 1970"),
+    }
+}
+
+/// A count of bytes for people: `312 B`, `4.0 KiB`, `1.0 MiB`.
+pub(crate) fn bytes(count: u64) -> String {
+    indicatif::BinaryBytes(count).to_string()
+}
+
+/// A count with its noun: `1 message`, `12 messages`.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    let number_text = indicatif::HumanCount(number);
+    if number == 1 {
+        format!("{number_text} {noun}")
+    } else {
+        format!("{number_text} {noun}s")
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_message_holds_cannot_drive_the_terminal() {
+        assert_eq!(safe("plain text é"), "plain text é");
+        assert_eq!(safe("a\u{1b}[31mred\n\u{202e}x\t"), "a\\u{1b}[31mred\\n\\u{202e}x\\t");
+        assert_eq!(safe_lines("a\tb\r\n\u{7}c"), "a\tb\n\\u{7}c");
+    }
+
+    #[test]
+    fn ages_show_their_two_largest_units() {
+        for (seconds, shown) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (3_605, "1h"),
+            (7_380, "2h 3m"),
+            (273_600, "3d 4h"),
+        ] {
+            assert_eq!(short_age(Duration::from_secs(seconds)), shown);
+        }
+    }
+
+    #[test]
+    fn times_and_counts_read_well() {
+        assert_eq!(timestamp(1_700_000_000_123), "2023-11-14T22:13:20Z");
+        assert_eq!(timestamp(u64::MAX), format!("{} ms since 1970", u64::MAX));
+        assert_eq!(count(1, "message"), "1 message");
+        assert_eq!(count(12_000, "message"), "12,000 messages");
+    }
+}
