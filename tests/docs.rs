@@ -183,7 +183,7 @@ fn slug(heading: &str) -> String {
 fn every_command_is_one_that_is_run_by_the_checks() {
     let run = [
         "cargo run --example quickstart",
-        "cargo test",
+        "cargo test --all-features",
         "cargo run --example orders -- examples/data/orders.jsonl",
         "localstack/up",
         "localstack/down",
@@ -195,7 +195,7 @@ fn every_command_is_one_that_is_run_by_the_checks() {
         }
     }
     let readme = read("README.md");
-    for command in ["cargo run --example quickstart", "cargo test"] {
+    for command in ["cargo run --example quickstart", "cargo test --all-features"] {
         assert!(
             readme.lines().any(|line| line == command),
             "{command} does not stand alone on a line"
