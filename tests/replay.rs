@@ -657,6 +657,52 @@ async fn a_scan_deletes_what_it_is_told_to_stops_when_told_to_and_keeps_its_limi
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_scan_with_a_limit_spends_no_receive_of_other_messages() {
+    let dlq = queue("orders-dlq");
+    fill(&dlq, (0..50).map(|n| dead(n, "rejected"))).await;
+    let browser = Browser::new(shared(&dlq)).random(Random::seeded(1)).limit(17);
+    assert_eq!(browser.scan(|_| Visit::Keep).await.unwrap().seen, 17);
+    let mut counts = BTreeMap::<u32, usize>::new();
+    for _ in 0..5 {
+        for delivery in dlq.receive(Receive::new(10, Duration::ZERO)).await.unwrap() {
+            *counts.entry(delivery.receive_count).or_default() += 1;
+        }
+    }
+    assert_eq!(counts, BTreeMap::from([(1, 33), (2, 17)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_is_deleted_after_it_was_shown_and_only_what_was_answered_so() {
+    let dlq = queue("orders-dlq");
+    fill(&dlq, (0..50).map(|n| dead(n, "rejected"))).await;
+    let browser = Browser::new(shared(&dlq)).random(Random::seeded(1));
+    let mut shown = BTreeSet::new();
+    let visit = |letters: &[redrive::dlq::DeadLetter]| {
+        shown.extend(letters.iter().map(|letter| letter.body().to_owned()));
+        assert!((1..=10).contains(&letters.len()));
+        // What was shown before is deleted by now, and nothing else.
+        assert!(dlq.len() >= 50 - shown.len() + letters.len());
+        let visit = if shown.len() > 20 { Visit::Stop } else { Visit::Delete };
+        vec![visit; letters.len()]
+    };
+    let report = browser.scan_pages(visit).await.unwrap();
+    assert_eq!((report.seen, report.deleted, report.end), (21, 20, ScanEnd::Stopped));
+    assert_eq!((dlq.len(), dlq.visible()), (30, 30));
+    let deleted_only_what_was_shown = (0..50)
+        .map(|n| n.to_string())
+        .all(|n| shown.contains(&n) || bodies(&dlq).contains(&n));
+    assert!(deleted_only_what_was_shown);
+    let report = browser
+        .scan_pages(|letters| vec![Visit::Delete; letters.len() - 1])
+        .await
+        .unwrap();
+    assert_eq!(
+        (dlq.len(), dlq.visible()),
+        (30 - report.deleted as usize, 30 - report.deleted as usize)
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_scan_ends_with_what_it_can_get_where_no_more_may_be_in_flight() {
     let dlq = MemoryQueue::builder("orders-dlq").in_flight_cap(30).build().unwrap();
     fill(&dlq, (0..50).map(|n| dead(n, "rejected"))).await;
