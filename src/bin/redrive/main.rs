@@ -1,7 +1,10 @@
 //! `redrive`: the operator's tool.
 
 mod connection;
+mod dlq;
 mod doctor;
+#[cfg(test)]
+mod examples;
 mod failure;
 mod interrupt;
 mod shell;
@@ -34,6 +37,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Look at dead letters: why they are there.
+    #[command(subcommand)]
+    Dlq(dlq::Dlq),
     /// Run a worker's preflight on a queue and its inbox table: one line per finding, with the fix.
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Doctor),
@@ -70,6 +76,7 @@ async fn run(arguments: Arguments) -> Outcome {
     log();
     let aws = || arguments.connection.connect();
     match &arguments.command {
+        Command::Dlq(command) => command.run(&aws().await, &ui).await,
         Command::Doctor(command) => command.run(&aws().await, &ui).await,
         Command::Completions(command) => Ok(command.run(&ui)),
         Command::Man(command) => command.run(&ui),
