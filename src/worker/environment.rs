@@ -82,25 +82,40 @@ pub(super) const VARIABLES: [(&str, &str); 34] = [
     ("REDRIVE_SHADOW", "true or false: shadow mode"),
     ("REDRIVE_HELD_BACK", "how many wait aside"),
     ("REDRIVE_BACKOFF_JITTER", "how chance spreads the backoff"),
-    ("REDRIVE_KEEP_WHILE_OPEN", "how long messages are held while a breaker is open"),
+    (
+        "REDRIVE_KEEP_WHILE_OPEN",
+        "how long messages are held while a breaker is open",
+    ),
     ("REDRIVE_DEAD_LETTERS", "where dead letters go"),
     ("REDRIVE_AFTER_REJECT", "what a FIFO group does after a reject"),
-    ("REDRIVE_KEY_FROM_DEDUPLICATION_ID", "true or false: the key is the deduplication id"),
+    (
+        "REDRIVE_KEY_FROM_DEDUPLICATION_ID",
+        "true or false: the key is the deduplication id",
+    ),
     ("REDRIVE_FINGERPRINT", "true or false: payloads of one key are compared"),
     ("REDRIVE_LEASE", "how long a claim holds without a heartbeat"),
     ("REDRIVE_HEARTBEAT", "true or false: leases are extended"),
-    ("REDRIVE_IN_FLIGHT_DELAY", "the first delay of a message whose key runs elsewhere"),
+    (
+        "REDRIVE_IN_FLIGHT_DELAY",
+        "the first delay of a message whose key runs elsewhere",
+    ),
     ("REDRIVE_LINGER", "how long a write waits for others to share a call"),
     ("REDRIVE_STALL_AFTER", "how long no receive may succeed"),
     ("REDRIVE_BREAKER", "true or false: the worker's own breaker"),
     ("REDRIVE_BREAKER_FAILURES", "failures in a row that open it"),
     ("REDRIVE_BREAKER_KEYS", "keys that must have failed"),
     ("REDRIVE_BREAKER_SHARE", "the share of failures that opens it"),
-    ("REDRIVE_BREAKER_SHARE_OF", "the outcomes that the share is of, at least"),
+    (
+        "REDRIVE_BREAKER_SHARE_OF",
+        "the outcomes that the share is of, at least",
+    ),
     ("REDRIVE_BREAKER_WINDOW", "the time that the share is of"),
     ("REDRIVE_BREAKER_OPEN_FOR", "how long it stays open first"),
     ("REDRIVE_BREAKER_OPEN_FOR_MOST", "how long it stays open at most"),
-    ("REDRIVE_BREAKER_JITTER", "the share of an open time that chance takes off"),
+    (
+        "REDRIVE_BREAKER_JITTER",
+        "the share of an open time that chance takes off",
+    ),
     ("REDRIVE_BREAKER_PROBES", "successful probes that close it"),
 ];
 
@@ -211,7 +226,9 @@ impl Environment {
         Ok(Self {
             name: text("REDRIVE_NAME")?,
             consumer: text("REDRIVE_CONSUMER")?,
-            held_back: parse(&get, "REDRIVE_HELD_BACK", "give a whole number", |text| text.parse().ok())?,
+            held_back: parse(&get, "REDRIVE_HELD_BACK", "give a whole number", |text| {
+                text.parse().ok()
+            })?,
             backoff_jitter: parse(
                 &get,
                 "REDRIVE_BACKOFF_JITTER",
@@ -241,11 +258,16 @@ impl Environment {
                     })
                 },
             )?,
-            after_reject: parse(&get, "REDRIVE_AFTER_REJECT", "give continue or block", |text| match text {
-                "continue" => Some(AfterReject::Continue),
-                "block" => Some(AfterReject::Block),
-                _ => None,
-            })?,
+            after_reject: parse(
+                &get,
+                "REDRIVE_AFTER_REJECT",
+                "give continue or block",
+                |text| match text {
+                    "continue" => Some(AfterReject::Continue),
+                    "block" => Some(AfterReject::Block),
+                    _ => None,
+                },
+            )?,
             key_from_deduplication_id: switch("REDRIVE_KEY_FROM_DEDUPLICATION_ID")?,
             fingerprint: switch("REDRIVE_FINGERPRINT")?,
             lease: span("REDRIVE_LEASE")?,
@@ -364,7 +386,10 @@ mod tests {
             assert!(error.to_string().contains("a few"), "{error}");
         }
         for text in TEXTS {
-            assert_ne!(Environment::read(with(&[(text, "a few")])).unwrap(), Environment::default());
+            assert_ne!(
+                Environment::read(with(&[(text, "a few")])).unwrap(),
+                Environment::default()
+            );
         }
         assert!(Environment::read(with(&[("REDRIVE_BREAKER_SHARE", "1.5")])).is_err());
         assert!(Environment::read(with(&[("REDRIVE_CONCURRENCY", "0")])).is_err());

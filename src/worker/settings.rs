@@ -146,7 +146,10 @@ impl Settings {
         set(&mut self.shadow, env.shadow.as_ref());
         set(&mut self.keep_while_open, env.keep_while_open.as_ref());
         set(&mut self.after_reject, env.after_reject.as_ref());
-        set(&mut self.key_by_deduplication_id, env.key_from_deduplication_id.as_ref());
+        set(
+            &mut self.key_by_deduplication_id,
+            env.key_from_deduplication_id.as_ref(),
+        );
         set(&mut self.heartbeat, env.heartbeat.as_ref());
         set(&mut self.in_flight_delay, env.in_flight_delay.as_ref());
         set(&mut self.linger, env.linger.as_ref());
@@ -216,14 +219,17 @@ impl Settings {
             return Err(BuildError::Variable {
                 variable: variable.to_owned(),
                 value,
-                why: "there is no breaker that it could belong to; set REDRIVE_BREAKER to true, or leave it out".to_owned(),
+                why: "there is no breaker that it could belong to; set REDRIVE_BREAKER to true, or leave it out"
+                    .to_owned(),
             });
         };
-        let tuned = tuning.applied_to(config).map_err(|(variable, value, error)| BuildError::Variable {
-            variable: variable.to_owned(),
-            value,
-            why: error.to_string(),
-        })?;
+        let tuned = tuning
+            .applied_to(config)
+            .map_err(|(variable, value, error)| BuildError::Variable {
+                variable: variable.to_owned(),
+                value,
+                why: error.to_string(),
+            })?;
         self.breaker = Some(tuned);
         Ok(())
     }
