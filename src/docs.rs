@@ -40,3 +40,6 @@ mod localstack {}
 
 #[doc = include_str!("../docs/metrics.md")]
 mod metrics {}
+
+#[doc = include_str!("../docs/cli.md")]
+mod cli {}

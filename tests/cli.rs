@@ -6,6 +6,8 @@ mod localstack;
 
 #[path = "cli/doctor.rs"]
 mod doctor;
+#[path = "cli/pages.rs"]
+mod pages;
 #[path = "cli/shell.rs"]
 mod shell;
 #[path = "cli/tool.rs"]

@@ -67,6 +67,14 @@ impl Failure {
         }
     }
 
+    /// It was called off before anything was done.
+    pub(crate) fn interrupted() -> Self {
+        Self {
+            code: INTERRUPTED,
+            ..Self::new("interrupted; nothing was done")
+        }
+    }
+
     /// Adds what to do about it.
     pub(crate) fn remedy(self, remedy: impl fmt::Display) -> Self {
         Self {

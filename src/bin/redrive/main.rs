@@ -2,6 +2,8 @@
 
 mod connection;
 mod doctor;
+#[cfg(test)]
+mod examples;
 mod exec;
 mod failure;
 mod forward;

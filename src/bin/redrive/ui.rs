@@ -191,12 +191,26 @@ impl Ui {
             .remedy("look with --dry-run where there is one, then give --yes"));
         }
         let _ = write!(io::stderr().lock(), "{question} [y/N] ");
-        let mut answer = String::new();
-        let read = io::stdin().lock().read_line(&mut answer);
-        if read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
-            Ok(())
-        } else {
-            Err(Failure::new("not done, as it was not confirmed"))
+        let (answered, answer) = tokio::sync::oneshot::channel();
+        // A thread of its own, because a read of the terminal cannot be called off: it ends with the process.
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let read = io::stdin().lock().read_line(&mut line);
+            let _ = answered.send(read.is_ok() && matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"));
+        });
+        let said = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(async {
+                tokio::select! {
+                    biased;
+                    () = self.interrupt.cancelled() => None,
+                    answer = answer => Some(answer.unwrap_or(false)),
+                }
+            })
+        });
+        match said {
+            Some(true) => Ok(()),
+            Some(false) => Err(Failure::new("not done, as it was not confirmed")),
+            None => Err(Failure::interrupted()),
         }
     }
 
