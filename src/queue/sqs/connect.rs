@@ -345,7 +345,7 @@ fn misdirected(error: QueueError, url: &str, endpoint: Option<&str>) -> QueueErr
     }
 }
 
-fn unreadable(queue: &str, operation: &'static str, why: String) -> QueueError {
+pub(super) fn unreadable(queue: &str, operation: &'static str, why: String) -> QueueError {
     QueueError::Refused {
         queue: queue.to_owned(),
         operation,
