@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use console::Style;
+use futures::StreamExt as _;
 use redrive::clock::Clock;
 use redrive::dlq::{DeadLetter, ErrorGroup, ErrorGroups, MOVED_BY_SQS, ScanEnd, Visit, error_shape};
 use redrive::queue::Queue as _;
 use serde::Serialize;
 
 use super::filter::{LANGUAGE, Where};
+use super::inbox::{InboxFlags, Knows, is_silent};
 use super::look::{self, COST, Target};
 use super::summary::{Summary, brief};
 use crate::connection::{Aws, DeadLetters};
-use crate::failure::{Code, Outcome};
+use crate::failure::{Code, Failure, Outcome};
 use crate::ui::{Column, Table, Ui, bytes, safe, short_age};
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -37,6 +39,9 @@ const TEXT_WIDTH: usize = 40;
 
 /// The most bytes kept of an error that waits for its place in a table.
 const KEPT_ERROR: usize = 4 * ERROR_WIDTH;
+
+/// How many reads of the inbox are under way at once.
+const ASKED_AT_ONCE: usize = 8;
 
 /// The fewest characters of an id that are shown.
 const SHORT_ID: usize = 8;
@@ -69,6 +74,9 @@ pub(crate) struct Ls {
     /// Show at most this many; 0 shows all. 100 unless given, and all with --json.
     #[arg(long, short = 'n', value_name = "N")]
     limit: Option<usize>,
+
+    #[command(flatten)]
+    inbox: InboxFlags,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -84,10 +92,11 @@ impl Ls {
         match self.group_by {
             Some(by) => self.groups(&dead, by, ui).await,
             // A stream needs no memory: it comes in the queue's order.
-            None if ui.is_json() && !self.newest && !self.oldest && self.limit.is_none() => {
-                self.stream(&dead, ui).await
+            None if ui.is_json() && !self.is_ordered() => self.stream(&dead, ui).await,
+            None => {
+                let inbox = self.inbox.open(aws, &dead).await?;
+                self.rows(&dead, inbox.as_ref(), ui).await
             }
-            None => self.rows(&dead, ui).await,
         }
     }
 
@@ -104,7 +113,12 @@ impl Ls {
         Ok(look::code(&report))
     }
 
-    async fn rows(&self, dead: &DeadLetters, ui: &Ui) -> Outcome {
+    /// Whether all must be seen before the first is shown.
+    fn is_ordered(&self) -> bool {
+        self.newest || self.oldest || self.limit.is_some() || self.inbox.has_table()
+    }
+
+    async fn rows(&self, dead: &DeadLetters, inbox: Option<&Knows>, ui: &Ui) -> Outcome {
         let now_ms = Clock::system().epoch_ms();
         let mut rows = Rows::new(!self.oldest, self.most(ui));
         let report = look::look(dead, ui, |letter| {
@@ -118,7 +132,10 @@ impl Ls {
             look::account(dead, ui, &report);
             return Ok(Code::Interrupted);
         }
-        let (offered, rows) = rows.into_sorted();
+        let (offered, mut rows) = rows.into_sorted();
+        if let Some(inbox) = inbox {
+            ask(inbox, &mut rows).await?;
+        }
         if ui.is_json() {
             rows.iter().for_each(|row| ui.json(row));
         } else if report.seen == 0 {
@@ -264,6 +281,21 @@ impl Rows {
     }
 }
 
+/// Asks the inbox about the letters that do not say themselves what they died of.
+async fn ask(inbox: &Knows, rows: &mut [Summary]) -> Result<(), Failure> {
+    let silent = rows.iter_mut().filter(|row| is_silent(&row.reason));
+    let mut asked = futures::stream::iter(silent)
+        .map(|row| async move {
+            let answer = inbox.record_of(&row.key, row.source.as_deref()).await;
+            (row, answer)
+        })
+        .buffer_unordered(ASKED_AT_ONCE);
+    while let Some((row, answer)) = asked.next().await {
+        row.inbox = answer?.ok();
+    }
+    Ok(())
+}
+
 fn print(rows: &[Summary], fifo: bool, ui: &Ui) {
     let id_length = id_length(rows);
     let typed = rows.iter().any(|row| row.message_type.is_some());
@@ -282,14 +314,20 @@ fn print(rows: &[Summary], fifo: bool, ui: &Ui) {
         let mut table = Table::new(columns);
         for row in part {
             let text = |text: &Option<String>| brief(text.as_deref().unwrap_or("-"), TEXT_WIDTH);
+            let known = row.inbox.as_ref();
+            let attempts = row.attempts.or(known.map(|record| record.attempts));
+            let error = row
+                .error
+                .as_deref()
+                .or(known.and_then(|record| record.error.as_deref()));
             let id: String = row.id.chars().take(id_length).collect();
             let mut cells = vec![
                 safe(&id).into_owned(),
                 row.age_s
                     .map_or("-".to_owned(), |age| short_age(Duration::from_secs(age))),
-                row.attempts.map_or("-".to_owned(), |attempts| attempts.to_string()),
+                attempts.map_or("-".to_owned(), |attempts| attempts.to_string()),
                 reason(&row.reason),
-                brief(row.error.as_deref().unwrap_or("-"), ERROR_WIDTH),
+                brief(error.unwrap_or("-"), ERROR_WIDTH),
                 brief(&row.key, TEXT_WIDTH),
             ];
             cells.extend(typed.then(|| text(&row.message_type)));

@@ -3,6 +3,7 @@
 use redrive::dlq::DeadLetter;
 use serde::Serialize;
 
+use super::inbox::InboxRecord;
 use crate::ui::safe;
 
 /// What is listed of a dead letter. The field names are part of the tool's interface.
@@ -23,6 +24,9 @@ pub(crate) struct Summary {
     pub(crate) replays: u32,
     pub(crate) receives: u32,
     pub(crate) size_bytes: usize,
+    /// What the inbox knows, where it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) inbox: Option<InboxRecord>,
 }
 
 impl Summary {
@@ -44,6 +48,7 @@ impl Summary {
             replays: letter.envelope.as_ref().map_or(0, |envelope| envelope.replays),
             receives: letter.delivery.receive_count,
             size_bytes: letter.size(),
+            inbox: None,
         }
     }
 }
