@@ -13,7 +13,7 @@ const MAX_RIVALS: usize = 10;
 pub(crate) struct Finder<'a> {
     wanted: &'a str,
     best: Option<(Rank, DeadLetter)>,
-    rivals: Vec<String>,
+    rivals: Vec<Candidate>,
     more: u64,
 }
 
@@ -31,11 +31,29 @@ enum Rank {
 pub(crate) enum Found {
     Nothing,
     One(Box<DeadLetter>),
-    /// Several fit equally well: the ids of the first ten, and how many there are.
+    /// Several fit equally well: the first ten, and how many there are.
     Several {
-        ids: Vec<String>,
+        candidates: Vec<Candidate>,
         all: u64,
     },
+}
+
+/// What tells a letter from others that fit as well.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub(crate) id: String,
+    pub(crate) reason: String,
+    pub(crate) died_at_ms: Option<u64>,
+}
+
+impl Candidate {
+    fn of(letter: &DeadLetter) -> Self {
+        Self {
+            id: letter.id().to_owned(),
+            reason: letter.reason().to_owned(),
+            died_at_ms: letter.died_at_ms(),
+        }
+    }
 }
 
 impl<'a> Finder<'a> {
@@ -57,7 +75,7 @@ impl<'a> Finder<'a> {
             Some((best, _)) if *best == rank => {
                 self.more += 1;
                 if self.rivals.len() + 1 < MAX_RIVALS {
-                    self.rivals.push(letter.id().to_owned());
+                    self.rivals.push(Candidate::of(letter));
                 }
             }
             Some((best, _)) if *best > rank => {}
@@ -90,10 +108,10 @@ impl<'a> Finder<'a> {
             None => Found::Nothing,
             Some((_, letter)) if self.more == 0 => Found::One(Box::new(letter)),
             Some((_, letter)) => {
-                let mut ids = vec![letter.id().to_owned()];
-                ids.extend(self.rivals);
+                let mut candidates = vec![Candidate::of(&letter)];
+                candidates.extend(self.rivals);
                 Found::Several {
-                    ids,
+                    candidates,
                     all: self.more + 1,
                 }
             }
@@ -159,14 +177,23 @@ mod tests {
 
     #[test]
     fn what_fits_several_names_them_and_too_short_a_prefix_fits_none() {
-        assert!(matches!(found("aaaa-").0, Found::Several { all: 2, ids } if ids == ["aaaa-1", "aaaa-2"]));
-        assert!(matches!(found("orig-2").0, Found::Several { all: 2, ids } if ids == ["aaaa-2", "cccc-4"]));
+        for (wanted, fit) in [("aaaa-", ["aaaa-1", "aaaa-2"]), ("orig-2", ["aaaa-2", "cccc-4"])] {
+            match found(wanted).0 {
+                Found::Several { candidates, all } => {
+                    let ids: Vec<&str> = candidates.iter().map(|candidate| candidate.id.as_str()).collect();
+                    assert_eq!((ids.as_slice(), all), (fit.as_slice(), 2));
+                }
+                other => panic!("{wanted}: {other:?}"),
+            }
+        }
         assert!(matches!(found("dd").0, Found::Nothing));
         assert!(matches!(found("nope").0, Found::Nothing));
         let mut finder = Finder::new("same");
         for n in 0..50 {
             finder.offer(&letter(&format!("id-{n}"), "o", "same"));
         }
-        assert!(matches!(finder.into_found(), Found::Several { all: 50, ids } if ids.len() == MAX_RIVALS));
+        assert!(
+            matches!(finder.into_found(), Found::Several { all: 50, candidates } if candidates.len() == MAX_RIVALS)
+        );
     }
 }

@@ -120,14 +120,12 @@ impl Knows {
         let leased = record.status == Status::Processing && self.inbox.time().lo < record.lease_until;
         InboxRecord {
             meaning: match record.status {
-                Status::Completed => "done: a replay is answered from this record and does not run",
-                Status::Rejected if record.dead_letter_sent => {
-                    "given up, its dead letter sent: a replay runs it afresh"
-                }
-                Status::Rejected => "given up, its dead letter not sent yet: a worker that receives it sends it",
-                Status::Processing if leased => "running now, by a worker that holds its lease",
-                Status::Processing => "its worker vanished: the lease has run out, and whoever receives it runs it",
-                Status::Released => "given back: whoever receives it runs it",
+                Status::Completed => "a replay is answered from this record and does not run",
+                Status::Rejected if record.dead_letter_sent => "its dead letter is sent; a replay runs it afresh",
+                Status::Rejected => "its dead letter is not sent yet; the worker that receives it sends it",
+                Status::Processing if leased => "it runs now, and its worker holds the lease",
+                Status::Processing => "its worker vanished; the lease ran out, and whoever receives it runs it",
+                Status::Released => "whoever receives it runs it",
                 _ => "",
             },
             record_key: record.key.as_str().to_owned(),

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::filter::{LANGUAGE, Where};
 use super::inbox::{InboxFlags, Knows, is_silent};
 use super::look::{self, COST, Target};
-use super::summary::{Summary, brief};
+use super::summary::{Summary, TEXT_WIDTH, ago, brief};
 use crate::connection::{Aws, DeadLetters};
 use crate::failure::{Code, Failure, Outcome};
 use crate::ui::{Column, Table, Ui, bytes, safe, short_age};
@@ -34,11 +34,11 @@ const PART: usize = 1_000;
 /// How wide an error is at most, in columns.
 const ERROR_WIDTH: usize = 100;
 
-/// How wide other foreign text is at most.
-const TEXT_WIDTH: usize = 40;
-
 /// The most bytes kept of an error that waits for its place in a table.
 const KEPT_ERROR: usize = 4 * ERROR_WIDTH;
+
+/// Texts up to this many bytes keep their place on a narrow terminal.
+const NARROW: usize = 16;
 
 /// How many reads of the inbox are under way at once.
 const ASKED_AT_ONCE: usize = 8;
@@ -147,7 +147,7 @@ impl Ls {
         }
         if (rows.len() as u64) < offered {
             ui.note(format_args!(
-                "these are the {} {} of {}; --limit 0 shows all",
+                "shown: the {} {} of {}; --limit 0 shows all",
                 if self.oldest { "oldest" } else { "newest" },
                 rows.len(),
                 indicatif::HumanCount(offered),
@@ -206,7 +206,7 @@ impl Ls {
         }
         if shown < found.len() {
             ui.note(format_args!(
-                "these are the {shown} largest of {} groups; --limit 0 shows all",
+                "shown: the {shown} largest of {} groups; --limit 0 shows all",
                 found.len()
             ));
         }
@@ -306,10 +306,10 @@ fn print(rows: &[Summary], fifo: bool, ui: &Ui) {
             Column::number("ATTEMPTS"),
             Column::new("REASON"),
             Column::elastic("ERROR"),
-            Column::elastic("KEY"),
+            narrow_or_elastic("KEY", part.iter().map(|row| Some(&row.key))),
         ];
-        columns.extend(typed.then(|| Column::elastic("TYPE")));
-        columns.extend(fifo.then(|| Column::elastic("GROUP")));
+        columns.extend(typed.then(|| narrow_or_elastic("TYPE", part.iter().map(|row| row.message_type.as_ref()))));
+        columns.extend(fifo.then(|| narrow_or_elastic("GROUP", part.iter().map(|row| row.group.as_ref()))));
         columns.push(Column::number("SIZE"));
         let mut table = Table::new(columns);
         for row in part {
@@ -339,6 +339,15 @@ fn print(rows: &[Summary], fifo: bool, ui: &Ui) {
     }
 }
 
+/// A column of foreign texts: it gives way on a narrow terminal only where some are long.
+fn narrow_or_elastic<'a>(title: &'static str, texts: impl IntoIterator<Item = Option<&'a String>>) -> Column {
+    if texts.into_iter().flatten().all(|text| text.len() <= NARROW) {
+        Column::new(title)
+    } else {
+        Column::elastic(title)
+    }
+}
+
 /// How much of the ids is shown: as much as tells them apart.
 fn id_length(rows: &[Summary]) -> usize {
     let mut ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
@@ -359,12 +368,6 @@ fn reason(reason: &str) -> String {
         _ => Style::new().yellow(),
     };
     style.apply_to(brief(reason, TEXT_WIDTH)).to_string()
-}
-
-fn ago(at_ms: Option<u64>, now_ms: u64) -> String {
-    at_ms.map_or("-".to_owned(), |at| {
-        format!("{} ago", short_age(Duration::from_millis(now_ms.saturating_sub(at))))
-    })
 }
 
 impl GroupBy {

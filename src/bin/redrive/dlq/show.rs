@@ -5,10 +5,11 @@ use redrive::clock::Clock;
 use redrive::dlq::{ScanEnd, ScanReport};
 use redrive::queue::Queue as _;
 
-use super::find::{Finder, Found};
+use super::find::{Candidate, Finder, Found};
 use super::inbox::InboxFlags;
 use super::look::{self, COST, Target};
 use super::story::Story;
+use super::summary::{TEXT_WIDTH, ago, brief};
 use crate::connection::{Aws, DeadLetters};
 use crate::failure::{Code, Failure, Outcome};
 use crate::ui::{Ui, count, safe};
@@ -58,9 +59,9 @@ impl Show {
                 look::account(&dead, ui, &report);
                 return Err(self.not_found(&dead, &report));
             }
-            Found::Several { ids, all } => {
+            Found::Several { candidates, all } => {
                 look::account(&dead, ui, &report);
-                return Err(self.ambiguous(&ids, all));
+                return Err(self.ambiguous(&candidates, all));
             }
         };
         if self.raw {
@@ -97,19 +98,17 @@ impl Show {
         ))
     }
 
-    fn ambiguous(&self, ids: &[String], all: u64) -> Failure {
-        let ids: Vec<String> = ids.iter().map(|id| format!("\n    {}", safe(id))).collect();
-        let more = all - ids.len() as u64;
-        let more = if more > 0 {
-            format!("\n    and {more} more")
-        } else {
-            String::new()
-        };
-        Failure::new(format_args!(
-            "`{}` fits {all} dead letters:{}{more}",
-            safe(&self.id),
-            ids.concat()
-        ))
-        .remedy("give one of these ids, or as much of it as makes it the only one")
+    fn ambiguous(&self, candidates: &[Candidate], all: u64) -> Failure {
+        let now_ms = Clock::system().epoch_ms();
+        let mut lines = format!("`{}` fits {all} dead letters:", safe(&self.id));
+        for Candidate { id, reason, died_at_ms } in candidates {
+            let died = ago(*died_at_ms, now_ms);
+            lines.push_str(&format!("\n    {}  {died}  {}", safe(id), brief(reason, TEXT_WIDTH)));
+        }
+        let more = all.saturating_sub(candidates.len() as u64);
+        if more > 0 {
+            lines.push_str(&format!("\n    and {more} more"));
+        }
+        Failure::new(lines).remedy("give one of these ids, or as much of it as makes it the only one")
     }
 }

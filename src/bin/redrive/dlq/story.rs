@@ -252,7 +252,7 @@ fn meaning(reason: &str) -> Option<&'static str> {
         "fingerprint_mismatch" => "its key was used before with another payload",
         "worker_died" => "it took its process down twice",
         "expiring" => "delayed any longer it would have outlived the queue's retention",
-        MOVED_BY_SQS => "SQS moved it by itself, and no worker of ours said why",
+        MOVED_BY_SQS => "SQS moved it by itself, so it does not say why",
         _ => return None,
     })
 }

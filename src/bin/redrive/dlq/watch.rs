@@ -10,7 +10,7 @@ use redrive::queue::{Queue as _, QueueAttributes, QueueError};
 use serde::Serialize;
 
 use super::look::{self, Target};
-use super::summary::brief;
+use super::summary::{TEXT_WIDTH, brief};
 use crate::connection::{Aws, DeadLetters};
 use crate::failure::{Code, Failure, Outcome};
 use crate::ui::{Ui, count, short_age, timestamp};
@@ -30,9 +30,6 @@ spends one receive of each; so there is a look only when the count has changed s
 With --once the exit code tells: 0 no dead letters, 3 some. Elsewhere than on a terminal each interval prints a line."
     )
 }
-
-/// How wide a reason is at most.
-const REASON_WIDTH: usize = 40;
 
 /// What `redrive dlq watch` is asked.
 #[derive(Args, Debug)]
@@ -241,7 +238,7 @@ impl Count<'_> {
             let before = if at == 0 { " (" } else { ", " };
             line.push_str(&format!(
                 "{before}{} {}",
-                brief(&reason.reason, REASON_WIDTH),
+                brief(&reason.reason, TEXT_WIDTH),
                 reason.count
             ));
         }
@@ -263,7 +260,7 @@ impl Count<'_> {
             return lines;
         };
         for reason in reasons {
-            lines.push(format!("{:>9}  {}", reason.count, brief(&reason.reason, REASON_WIDTH)));
+            lines.push(format!("{:>9}  {}", reason.count, brief(&reason.reason, TEXT_WIDTH)));
         }
         let since = Duration::from_millis(self.at_ms.saturating_sub(self.reasons_at_ms.unwrap_or(self.at_ms)));
         if !since.is_zero() {
