@@ -40,6 +40,9 @@ const KEPT_ERROR: usize = 4 * ERROR_WIDTH;
 /// Texts up to this many bytes keep their place on a narrow terminal.
 const NARROW: usize = 16;
 
+/// What is said where something was seen and nothing is shown: only a filter can be why.
+const NO_MATCH: &str = "no dead letter matches --where";
+
 /// How many reads of the inbox are under way at once.
 const ASKED_AT_ONCE: usize = 8;
 
@@ -141,7 +144,7 @@ impl Ls {
         } else if report.seen == 0 {
             ui.line(look::nothing_in(dead));
         } else if rows.is_empty() {
-            ui.line(self.no_match());
+            ui.line(NO_MATCH);
         } else {
             print(&rows, dead.queue.attributes().fifo, ui);
         }
@@ -184,7 +187,7 @@ impl Ls {
         } else if report.seen == 0 {
             ui.line(look::nothing_in(dead));
         } else if found.is_empty() {
-            ui.line(self.no_match());
+            ui.line(NO_MATCH);
         } else {
             let mut table = Table::new([
                 Column::number("COUNT"),
@@ -223,15 +226,6 @@ impl Ls {
             None => Some(ROWS),
         }
     }
-
-    fn no_match(&self) -> String {
-        if self.filter.is_everything() {
-            // It was seen and then not offered: that cannot be without a filter.
-            "no dead letters".to_owned()
-        } else {
-            "no dead letter matches --where".to_owned()
-        }
-    }
 }
 
 /// The first so many of all that are offered, in order of death.
@@ -239,7 +233,7 @@ struct Rows {
     newest_first: bool,
     most: Option<usize>,
     offered: u64,
-    kept: BTreeMap<(u64, u64), Summary>,
+    kept: BTreeMap<(u64, String), Summary>,
 }
 
 impl Rows {
@@ -260,7 +254,7 @@ impl Rows {
             (Some(at), false) => at,
             (None, _) => u64::MAX,
         };
-        let place = (place, self.offered);
+        let place = (place, letter.id().to_owned());
         if self.most.is_some_and(|most| self.kept.len() >= most) {
             if self.kept.last_key_value().is_none_or(|(last, _)| *last < place) {
                 return;
@@ -427,5 +421,51 @@ impl<'a> GroupJson<'a> {
             last_died_at_ms: group.last_ms,
             others: name.is_none(),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+    use redrive::key::KeySource;
+    use redrive::message::{Delivery, Message, Receipt};
+
+    fn letter(id: &str, sent_at_ms: Option<u64>) -> DeadLetter {
+        let mut message = Message::new(id, "{}");
+        message.sent_at_ms = sent_at_ms;
+        let delivery = Delivery::new(message, Receipt::new("r"), 1, Clock::system().now());
+        DeadLetter::new(delivery, &KeySource::Attribute)
+    }
+
+    #[test]
+    fn no_more_is_kept_than_shown_whatever_the_order_of_arrival() {
+        for (newest_first, expected) in [(true, ["9999", "9998", "9997"]), (false, ["0", "1", "2"])] {
+            let mut rows = Rows::new(newest_first, Some(3));
+            rows.offer(&letter("unknown", None), 0);
+            for n in 0..10_000_u64 {
+                // 7919 is prime: every number once, in no order.
+                let n = n * 7_919 % 10_000;
+                rows.offer(&letter(&n.to_string(), Some(n)), 0);
+                assert!(rows.kept.len() <= 3);
+            }
+            let (offered, kept) = rows.into_sorted();
+            let ids: Vec<&str> = kept.iter().map(|row| row.id.as_str()).collect();
+            assert_eq!((offered, ids.as_slice()), (10_001, expected.as_slice()));
+        }
+        let mut all = Rows::new(true, None);
+        for id in ["b", "a", "c"] {
+            all.offer(&letter(id, None), 0);
+        }
+        let ids: Vec<String> = all.into_sorted().1.into_iter().map(|row| row.id).collect();
+        assert_eq!(ids, ["a", "b", "c"], "the same in every look");
+    }
+
+    #[test]
+    fn ids_are_shown_as_far_as_they_differ() {
+        let rows = |ids: &[&str]| -> Vec<Summary> { ids.iter().map(|id| Summary::of(&letter(id, None), 0)).collect() };
+        assert_eq!(id_length(&rows(&[])), SHORT_ID);
+        assert_eq!(id_length(&rows(&["12345678-a"])), SHORT_ID);
+        assert_eq!(id_length(&rows(&["12345678-ax", "22222222", "12345678-bx"])), 10);
     }
 }

@@ -88,6 +88,12 @@ impl Watch {
         let dead = self.target.open(aws, ui).await?;
         let clock = Clock::system();
         let mut shown = Shown::new(ui);
+        if !self.once && !self.no_reasons {
+            ui.note(format_args!(
+                "for reasons every message is received, when the count has changed and at most every {}; --no-reasons only counts",
+                humantime::format_duration(self.reasons_every),
+            ));
+        }
         let mut looked: Option<Looked> = None;
         loop {
             if let Some(attributes) = self.count(&dead, ui).await? {
@@ -277,5 +283,39 @@ fn interval(text: &str) -> Result<Duration, String> {
         Ok(time)
     } else {
         Err("it must be from 1s to 24h".to_owned())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        watch: Watch,
+    }
+
+    #[test]
+    fn a_look_is_due_when_the_count_has_changed_and_the_last_was_long_ago() {
+        let watch = |flags: &[&str]| Line::parse_from([&["watch", "orders"], flags].concat()).watch;
+        let start = Clock::system().now();
+        let looked = Looked {
+            at: start,
+            at_ms: 0,
+            total: 5,
+            reasons: Vec::new(),
+        };
+        let after = |s| start + Duration::from_secs(s);
+        let minute = watch(&["--reasons-every", "1m"]);
+        assert!(minute.is_look_due(None, 5, start), "never looked");
+        assert!(!minute.is_look_due(None, 0, start), "nothing to look at");
+        assert!(!minute.is_look_due(Some(&looked), 6, after(59)), "too soon");
+        assert!(minute.is_look_due(Some(&looked), 6, after(60)));
+        assert!(!minute.is_look_due(Some(&looked), 5, after(600)), "as many as before");
+        assert!(!minute.is_look_due(Some(&looked), 0, after(600)));
+        assert!(!watch(&["--no-reasons"]).is_look_due(None, 5, start));
     }
 }
