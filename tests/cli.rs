@@ -3,7 +3,16 @@
 
 #[path = "support/localstack.rs"]
 mod localstack;
+#[path = "support/stub.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod stub;
 
+#[path = "cli/dlq_ls.rs"]
+mod dlq_ls;
+#[path = "cli/dlq_show.rs"]
+mod dlq_show;
+#[path = "cli/dlq_watch.rs"]
+mod dlq_watch;
 #[path = "cli/doctor.rs"]
 mod doctor;
 #[path = "cli/pages.rs"]

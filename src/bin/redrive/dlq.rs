@@ -1,9 +1,15 @@
 //! `redrive dlq`: dead letters.
 
 pub(crate) mod filter;
+mod find;
+mod inbox;
 pub(crate) mod look;
 mod ls;
+mod pretty;
+mod show;
+mod story;
 pub(crate) mod summary;
+mod watch;
 
 use clap::Subcommand;
 
@@ -17,12 +23,20 @@ pub(crate) enum Dlq {
     /// List dead letters, or count them by what they died of.
     #[command(after_help = ls::EXAMPLES, after_long_help = ls::long_help())]
     Ls(ls::Ls),
+    /// Show all that is known of one dead letter: why it died, where it came from, what it says.
+    #[command(after_help = show::EXAMPLES, after_long_help = show::long_help())]
+    Show(show::Show),
+    /// Count dead letters by reason, again and again.
+    #[command(after_help = watch::EXAMPLES, after_long_help = watch::long_help())]
+    Watch(watch::Watch),
 }
 
 impl Dlq {
     pub(crate) async fn run(&self, aws: &Aws, ui: &Ui) -> Outcome {
         match self {
             Self::Ls(command) => command.run(aws, ui).await,
+            Self::Show(command) => command.run(aws, ui).await,
+            Self::Watch(command) => command.run(aws, ui).await,
         }
     }
 }
