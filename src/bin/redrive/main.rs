@@ -7,6 +7,9 @@ mod doctor;
 mod examples;
 mod failure;
 mod interrupt;
+mod lines;
+mod queue;
+mod record;
 mod shell;
 mod ui;
 
@@ -43,6 +46,9 @@ enum Command {
     /// Run a worker's preflight on a queue and its inbox table: one line per finding, with the fix.
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Doctor),
+    /// Look at, fill and empty whole queues.
+    #[command(subcommand)]
+    Queue(queue::Queue),
     /// Print a shell's completions.
     #[command(after_help = shell::COMPLETIONS_EXAMPLES)]
     Completions(shell::Completions),
@@ -78,6 +84,7 @@ async fn run(arguments: Arguments) -> Outcome {
     match &arguments.command {
         Command::Dlq(command) => command.run(&aws().await, &ui).await,
         Command::Doctor(command) => command.run(&aws().await, &ui).await,
+        Command::Queue(command) => command.run(&aws().await, &ui).await,
         Command::Completions(command) => Ok(command.run(&ui)),
         Command::Man(command) => command.run(&ui),
     }
