@@ -55,7 +55,8 @@ pub(super) fn kind(queue: &QueueAttributes) -> &'static str {
 impl Ls {
     pub(crate) async fn run(&self, aws: &Aws, ui: &Ui) -> Outcome {
         let prefix = self.prefix.as_deref().unwrap_or_default();
-        let urls = SqsQueue::list(aws.config(), prefix).await?;
+        let mut urls = SqsQueue::list(aws.config(), prefix).await?;
+        urls.sort_unstable();
         let bar = ui.progress(Some(urls.len() as u64), "asking");
         let mut queues = SqsQueue::describe_each(aws.config(), urls, AT_ONCE)?;
         let mut table = Table::new([

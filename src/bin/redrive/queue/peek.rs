@@ -3,6 +3,7 @@
 use clap::Args;
 use redrive::clock::Clock;
 use redrive::dlq::{Browser, DeadLetter, ScanEnd, Visit};
+use redrive::message::AttributeValue;
 use redrive::queue::{Queue as _, QueueAttributes};
 
 use crate::connection::Aws;
@@ -164,9 +165,9 @@ fn whole(letter: &DeadLetter, now: u64, ui: &Ui) {
         }
     }
     for (name, attribute) in &message.attributes {
-        let value = match attribute.as_str() {
-            Some(text) => text.to_owned(),
-            None => format!("({})", ui::bytes(attribute.size() as u64)),
+        let value = match &attribute.value {
+            AttributeValue::Text(text) => text.clone(),
+            AttributeValue::Binary(bytes) => format!("({})", ui::bytes(bytes.len() as u64)),
         };
         field(&format!("{name} ({})", attribute.data_type), &value);
     }
