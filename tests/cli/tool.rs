@@ -59,6 +59,8 @@ impl Tool {
         if let Some(servers) = &self.servers {
             command
                 .env("AWS_ENDPOINT_URL_SQS", &servers.sqs_url)
+                // It has none, and no test asks the real one.
+                .env("AWS_ENDPOINT_URL_CLOUDWATCH", &servers.sqs_url)
                 .env("AWS_ENDPOINT_URL_DYNAMODB", &servers.dynamodb_url);
         }
         command

@@ -1,7 +1,11 @@
 //! `redrive dlq`: dead letters.
 
+mod drop;
+mod export;
+mod file;
 pub(crate) mod filter;
 mod find;
+mod import;
 mod inbox;
 pub(crate) mod look;
 mod ls;
@@ -29,6 +33,15 @@ pub(crate) enum Dlq {
     /// Count dead letters by reason, again and again.
     #[command(after_help = watch::EXAMPLES, after_long_help = watch::long_help())]
     Watch(watch::Watch),
+    /// Write dead letters to a file, with nothing left out.
+    #[command(after_help = export::EXAMPLES, after_long_help = export::long_help())]
+    Export(export::Export),
+    /// Send what was exported, or dropped, into the dead-letter queue again.
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::Import),
+    /// Delete dead letters, each written to a file before.
+    #[command(after_help = drop::EXAMPLES, after_long_help = drop::long_help())]
+    Drop(drop::Drop),
 }
 
 impl Dlq {
@@ -37,6 +50,9 @@ impl Dlq {
             Self::Ls(command) => command.run(aws, ui).await,
             Self::Show(command) => command.run(aws, ui).await,
             Self::Watch(command) => command.run(aws, ui).await,
+            Self::Export(command) => command.run(aws, ui).await,
+            Self::Import(command) => command.run(aws, ui).await,
+            Self::Drop(command) => command.run(aws, ui).await,
         }
     }
 }

@@ -9,6 +9,9 @@ mod exec;
 mod failure;
 mod forward;
 mod interrupt;
+mod lines;
+mod queue;
+mod record;
 mod run;
 mod shell;
 mod ui;
@@ -52,6 +55,9 @@ enum Command {
     /// Post each message of a queue to an HTTP endpoint: the answer decides.
     #[command(after_help = forward::EXAMPLES)]
     Forward(forward::Forward),
+    /// Look at, fill and empty whole queues.
+    #[command(subcommand)]
+    Queue(queue::Queue),
     /// Print a shell's completions.
     #[command(after_help = shell::COMPLETIONS_EXAMPLES)]
     Completions(shell::Completions),
@@ -91,6 +97,7 @@ async fn run(arguments: Arguments) -> Outcome {
         Command::Doctor(command) => command.run(&aws().await, &ui).await,
         Command::Exec(command) => command.run(&aws().await, &ui).await,
         Command::Forward(command) => command.run(&aws().await, &ui).await,
+        Command::Queue(command) => command.run(&aws().await, &ui).await,
         Command::Completions(command) => Ok(command.run(&ui)),
         Command::Man(command) => command.run(&ui),
     }
