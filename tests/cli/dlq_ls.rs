@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_sdk_sqs::types::MessageSystemAttributeName;
 use redrive::SqsQueue;
 use redrive::clock::Clock;
-use redrive::queue::{Queue as _, QueueAttributes};
+use redrive::queue::{Queue as _, QueueAttributes, Receive};
 
 use crate::stub::{Reply, Stub};
 use crate::tool::{Ran, Tool};
@@ -151,6 +151,17 @@ async fn an_empty_queue_says_so_and_nobodys_queue_says_what_it_is() {
     let ran = tool.run(&["dlq", "ls", "lonely", "--exact"]);
     assert_eq!(ran.exits(0), "no dead letters: `lonely` is empty\n");
     tool.run(&["dlq", "ls", "no-such-queue"]).exits(1);
+}
+
+#[tokio::test]
+async fn what_somebody_else_holds_is_not_seen_and_that_is_said() {
+    let Some(world) = World::open() else { return };
+    world.queue("orders").await;
+    let dead = world.open_queue("orders-dlq").await;
+    world.plant(&dead, letters().into_iter().take(1)).await;
+    let held = dead.receive(Receive::new(1, Duration::from_secs(2))).await.unwrap();
+    assert_eq!(held.len(), 1);
+    insta::assert_snapshot!("ls_all_held", world.tool().run(&["dlq", "ls", "orders"]).shown());
 }
 
 #[tokio::test]

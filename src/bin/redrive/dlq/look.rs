@@ -83,7 +83,7 @@ pub(crate) fn account(dead: &DeadLetters, ui: &Ui, report: &ScanReport) {
     }
     if attributes.in_flight > 0 {
         ui.note(format_args!(
-            "{} were in flight before: somebody else holds them, and a look does not see them",
+            "not seen: about {} in flight when the look began, which somebody else holds",
             count(attributes.in_flight, "message"),
         ));
     }
