@@ -6,6 +6,12 @@ mod localstack;
 
 #[path = "cli/doctor.rs"]
 mod doctor;
+#[path = "cli/gate.rs"]
+mod gate;
+#[path = "cli/inbox.rs"]
+mod inbox;
+#[path = "cli/init.rs"]
+mod init;
 #[path = "cli/pages.rs"]
 mod pages;
 #[path = "cli/shell.rs"]

@@ -5,6 +5,8 @@ mod doctor;
 #[cfg(test)]
 mod examples;
 mod failure;
+mod inbox;
+mod init;
 mod interrupt;
 mod shell;
 mod ui;
@@ -14,7 +16,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use connection::{Aws, ConnectionFlags};
+use connection::ConnectionFlags;
 use failure::{Failure, Outcome};
 use ui::{Ui, UiFlags};
 
@@ -36,9 +38,15 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a worker's preflight on a queue and its inbox table: one line per finding, with the fix.
+    /// Find out what is wrong with a queue and its inbox table before a worker does: one line per finding, with the fix.
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Doctor),
+    /// Look at the records of keys, and mend them: stuck claims, keys that shall run again.
+    #[command(subcommand)]
+    Inbox(inbox::Inbox),
+    /// Make a queue, its dead-letter queue and the inbox table, or say what is already so.
+    #[command(after_help = init::EXAMPLES)]
+    Init(init::Init),
     /// Print a shell's completions.
     #[command(after_help = shell::COMPLETIONS_EXAMPLES)]
     Completions(shell::Completions),
@@ -73,6 +81,8 @@ async fn run(arguments: Arguments) -> Outcome {
     let aws = || arguments.connection.connect();
     match &arguments.command {
         Command::Doctor(command) => command.run(&aws().await, &ui).await,
+        Command::Inbox(command) => command.run(&aws().await, &ui).await,
+        Command::Init(command) => command.run(&aws().await, &ui).await,
         Command::Completions(command) => Ok(command.run(&ui)),
         Command::Man(command) => command.run(&ui),
     }
