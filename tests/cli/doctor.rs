@@ -53,14 +53,18 @@ async fn what_it_tries_has_no_effect() {
     let Some(world) = World::open() else { return };
     for name in ["orders", "orders.fifo"] {
         let queue = world.queue(name).await;
-        let inbox = world.inbox().await;
+        let table = format!("inbox-{}", world.account());
+        redrive::DynamoInbox::create_table(&world.dynamodb, &table)
+            .await
+            .unwrap();
+        let inbox = redrive::DynamoInbox::connect(&world.dynamodb, &table).await.unwrap();
         let mut message = Outgoing::new("{}");
         if name.ends_with(".fifo") {
             message.group_id = Some("g".into());
             message.deduplication_id = Some("d".into());
         }
         world.send(&queue, [message]).await;
-        let ran = world.tool().run(&["doctor", name, TABLE, "--all"]);
+        let ran = world.tool().run(&["doctor", name, &table, "--all"]);
         assert!(!ran.exits(0).contains("denied"), "{}", ran.stdout);
         if name == "orders" {
             insta::assert_snapshot!("doctor_all", ran.shown());
@@ -214,7 +218,7 @@ async fn policies_and_limits_that_do_not_fit_are_found() {
         dead.attributes().arn
     );
     world
-        .plain_queue("orders", &[("RedrivePolicy", &policy), ("VisibilityTimeout", "0")])
+        .plain_queue("orders", &[("RedrivePolicy", &policy), ("VisibilityTimeout", "2")])
         .await;
     let client = aws_sdk_sqs::Client::new(&world.sqs);
     let call = client.set_queue_attributes().queue_url(&dead.attributes().url);
@@ -223,18 +227,23 @@ async fn policies_and_limits_that_do_not_fit_are_found() {
     insta::assert_snapshot!("doctor_many", world.tool().run(&["doctor", "orders"]).shown());
     let found = world.tool().run(&["doctor", "orders", "--json"]).json();
     let problems = codes(&found, "problem");
-    for code in [
-        "dead_letter_retention",
-        "message_size",
-        "redrive_allow",
-        "visibility_timeout",
-    ] {
+    for code in ["dead_letter_retention", "message_size", "redrive_allow"] {
         assert!(problems.iter().any(|known| known == code), "{code}: {found}");
     }
     assert!(
         codes(&found, "info").iter().any(|known| known == "encryption"),
         "{found}"
     );
+    assert!(
+        codes(&found, "warning")
+            .iter()
+            .any(|known| known == "visibility_timeout"),
+        "{found}"
+    );
+    // A worker that cannot be made is a finding, too.
+    world.plain_queue("hasty", &[("VisibilityTimeout", "0")]).await;
+    let found = world.tool().run(&["doctor", "hasty", "--json"]).json();
+    assert_eq!(codes(&found, "problem"), ["worker_not_built"], "{found}");
 }
 
 #[tokio::test]
@@ -263,9 +272,13 @@ async fn inv12_what_is_not_there_is_named_with_what_to_do() {
         .build()
         .unwrap();
     let client = aws_sdk_dynamodb::Client::new(&world.dynamodb);
-    let call = client.update_time_to_live().table_name(TABLE);
+    let table = format!("inbox-{}", world.account());
+    redrive::DynamoInbox::create_table(&world.dynamodb, &table)
+        .await
+        .unwrap();
+    let call = client.update_time_to_live().table_name(&table);
     call.time_to_live_specification(off).send().await.unwrap();
-    let found = tool.run(&["doctor", "orders", TABLE, "--json"]);
+    let found = tool.run(&["doctor", "orders", &table, "--json"]);
     assert_eq!(found.code, 3);
     assert_eq!(codes(&found.json(), "problem"), ["inbox_not_opened"]);
 }

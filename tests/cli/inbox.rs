@@ -1,18 +1,20 @@
 //! `redrive inbox`.
 
 use std::collections::HashMap;
+use std::process::Command;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
+use redrive::DynamoInbox;
 use redrive::inbox::{Inbox as _, Status};
 use redrive::key::RecordKey;
 
 use crate::gate::Gate;
 use crate::tool::Ran;
-use crate::world::{TABLE, World};
+use crate::world::World;
 
 const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
@@ -21,6 +23,8 @@ const DAY: u64 = 24 * HOUR;
 struct Shop {
     world: World,
     client: Client,
+    /// One of its own, as every record of it is counted.
+    table: String,
     now: u64,
 }
 
@@ -35,9 +39,31 @@ fn number(number: u64) -> AttributeValue {
 impl Shop {
     async fn open() -> Option<Self> {
         let world = World::open()?;
-        let now = world.inbox().await.time().lo;
+        let table = format!("inbox-{}", world.account());
+        DynamoInbox::create_table(&world.dynamodb, &table)
+            .await
+            .expect("the table is made");
         let client = Client::new(&world.dynamodb);
-        Some(Self { world, client, now })
+        let mut shop = Self {
+            world,
+            client,
+            table,
+            now: 0,
+        };
+        shop.now = shop.inbox().await.time().lo;
+        Some(shop)
+    }
+
+    async fn inbox(&self) -> DynamoInbox {
+        DynamoInbox::connect(&self.world.dynamodb, &self.table)
+            .await
+            .expect("the table opens")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.world.tool().command(arguments);
+        command.env("REDRIVE_INBOX_TABLE", &self.table);
+        command
     }
 
     /// A record by the names and types of the design, with further attributes.
@@ -53,12 +79,12 @@ impl Shop {
             ("expires_at".to_owned(), number((self.now + 30 * DAY) / 1_000)),
         ]);
         item.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-        let call = self.client.put_item().table_name(TABLE).set_item(Some(item));
+        let call = self.client.put_item().table_name(&self.table).set_item(Some(item));
         call.send().await.expect("the item is stored");
     }
 
     async fn status(&self, key: &str) -> Option<Status> {
-        let inbox = self.world.inbox().await;
+        let inbox = self.inbox().await;
         let key = RecordKey::parse(key).expect("a key");
         inbox
             .look(&key)
@@ -95,7 +121,11 @@ impl Shop {
             "mail#edited",
             "Done by hand",
             self.now - HOUR,
-            &[("lease_until", text("never"))],
+            &[
+                ("lease_until", text("never")),
+                ("first_seen", number(1_795_338_481_007)),
+                ("expires_at", number(4_000_000_000)),
+            ],
         )
         .await;
         self.put(
@@ -108,7 +138,7 @@ impl Shop {
     }
 
     fn run(&self, arguments: &[&str]) -> Ran {
-        self.world.tool().run(arguments)
+        Ran::of(self.command(arguments).spawn().expect("the tool starts"))
     }
 }
 
@@ -371,11 +401,12 @@ async fn inv12_bad_input_is_named_with_what_to_do() {
         let schema = KeySchemaElement::builder().attribute_name(name).key_type(KeyType::Hash);
         (attribute.build().unwrap(), schema.build().unwrap())
     };
+    let others = format!("others-{}", shop.world.account());
     let (attribute, schema) = key("id");
     let call = shop
         .client
         .create_table()
-        .table_name("others")
+        .table_name(&others)
         .billing_mode(BillingMode::PayPerRequest);
     call.attribute_definitions(attribute)
         .key_schema(schema)
@@ -383,7 +414,7 @@ async fn inv12_bad_input_is_named_with_what_to_do() {
         .await
         .unwrap();
     for command in ["stats", "ls"] {
-        let ran = shop.run(&["inbox", command, "--table", "others"]);
+        let ran = shop.run(&["inbox", command, "--table", &others]);
         ran.exits(1);
         assert!(
             ran.stderr.contains("`id` (HASH, S)") && ran.stderr.contains("must be `pk`"),
@@ -392,10 +423,10 @@ async fn inv12_bad_input_is_named_with_what_to_do() {
         );
     }
     // The variable names the table where the flag does not.
-    let mut command = shop.world.tool().command(&["inbox", "stats"]);
-    let ran = Ran::of(command.env("REDRIVE_INBOX_TABLE", "others").spawn().unwrap());
+    let mut command = shop.command(&["inbox", "stats"]);
+    let ran = Ran::of(command.env("REDRIVE_INBOX_TABLE", &others).spawn().unwrap());
     ran.exits(1);
-    assert!(ran.stderr.contains("`others`"), "{}", ran.stderr);
+    assert!(ran.stderr.contains(&others), "{}", ran.stderr);
 }
 
 #[tokio::test]
@@ -405,7 +436,7 @@ async fn inv12_a_missing_permission_is_named_by_its_action() {
     let denied = ["Scan", "UpdateItem", "DeleteItem"];
     let gate = Gate::start(&shop.world.servers.dynamodb_url, &denied, 0);
     let run = |arguments: &[&str]| {
-        let mut command = shop.world.tool().command(arguments);
+        let mut command = shop.command(arguments);
         Ran::of(command.env("AWS_ENDPOINT_URL_DYNAMODB", gate.url()).spawn().unwrap())
     };
     insta::assert_snapshot!("inbox_denied", run(&["inbox", "ls"]).shown());

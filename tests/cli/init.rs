@@ -3,7 +3,17 @@
 use redrive::queue::Queue as _;
 use serde_json::Value;
 
-use crate::world::{TABLE, World};
+use crate::tool::Ran;
+use crate::world::World;
+
+/// The tool in an account whose inbox table has a name of its own.
+fn run(world: &World, arguments: &[&str]) -> Ran {
+    let mut command = world.tool().command(arguments);
+    let child = command
+        .env("REDRIVE_INBOX_TABLE", format!("inbox-{}", world.account()))
+        .spawn();
+    Ran::of(child.expect("the tool starts"))
+}
 
 fn states(json: &Value) -> Vec<(String, String, String)> {
     let text = |item: &Value, field: &str| item[field].as_str().unwrap().to_owned();
@@ -16,12 +26,11 @@ fn states(json: &Value) -> Vec<(String, String, String)> {
 #[tokio::test]
 async fn it_makes_all_that_a_worker_needs_and_says_so_the_second_time() {
     let Some(world) = World::open() else { return };
-    let tool = world.tool();
-    insta::assert_snapshot!("init_dry_run", tool.run(&["init", "orders", "--dry-run"]).shown());
-    tool.run(&["doctor", "orders"]).exits(1);
-    insta::assert_snapshot!("init", tool.run(&["init", "orders"]).shown());
-    insta::assert_snapshot!("init_again", tool.run(&["init", "orders"]).shown());
-    let again = tool.run(&["init", "orders", "--json"]);
+    insta::assert_snapshot!("init_dry_run", run(&world, &["init", "orders", "--dry-run"]).shown());
+    run(&world, &["doctor", "orders"]).exits(1);
+    insta::assert_snapshot!("init", run(&world, &["init", "orders"]).shown());
+    insta::assert_snapshot!("init_again", run(&world, &["init", "orders"]).shown());
+    let again = run(&world, &["init", "orders", "--json"]);
     assert_eq!(again.code, 0);
     let again = again.json();
     assert_eq!(again["differs"], false);
@@ -45,26 +54,29 @@ async fn it_makes_all_that_a_worker_needs_and_says_so_the_second_time() {
         "{allow:?}"
     );
     // What it says to do next finds nothing.
-    tool.run(&["doctor", "orders", TABLE]).exits(0);
+    run(&world, &["doctor", "orders", &format!("inbox-{}", world.account())]).exits(0);
 }
 
 #[tokio::test]
 async fn a_fifo_queue_has_a_fifo_dead_letter_queue() {
     let Some(world) = World::open() else { return };
-    let tool = world.tool();
+    let table = format!("inbox-eu-{}", world.account());
     insta::assert_snapshot!(
         "init_fifo",
-        tool.run(&[
-            "init",
-            "orders",
-            "--fifo",
-            "--visibility",
-            "2m",
-            "--dlq",
-            "orders-dead",
-            "--table",
-            "inbox-eu"
-        ])
+        run(
+            &world,
+            &[
+                "init",
+                "orders",
+                "--fifo",
+                "--visibility",
+                "2m",
+                "--dlq",
+                "orders-dead",
+                "--table",
+                &table
+            ]
+        )
         .shown()
     );
     let orders = world.open_queue("orders.fifo").await;
@@ -78,9 +90,8 @@ async fn a_fifo_queue_has_a_fifo_dead_letter_queue() {
             .ends_with(":orders-dead.fifo")
     );
     assert_eq!(orders.attributes().visibility_timeout.as_secs(), 120);
-    tool.run(&["doctor", "orders.fifo", "inbox-eu"]).exits(0);
-    tool.run(&["init", "orders.fifo", "--dlq", "orders-dead", "--no-table"])
-        .exits(0);
+    run(&world, &["doctor", "orders.fifo", &table]).exits(0);
+    run(&world, &["init", "orders.fifo", "--dlq", "orders-dead", "--no-table"]).exits(0);
 }
 
 #[tokio::test]
@@ -95,9 +106,8 @@ async fn what_differs_is_shown_and_changed_only_when_told() {
     world
         .plain_queue("orders", &[("RedrivePolicy", &to_shared), ("VisibilityTimeout", "60")])
         .await;
-    let tool = world.tool();
     let wanted = ["init", "orders", "--visibility", "30s", "--max-receive-count", "15"];
-    insta::assert_snapshot!("init_differs", tool.run(&wanted).shown());
+    insta::assert_snapshot!("init_differs", run(&world, &wanted).shown());
     assert_eq!(
         world
             .open_queue("orders")
@@ -107,7 +117,7 @@ async fn what_differs_is_shown_and_changed_only_when_told() {
             .as_secs(),
         60
     );
-    let json = tool.run(&[&wanted[..], &["--json"]].concat()).json();
+    let json = run(&world, &[&wanted[..], &["--json"]].concat()).json();
     assert_eq!(json["differs"], true);
     let differing: Vec<String> = states(&json)
         .into_iter()
@@ -123,7 +133,10 @@ async fn what_differs_is_shown_and_changed_only_when_told() {
             "orders redrive policy"
         ]
     );
-    insta::assert_snapshot!("init_update", tool.run(&[&wanted[..], &["--update"]].concat()).shown());
+    insta::assert_snapshot!(
+        "init_update",
+        run(&world, &[&wanted[..], &["--update"]].concat()).shown()
+    );
     let orders = world.open_queue("orders").await;
     assert_eq!(orders.attributes().visibility_timeout.as_secs(), 30);
     assert_eq!(orders.attributes().redrive.as_ref().unwrap().max_receive_count, 15);
@@ -140,16 +153,15 @@ async fn what_differs_is_shown_and_changed_only_when_told() {
         allow.admits(&mail.attributes().arn) && allow.admits(&orders.attributes().arn),
         "{allow:?}"
     );
-    tool.run(&[&wanted[..], &["--update"]].concat()).exits(0);
+    run(&world, &[&wanted[..], &["--update"]].concat()).exits(0);
     // What is not asked for is left as it is.
-    let json = tool.run(&["init", "orders", "--json"]).json();
+    let json = run(&world, &["init", "orders", "--json"]).json();
     assert_eq!(json["differs"], false, "{json}");
 }
 
 #[tokio::test]
 async fn inv12_what_cannot_be_made_is_refused_before_anything_is() {
     let Some(world) = World::open() else { return };
-    let tool = world.tool();
     for (arguments, said) in [
         (&["init", "or ders"][..], "is not allowed"),
         (&["init", "orders", "--dlq", "orders"], "round for ever"),
@@ -157,10 +169,10 @@ async fn inv12_what_cannot_be_made_is_refused_before_anything_is() {
         (&["init", "orders", "--retention", "20d"], "14 days"),
         (&["init", "orders", "--visibility", "13h"], "12 h"),
     ] {
-        let ran = tool.run(arguments);
+        let ran = run(&world, arguments);
         ran.exits(1);
         assert!(ran.stderr.contains(said), "{}", ran.stderr);
     }
-    tool.run(&["init", "orders", "--visibility", "long"]).exits(2);
-    tool.run(&["doctor", "orders"]).exits(1);
+    run(&world, &["init", "orders", "--visibility", "long"]).exits(2);
+    run(&world, &["doctor", "orders"]).exits(1);
 }

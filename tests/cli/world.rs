@@ -49,6 +49,11 @@ impl World {
         })
     }
 
+    /// The account's number, which no other test has.
+    pub(crate) fn account(&self) -> &str {
+        &self.account
+    }
+
     /// The tool in this account.
     pub(crate) fn tool(&self) -> Tool {
         Tool::new(&self.servers, &self.account)
@@ -101,6 +106,18 @@ impl World {
                 answer.expect("the message is sent");
             }
         }
+    }
+
+    /// Waits until as many messages of the queue are held by somebody.
+    pub(crate) async fn until_in_flight(&self, queue: &SqsQueue, messages: u64) {
+        let held = async {
+            while queue.describe().await.expect("it answers").in_flight < messages {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), held)
+            .await
+            .expect("messages are held");
     }
 
     /// Puts dead letters into a queue, as a worker would have.

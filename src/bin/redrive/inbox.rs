@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use redrive::flow::RateLimit;
-use redrive::inbox::{InboxEntry, InboxScan};
+use redrive::inbox::{InboxEntry, InboxError, InboxScan};
 use redrive::key::{Key, RecordKey};
 use redrive::{DynamoInbox, clock::Random};
 
@@ -74,7 +74,15 @@ impl TableFlags {
     /// Opens it; a table that never deletes its expired records can be looked at like any other.
     async fn open(&self, aws: &Aws) -> Result<DynamoInbox, Failure> {
         let builder = DynamoInbox::builder(&self.table).allow_missing_ttl();
-        Ok(builder.connect(aws.config()).await?)
+        builder.connect(aws.config()).await.map_err(|error| {
+            let missing = matches!(error, InboxError::NotFound { .. });
+            let failure = Failure::from(error);
+            if missing {
+                failure.remedy("name the table with --table or REDRIVE_INBOX_TABLE; redrive init QUEUE makes one")
+            } else {
+                failure
+            }
+        })
     }
 }
 

@@ -238,7 +238,7 @@ fn show(items: &[Item], ui: &Ui) {
         Column::new("NAME"),
         Column::new("SETTING"),
         Column::new("STATE"),
-        Column::elastic(""),
+        Column::elastic("VALUE"),
     ]);
     for item in items {
         let whole = item.setting == item.kind;

@@ -19,6 +19,9 @@ pub(crate) const EXAMPLES: &str = "Examples:
 
 The whole table is read, whatever is looked for, no faster than --read-capacity. A key alone is read at once by inbox get.";
 
+/// How much of an error is shown in its row.
+const LONGEST_ERROR: usize = 120;
+
 /// How many rows are shown unless asked for.
 const ROWS: usize = 100;
 
@@ -143,6 +146,11 @@ impl Ls {
     }
 }
 
+/// An error's beginning.
+fn brief(error: &str) -> String {
+    console::truncate_str(&safe(error), LONGEST_ERROR, "…").into_owned()
+}
+
 /// Oldest first; a scan brings them in no order.
 fn show(mut entries: Vec<InboxEntry>, time: ServiceTime, ui: &Ui) {
     let seen = |entry: &InboxEntry| entry.record.as_ref().map_or(0, |record| record.first_seen);
@@ -167,16 +175,9 @@ fn show(mut entries: Vec<InboxEntry>, time: ServiceTime, ui: &Ui) {
                     (None, None) => String::new(),
                 };
                 let seen = format!("{} ago", short_age(since(record.first_seen, time)));
-                [
-                    key,
-                    name,
-                    lease,
-                    record.attempts.to_string(),
-                    seen,
-                    safe(&error).into_owned(),
-                ]
+                [key, name, lease, record.attempts.to_string(), seen, brief(&error)]
             }
-            Err(why) => [key, name, lease, String::new(), String::new(), safe(why).into_owned()],
+            Err(why) => [key, name, lease, String::new(), String::new(), brief(why)],
         });
     }
     if !table.is_empty() {
