@@ -21,6 +21,12 @@ mod dlq_show;
 mod dlq_watch;
 #[path = "cli/doctor.rs"]
 mod doctor;
+#[path = "cli/gate.rs"]
+mod gate;
+#[path = "cli/inbox.rs"]
+mod inbox;
+#[path = "cli/init.rs"]
+mod init;
 #[path = "cli/pages.rs"]
 mod pages;
 #[path = "cli/queue_ls.rs"]
