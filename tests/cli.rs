@@ -6,8 +6,16 @@ mod localstack;
 
 #[path = "cli/doctor.rs"]
 mod doctor;
+#[path = "cli/endpoint.rs"]
+mod endpoint;
+#[path = "cli/exec.rs"]
+mod exec;
+#[path = "cli/forward.rs"]
+mod forward;
 #[path = "cli/pages.rs"]
 mod pages;
+#[path = "cli/running.rs"]
+mod running;
 #[path = "cli/shell.rs"]
 mod shell;
 #[path = "cli/tool.rs"]

@@ -344,7 +344,7 @@ mod tests {
     fn inv12_wrong_values_are_refused_with_their_flag() {
         for line in [
             &["--concurrency", "many"][..],
-            &["--rate", "-1"],
+            &["--rate=-1"],
             &["--backoff", "5"],
             &["--dead-letters", "burn"],
             &["--heartbeat=perhaps"],
