@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use redrive::DynamoInbox;
 use redrive::inbox::Status;
 use redrive::message::{Attribute, Outgoing};
 use redrive::outcome::StoredResult;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::forward::{letters, record, take_over};
 use crate::running::{Running, eventually};
-use crate::world::{TABLE, World};
+use crate::world::World;
 
 /// A worker that ends with its queue and loses no time on the way.
 const BRISK: [&str; 9] = [
@@ -24,8 +25,14 @@ const BRISK: [&str; 9] = [
     "10ms",
 ];
 
-fn line<'a>(more: &[&'a str], script: &'a str) -> Vec<&'a str> {
-    [&BRISK[..], &["--table", TABLE], more, &["--", "sh", "-c", script]].concat()
+fn line<'a>(inbox: &'a DynamoInbox, more: &[&'a str], script: &'a str) -> Vec<&'a str> {
+    [
+        &BRISK[..],
+        &["--table", inbox.table_name()],
+        more,
+        &["--", "sh", "-c", script],
+    ]
+    .concat()
 }
 
 fn keyed(key: &str, body: impl Into<String>) -> Outgoing {
@@ -57,7 +64,7 @@ fn read(path: &Path) -> String {
 async fn each_exit_code_decides_what_becomes_of_its_message() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.inbox().await;
+    let inbox = world.own_inbox().await;
     let scripts = [
         ("done", "echo '{\"receipt\": 7}'; echo noise >&2"),
         ("text", "echo thanks"),
@@ -75,7 +82,7 @@ async fn each_exit_code_decides_what_becomes_of_its_message() {
         &BRISK[..],
         &[
             "--table",
-            TABLE,
+            inbox.table_name(),
             "--max-attempts",
             "2",
             "--breaker=false",
@@ -114,14 +121,18 @@ async fn each_exit_code_decides_what_becomes_of_its_message() {
 async fn a_command_is_told_its_message_in_its_environment_and_nothing_of_the_workers() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.inbox().await;
+    let inbox = world.own_inbox().await;
     let message = keyed("order-7", "the body")
         .attribute("content-type", Attribute::string("text/plain; a=\"$(reboot)\"\nX=1"))
         .attribute("raw", Attribute::binary(vec![0, 255]));
     world.send(&orders, [message]).await;
     let script = r#"printf '%s|%s|%s|%s|%s|%s|%s' "$REDRIVE_KEY" "$REDRIVE_QUEUE" "$REDRIVE_ATTEMPT" \
         "$REDRIVE_ATTR_CONTENT_TYPE" "$REDRIVE_ATTR_RAW_BASE64" "$REDRIVE_CONCURRENCY" "$(cat)""#;
-    let running = Running::start(&world.tool(), &line(&[], script), &[("REDRIVE_CONCURRENCY", "3")]);
+    let running = Running::start(
+        &world.tool(),
+        &line(&inbox, &[], script),
+        &[("REDRIVE_CONCURRENCY", "3")],
+    );
     assert_eq!(running.end().exits(0), "1 message done\n");
     assert_eq!(
         json_of(&record(&inbox, "order-7").await.result),
@@ -133,7 +144,7 @@ async fn a_command_is_told_its_message_in_its_environment_and_nothing_of_the_wor
 async fn a_hang_is_killed_with_its_children_even_if_it_ignores_sigterm_and_leaves_no_zombie() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.inbox().await;
+    let inbox = world.own_inbox().await;
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let hang = |name: &str, trap: &str| {
@@ -152,7 +163,7 @@ async fn a_hang_is_killed_with_its_children_even_if_it_ignores_sigterm_and_leave
         &BRISK[..],
         &[
             "--table",
-            TABLE,
+            inbox.table_name(),
             "--max-attempts",
             "1",
             "--breaker=false",
@@ -180,10 +191,10 @@ async fn a_hang_is_killed_with_its_children_even_if_it_ignores_sigterm_and_leave
     let zombies = r#"if [ "$REDRIVE_KEY" = first ]; then kill -9 $$; fi
         grep -l "^PPid:.*\b$PPID\$" /proc/[0-9]*/status 2>/dev/null | xargs grep -h '^State' | grep -c Z || true"#;
     world.send(&orders, [keyed("first", "x")]).await;
-    tool.run(&line(&["--max-attempts", "1", "--breaker=false"], zombies))
+    tool.run(&line(&inbox, &["--max-attempts", "1", "--breaker=false"], zombies))
         .exits(3);
     world.send(&orders, [keyed("second", "x")]).await;
-    tool.run(&line(&[], zombies)).exits(0);
+    tool.run(&line(&inbox, &[], zombies)).exits(0);
     assert_eq!(json_of(&record(&inbox, "second").await.result), json!(0));
 }
 
@@ -191,7 +202,7 @@ async fn a_hang_is_killed_with_its_children_even_if_it_ignores_sigterm_and_leave
 async fn large_bodies_and_outputs_flow_and_a_command_may_ignore_its_input() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.inbox().await;
+    let inbox = world.own_inbox().await;
     let body = "x".repeat(200_000);
     world
         .send(
@@ -205,7 +216,7 @@ async fn large_bodies_and_outputs_flow_and_a_command_may_ignore_its_input() {
         deaf) exec <&-; echo done;;
         loud) cat >&2; echo last words >&2; cat /dev/zero | head -c 3000000; exit 65;;
     esac"#;
-    let ran = world.tool().run(&line(&[], script));
+    let ran = world.tool().run(&line(&inbox, &[], script));
     ran.exits(3);
     assert_eq!(json_of(&record(&inbox, "count").await.result), json!(200_000));
     assert_eq!(record(&inbox, "echo").await.result, StoredResult::Omitted);
@@ -218,7 +229,10 @@ async fn large_bodies_and_outputs_flow_and_a_command_may_ignore_its_input() {
     );
     let kept = world.send(&orders, [keyed("kept", body.clone())]);
     kept.await;
-    world.tool().run(&line(&["--max-result", "262144"], "cat")).exits(0);
+    world
+        .tool()
+        .run(&line(&inbox, &["--max-result", "262144"], "cat"))
+        .exits(0);
     assert_eq!(json_of(&record(&inbox, "kept").await.result), json!(body));
 }
 
@@ -226,7 +240,7 @@ async fn large_bodies_and_outputs_flow_and_a_command_may_ignore_its_input() {
 async fn inv08_ctrl_c_lets_the_command_finish_and_a_second_one_kills_it() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.inbox().await;
+    let inbox = world.own_inbox().await;
     let folder = tempfile::tempdir().unwrap();
     let (pid, go) = (folder.path().join("pid"), folder.path().join("go"));
     let script = format!(
@@ -238,7 +252,7 @@ async fn inv08_ctrl_c_lets_the_command_finish_and_a_second_one_kills_it() {
         "exec",
         "orders",
         "--table",
-        TABLE,
+        inbox.table_name(),
         "--long-poll",
         "1s",
         "--",
@@ -274,7 +288,7 @@ async fn inv08_ctrl_c_lets_the_command_finish_and_a_second_one_kills_it() {
 async fn inv08_the_drains_deadline_ends_the_command_and_gives_the_message_back_uncounted() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.inbox().await;
+    let inbox = world.own_inbox().await;
     let folder = tempfile::tempdir().unwrap();
     let pid = folder.path().join("pid");
     let script = format!(
@@ -285,7 +299,7 @@ async fn inv08_the_drains_deadline_ends_the_command_and_gives_the_message_back_u
         "exec",
         "orders",
         "--table",
-        TABLE,
+        inbox.table_name(),
         "--long-poll",
         "1s",
         "--drain-deadline",
@@ -313,7 +327,7 @@ async fn inv08_the_drains_deadline_ends_the_command_and_gives_the_message_back_u
 async fn inv03_a_lost_lease_kills_the_command_and_its_children() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    world.inbox().await;
+    let inbox = world.own_inbox().await;
     let folder = tempfile::tempdir().unwrap();
     let pids = folder.path().join("pids");
     let script = format!("trap '' TERM; sleep 1000 & echo $$ $! > {}; wait", pids.display());
@@ -321,7 +335,7 @@ async fn inv03_a_lost_lease_kills_the_command_and_its_children() {
         "exec",
         "orders",
         "--table",
-        TABLE,
+        inbox.table_name(),
         "--long-poll",
         "1s",
         "--lease",
@@ -335,7 +349,7 @@ async fn inv03_a_lost_lease_kills_the_command_and_its_children() {
     let running = Running::start(&world.tool(), &arguments, &[]);
     eventually("the command runs", || read(&pids).contains(' '));
     let ids: Vec<String> = read(&pids).split_whitespace().map(str::to_owned).collect();
-    take_over(&world, "k").await;
+    take_over(&world, &inbox, "k").await;
     running.wait_for("lost: left to whoever has it now");
     eventually("all of it is killed", || ids.iter().all(|id| !is_alive(id)));
     running.signal("TERM");
@@ -363,9 +377,9 @@ async fn inv12_a_command_that_cannot_run_is_refused_before_a_message_is_taken() 
 async fn it_begins_with_its_preflight_and_ends_with_what_it_did() {
     let Some(world) = World::open() else { return };
     world.queue("orders").await;
-    world.inbox().await;
+    let inbox = world.own_inbox().await;
     let more = ["--log-format", "text", "--max-attempts", "7"];
-    let ran = world.tool().run(&line(&more, "cat"));
+    let ran = world.tool().run(&line(&inbox, &more, "cat"));
     let shown = ran.shown();
     // The times of day and how long it took differ; so does the version, one day.
     let shown = regex_lite::Regex::new(r#"ran_ms=\d+|version="[0-9.]+""#)

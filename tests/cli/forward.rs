@@ -19,9 +19,7 @@ use crate::tool::Tool;
 use crate::world::{TABLE, World};
 
 /// A worker that ends with its queue and loses no time on the way.
-const BRISK: [&str; 9] = [
-    "--table",
-    TABLE,
+const BRISK: [&str; 7] = [
     "--until-empty",
     "--long-poll",
     "1s",
@@ -31,8 +29,9 @@ const BRISK: [&str; 9] = [
     "10ms",
 ];
 
-fn line<'a>(to: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    [&["forward", "orders", "--to", to], &BRISK[..], more].concat()
+fn line<'a>(to: &'a str, inbox: &'a DynamoInbox, more: &[&'a str]) -> Vec<&'a str> {
+    let table = ["--table", inbox.table_name()];
+    [&["forward", "orders", "--to", to], &table[..], &BRISK, more].concat()
 }
 
 fn keyed(key: &str, body: impl Into<String>) -> Outgoing {
@@ -68,7 +67,7 @@ fn result(text: &str) -> StoredResult {
 async fn each_answer_of_the_table_decides_what_becomes_of_its_message() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.inbox().await;
+    let inbox = world.own_inbox().await;
     let endpoint = Endpoint::start(|asked| {
         let status: u16 = asked.body.parse().unwrap();
         let answer = Answer::status(status);
@@ -87,7 +86,7 @@ async fn each_answer_of_the_table_decides_what_becomes_of_its_message() {
     let messages = all.map(|status| keyed(&format!("k{status}"), status.to_string()));
     world.send(&orders, messages).await;
     let more = ["--max-attempts", "2", "--breaker=false", "--again-on", "401", "--json"];
-    let ran = world.tool().run(&line(&endpoint.url(), &more));
+    let ran = world.tool().run(&line(&endpoint.url(), &inbox, &more));
     ran.exits(3);
     let summary = ran.json();
     assert_eq!(summary["completed"], 3, "{summary}");
@@ -135,7 +134,7 @@ async fn each_answer_of_the_table_decides_what_becomes_of_its_message() {
 async fn a_message_is_told_in_headers_and_its_key_is_the_same_each_time() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    world.inbox().await;
+    let inbox = world.own_inbox().await;
     let endpoint = Endpoint::start(|asked| Answer::status(if asked.before == 0 { 500 } else { 200 }));
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let message = Outgoing::new(r#"{"order":{"id":17}}"#)
@@ -153,7 +152,11 @@ async fn a_message_is_told_in_headers_and_its_key_is_the_same_each_time() {
         "--header-env",
         "Authorization=API_AUTH",
     ];
-    let running = Running::start(&world.tool(), &line(&url, &more), &[("API_AUTH", "Bearer s3cret")]);
+    let running = Running::start(
+        &world.tool(),
+        &line(&url, &inbox, &more),
+        &[("API_AUTH", "Bearer s3cret")],
+    );
     let ran = running.end();
     assert_eq!(ran.exits(0), "1 message done, 1 failed and tried again\n");
     assert!(!ran.stderr.contains("s3cret"));
@@ -188,13 +191,13 @@ async fn a_message_is_told_in_headers_and_its_key_is_the_same_each_time() {
 async fn a_signature_is_verified_by_time_key_and_body_with_either_secret() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    world.inbox().await;
+    let inbox = world.own_inbox().await;
     let endpoint = Endpoint::start(|_| Answer::status(204));
     world.send(&orders, [keyed("order-7", "{\"amount\":12}\n")]).await;
     let secrets = [("NEW", "0123456789abcdef"), ("OLD", "fedcba9876543210")];
     let url = endpoint.url();
     let more = ["--sign-secret-env", "NEW", "--sign-secret-env", "OLD"];
-    Running::start(&world.tool(), &line(&url, &more), &secrets)
+    Running::start(&world.tool(), &line(&url, &inbox, &more), &secrets)
         .end()
         .exits(0);
     let asked = &endpoint.asked()[0];
@@ -223,7 +226,7 @@ async fn a_signature_is_verified_by_time_key_and_body_with_either_secret() {
 async fn what_comes_late_broken_or_never_is_tried_again_and_what_was_said_is_done() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.inbox().await;
+    let inbox = world.own_inbox().await;
     let endpoint = Endpoint::start(|asked| match (asked.body.as_str(), asked.before) {
         ("late", 0) => Answer::status(503).header("retry-after", "4"),
         ("hang up", 0) => Answer::HangUp,
@@ -237,7 +240,7 @@ async fn what_comes_late_broken_or_never_is_tried_again_and_what_was_said_is_don
     world.send(&orders, bodies.map(|body| keyed(body, body))).await;
     let ran = world
         .tool()
-        .run(&line(&endpoint.url(), &["--timeout", "2s", "--breaker=false"]));
+        .run(&line(&endpoint.url(), &inbox, &["--timeout", "2s", "--breaker=false"]));
     assert_eq!(ran.exits(0), "5 messages done, 3 failed and tried again\n");
     for (key, tries) in [("late", 2), ("hang up", 2), ("silent", 2), ("endless", 1), ("large", 1)] {
         assert_eq!(endpoint.asked_for(key).len(), tries, "{key}");
@@ -255,7 +258,7 @@ async fn what_comes_late_broken_or_never_is_tried_again_and_what_was_said_is_don
 async fn inv04_an_outage_opens_the_breaker_and_does_not_fill_the_dead_letter_queue() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    world.inbox().await;
+    let inbox = world.own_inbox().await;
     let down = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
     let theirs = std::sync::Arc::clone(&down);
     let endpoint = Endpoint::start(move |_| {
@@ -276,7 +279,7 @@ async fn inv04_an_outage_opens_the_breaker_and_does_not_fill_the_dead_letter_que
         "--concurrency",
         "5",
     ];
-    let running = Running::start(&world.tool(), &line(&url, &more), &[]);
+    let running = Running::start(&world.tool(), &line(&url, &inbox, &more), &[]);
     running.wait_for("receiving pauses: a breaker is open");
     let before = endpoint.asked().len();
     // Two probes, at least, find it down before it is up again.
@@ -292,7 +295,7 @@ async fn inv04_an_outage_opens_the_breaker_and_does_not_fill_the_dead_letter_que
 async fn inv08_sigterm_ends_in_order_and_a_second_one_at_once() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.inbox().await;
+    let inbox = world.own_inbox().await;
     let (release, gate) = std::sync::mpsc::channel::<()>();
     let gate = std::sync::Mutex::new(gate);
     let endpoint = Endpoint::start(move |asked| match asked.body.as_str() {
@@ -303,7 +306,16 @@ async fn inv08_sigterm_ends_in_order_and_a_second_one_at_once() {
         _ => Answer::Silence,
     });
     let url = endpoint.url();
-    let arguments = ["forward", "orders", "--to", &url, "--table", TABLE, "--long-poll", "1s"];
+    let arguments = [
+        "forward",
+        "orders",
+        "--to",
+        &url,
+        "--table",
+        inbox.table_name(),
+        "--long-poll",
+        "1s",
+    ];
     world.send(&orders, [keyed("held", "held")]).await;
     let running = Running::start(&world.tool(), &arguments, &[]);
     endpoint.wait_for(1);
@@ -329,7 +341,7 @@ async fn inv08_sigterm_ends_in_order_and_a_second_one_at_once() {
 async fn inv03_a_lost_lease_cancels_the_request() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    world.inbox().await;
+    let inbox = world.own_inbox().await;
     let endpoint = Endpoint::start(|asked| {
         if asked.before == 0 {
             Answer::Silence
@@ -345,7 +357,7 @@ async fn inv03_a_lost_lease_cancels_the_request() {
         "--to",
         &url,
         "--table",
-        TABLE,
+        inbox.table_name(),
         "--lease",
         "3s",
         "--long-poll",
@@ -353,7 +365,7 @@ async fn inv03_a_lost_lease_cancels_the_request() {
     ];
     let running = Running::start(&world.tool(), &arguments, &[]);
     endpoint.wait_for(1);
-    take_over(&world, "k").await;
+    take_over(&world, &inbox, "k").await;
     endpoint.wait_until_left(1);
     running.wait_for("lost: left to whoever has it now");
     running.signal("TERM");
@@ -361,11 +373,11 @@ async fn inv03_a_lost_lease_cancels_the_request() {
 }
 
 /// Takes a key's claim away, as another worker would.
-pub(crate) async fn take_over(world: &World, key: &str) {
+pub(crate) async fn take_over(world: &World, inbox: &DynamoInbox, key: &str) {
     use aws_sdk_dynamodb::types::AttributeValue;
     aws_sdk_dynamodb::Client::new(&world.dynamodb)
         .update_item()
-        .table_name(TABLE)
+        .table_name(inbox.table_name())
         .key("pk", AttributeValue::S(format!("orders#{key}")))
         .update_expression("SET claim_id = :other")
         .condition_expression("attribute_exists(pk)")

@@ -93,6 +93,18 @@ impl World {
             .expect("the table opens")
     }
 
+    /// Makes an inbox table of this world's own, and opens it: DynamoDB Local shares its tables among accounts, and what one
+    /// test completed would be another's duplicate.
+    pub(crate) async fn own_inbox(&self) -> DynamoInbox {
+        let table = format!("redrive-inbox-{}", self.account);
+        DynamoInbox::create_table(&self.dynamodb, &table)
+            .await
+            .expect("the table is made");
+        DynamoInbox::connect(&self.dynamodb, &table)
+            .await
+            .expect("the table opens")
+    }
+
     /// Sends messages, ten at a time, in order.
     pub(crate) async fn send(&self, queue: &SqsQueue, messages: impl IntoIterator<Item = Outgoing>) {
         let messages: Vec<Outgoing> = messages.into_iter().collect();
@@ -101,6 +113,18 @@ impl World {
                 answer.expect("the message is sent");
             }
         }
+    }
+
+    /// Waits until as many messages of the queue are held by somebody.
+    pub(crate) async fn until_in_flight(&self, queue: &SqsQueue, messages: u64) {
+        let held = async {
+            while queue.describe().await.expect("it answers").in_flight < messages {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), held)
+            .await
+            .expect("messages are held");
     }
 
     /// Puts dead letters into a queue, as a worker would have.

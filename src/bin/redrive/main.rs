@@ -1,6 +1,7 @@
 //! `redrive`: the operator's tool.
 
 mod connection;
+mod dlq;
 mod doctor;
 #[cfg(test)]
 mod examples;
@@ -8,6 +9,9 @@ mod exec;
 mod failure;
 mod forward;
 mod interrupt;
+mod lines;
+mod queue;
+mod record;
 mod run;
 mod shell;
 mod ui;
@@ -39,6 +43,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Look at dead letters: why they are there.
+    #[command(subcommand)]
+    Dlq(dlq::Dlq),
     /// Run a worker's preflight on a queue and its inbox table: one line per finding, with the fix.
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Doctor),
@@ -48,6 +55,9 @@ enum Command {
     /// Post each message of a queue to an HTTP endpoint: the answer decides.
     #[command(after_help = forward::EXAMPLES)]
     Forward(forward::Forward),
+    /// Look at, fill and empty whole queues.
+    #[command(subcommand)]
+    Queue(queue::Queue),
     /// Print a shell's completions.
     #[command(after_help = shell::COMPLETIONS_EXAMPLES)]
     Completions(shell::Completions),
@@ -83,9 +93,11 @@ async fn run(arguments: Arguments) -> Outcome {
     }
     let aws = || arguments.connection.connect();
     match &arguments.command {
+        Command::Dlq(command) => command.run(&aws().await, &ui).await,
         Command::Doctor(command) => command.run(&aws().await, &ui).await,
         Command::Exec(command) => command.run(&aws().await, &ui).await,
         Command::Forward(command) => command.run(&aws().await, &ui).await,
+        Command::Queue(command) => command.run(&aws().await, &ui).await,
         Command::Completions(command) => Ok(command.run(&ui)),
         Command::Man(command) => command.run(&ui),
     }

@@ -4,7 +4,9 @@ mod admin;
 mod batch;
 mod connect;
 mod convert;
+mod create;
 mod error;
+mod probe;
 mod target;
 
 use std::collections::BTreeMap;
@@ -32,6 +34,8 @@ use connect::Calls;
 use convert::seconds;
 
 pub use connect::SqsQueueBuilder;
+pub use create::{Changes, QueuePlan, SetUpState, SetUpStep};
+pub use probe::{ClockSkew, QueueRole, QueueSettings, RedriveAllow};
 
 /// A queue of Amazon SQS, standard or FIFO, or of any service that speaks its API.
 ///
@@ -312,6 +316,7 @@ fn system_attributes(fifo: bool) -> Vec<MessageSystemAttributeName> {
         MessageSystemAttributeName::SentTimestamp,
         MessageSystemAttributeName::MessageGroupId,
         MessageSystemAttributeName::AwsTraceHeader,
+        MessageSystemAttributeName::DeadLetterQueueSourceArn,
     ];
     if fifo {
         names.push(MessageSystemAttributeName::MessageDeduplicationId);

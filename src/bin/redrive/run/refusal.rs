@@ -22,8 +22,16 @@ pub(super) fn refusal(error: &BuildError, settings: &Settings<'_>) -> Failure {
             Failure::usage(format_args!("{name}: {}", in_flags(why, settings)))
         }
         BuildError::Variable { variable, value, why } => {
-            let names: Vec<String> = variable.split(", ").map(|variable| settings.name_of(variable)).collect();
-            Failure::usage(format_args!("{}=`{value}`: {}", names.join(", "), in_flags(why, settings)))
+            let both = variable.split(", ").zip(value.split(", "));
+            let named: Vec<String> = both
+                .map(|(variable, value)| settings.with_value(variable, value))
+                .collect();
+            // The library says once more which value it is, by a name of its own.
+            let why = why.split_once("; set it to ").map_or_else(
+                || in_flags(why, settings),
+                |(_, allowed)| format!("it must be {allowed}"),
+            );
+            Failure::usage(format_args!("{}: {why}", named.join(", ")))
         }
         BuildError::Flow { source, .. } => {
             let text = source.to_string();

@@ -227,12 +227,22 @@ impl Settings<'_> {
             .map_err(|_| Failure::usage(format_args!("{}=`{value}`: {what}", self.name_of(variable))))
     }
 
-    /// What set it: the flag where it was given, else the variable.
+    /// What set it: the flag where it was given, else the variable; the flag again where neither was.
     pub(super) fn name_of(&self, variable: &str) -> String {
-        match SETTINGS.iter().find(|setting| setting.variable == variable) {
-            Some(setting) if self.flags.given.contains_key(setting.flag) => format!("--{}", setting.flag),
+        let flag = SETTINGS.iter().find(|setting| setting.variable == variable);
+        match flag {
+            Some(setting) if self.flags.given.contains_key(setting.flag) || self.get(variable).is_none() => {
+                format!("--{}", setting.flag)
+            }
             _ => variable.to_owned(),
         }
+    }
+
+    /// What set it, with its value, as it was written: `--burst 5`, `REDRIVE_BURST=5`.
+    pub(super) fn with_value(&self, variable: &str, value: &str) -> String {
+        let name = self.name_of(variable);
+        let between = if name.starts_with('-') { ' ' } else { '=' };
+        format!("{name}{between}`{}`", crate::ui::safe(value))
     }
 
     /// The library's name of a setting as the one that set it, if it is one of ours: what was given, else the flag.

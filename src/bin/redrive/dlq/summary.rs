@@ -1,0 +1,73 @@
+//! A dead letter in brief.
+
+use std::time::Duration;
+
+use redrive::dlq::DeadLetter;
+use serde::Serialize;
+
+use super::inbox::InboxRecord;
+use crate::ui::{safe, short_age};
+
+/// How wide foreign text other than an error is at most, in columns.
+pub(crate) const TEXT_WIDTH: usize = 40;
+
+/// What is listed of a dead letter. The field names are part of the tool's interface.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Summary {
+    pub(crate) id: String,
+    pub(crate) key: String,
+    pub(crate) reason: String,
+    pub(crate) error: Option<String>,
+    pub(crate) attempts: Option<u32>,
+    #[serde(rename = "type")]
+    pub(crate) message_type: Option<String>,
+    pub(crate) group: Option<String>,
+    pub(crate) source: Option<String>,
+    pub(crate) original_message_id: Option<String>,
+    pub(crate) died_at_ms: Option<u64>,
+    pub(crate) age_s: Option<u64>,
+    pub(crate) replays: u32,
+    pub(crate) receives: u32,
+    pub(crate) size_bytes: usize,
+    /// What the inbox knows, where it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) inbox: Option<InboxRecord>,
+}
+
+impl Summary {
+    /// `now_ms` is in ms since 1970.
+    pub(crate) fn of(letter: &DeadLetter, now_ms: u64) -> Self {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Self {
+            id: letter.id().to_owned(),
+            key: letter.key().as_str().to_owned(),
+            reason: letter.reason().to_owned(),
+            error: owned(Some(letter.error()).filter(|error| !error.is_empty())),
+            attempts: letter.attempts(),
+            message_type: owned(letter.message_type()),
+            group: letter.message().group_id.clone(),
+            source: owned(letter.source()),
+            original_message_id: owned(letter.original_id()),
+            died_at_ms: letter.died_at_ms(),
+            age_s: letter.age(now_ms).map(|age| age.as_secs()),
+            replays: letter.envelope.as_ref().map_or(0, |envelope| envelope.replays),
+            receives: letter.delivery.receive_count,
+            size_bytes: letter.size(),
+            inbox: None,
+        }
+    }
+}
+
+/// Foreign text on one line, cut at `columns`.
+pub(crate) fn brief(text: &str, columns: usize) -> String {
+    // A character may take no column; then it is cut by their number.
+    let start: String = text.chars().take(4 * columns).collect();
+    console::truncate_str(&safe(&start), columns, "…").into_owned()
+}
+
+/// How long before `now_ms` something was.
+pub(crate) fn ago(at_ms: Option<u64>, now_ms: u64) -> String {
+    at_ms.map_or("-".to_owned(), |at| {
+        format!("{} ago", short_age(Duration::from_millis(now_ms.saturating_sub(at))))
+    })
+}
