@@ -192,17 +192,11 @@ impl Settings<'_> {
         let Some(value) = self.get(table::TIMEOUT) else {
             return Ok(default);
         };
-        let name = self.name_of(table::TIMEOUT);
-        let span = humantime::parse_duration(value.trim()).map_err(|_| {
-            Failure::usage(format_args!(
-                "{name}: `{value}` is no duration; give one such as 30s or 5m"
-            ))
-        })?;
+        let span = humantime::parse_duration(value.trim())
+            .map_err(|_| self.wrong(table::TIMEOUT, &value, "give a duration such as 30s or 5m"))?;
         if span.is_zero() || span > LONGEST {
-            return Err(Failure::usage(format_args!(
-                "{name}: {} is outside 1ms to 6d",
-                super::shown(span)
-            )));
+            let shown = super::shown(span);
+            return Err(self.wrong(table::TIMEOUT, &shown, "it must be from 1ms to 6d"));
         }
         Ok(span)
     }
@@ -221,10 +215,15 @@ impl Settings<'_> {
         let Some(value) = self.get(variable) else {
             return Ok(None);
         };
-        let parsed = value.trim().parse();
-        parsed
+        value
+            .trim()
+            .parse()
             .map(Some)
-            .map_err(|_| Failure::usage(format_args!("{}=`{value}`: {what}", self.name_of(variable))))
+            .map_err(|_| self.wrong(variable, &value, what))
+    }
+
+    fn wrong(&self, variable: &str, value: &str, what: &str) -> Failure {
+        Failure::usage(format_args!("{}: {what}", self.with_value(variable, value)))
     }
 
     /// What set it: the flag where it was given, else the variable; the flag again where neither was.
