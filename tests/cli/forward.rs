@@ -127,7 +127,7 @@ async fn each_answer_of_the_table_decides_what_becomes_of_its_message() {
         let event: Value = serde_json::from_str(event).unwrap_or_else(|error| panic!("{error}: {event}"));
         assert!(event["timestamp"].is_string() && event["level"].is_string(), "{event}");
     }
-    assert!(ran.stderr.contains("\"message\":\"dead-lettered\""), "{}", ran.stderr);
+    assert!(ran.stderr.contains("\"message\":\"given up\""), "{}", ran.stderr);
 }
 
 #[tokio::test]
