@@ -46,3 +46,6 @@ mod metrics {}
 
 #[doc = include_str!("../docs/cli.md")]
 mod cli {}
+
+#[doc = include_str!("../docs/forward-and-exec.md")]
+mod forward_and_exec {}
