@@ -43,3 +43,6 @@ mod metrics {}
 
 #[doc = include_str!("../docs/cli.md")]
 mod cli {}
+
+#[doc = include_str!("../docs/replaying.md")]
+mod replaying {}

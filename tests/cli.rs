@@ -8,6 +8,12 @@ mod localstack;
 mod doctor;
 #[path = "cli/pages.rs"]
 mod pages;
+#[path = "cli/replay.rs"]
+mod replay;
+#[path = "cli/replay_killed.rs"]
+mod replay_killed;
+#[path = "cli/send_failures.rs"]
+mod send_failures;
 #[path = "cli/shell.rs"]
 mod shell;
 #[path = "cli/tool.rs"]

@@ -22,7 +22,7 @@ use crate::message::{Delivery, Outgoing, Receipt};
 pub use error::{EntryError, QueueError};
 pub use memory::MemoryQueue;
 #[cfg(feature = "aws")]
-pub use sqs::{SqsQueue, SqsQueueBuilder};
+pub use sqs::{MAX_MOVE_RATE, MoveStatus, MoveTask, SqsQueue, SqsQueueBuilder};
 
 /// The most entries SQS takes in one batch, and the most messages it hands out in one receive.
 pub const MAX_BATCH: usize = 10;

@@ -5,6 +5,7 @@ mod batch;
 mod connect;
 mod convert;
 mod error;
+mod moves;
 mod target;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use connect::Calls;
 use convert::seconds;
 
 pub use connect::SqsQueueBuilder;
+pub use moves::{MAX_MOVE_RATE, MoveStatus, MoveTask};
 
 /// A queue of Amazon SQS, standard or FIFO, or of any service that speaks its API.
 ///

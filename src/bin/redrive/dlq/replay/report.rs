@@ -1,0 +1,237 @@
+//! What a replay did, for people and for machines.
+
+use std::path::Path;
+use std::time::Duration;
+
+use redrive::dlq::{ReplayEnd, ReplayReport};
+use serde::Serialize;
+
+use crate::dlq::summary::brief;
+use crate::failure::Code;
+use crate::ui::{Column, Table, Ui, count};
+
+/// The most failures that are told to people.
+const TOLD: usize = 10;
+
+/// How wide an error is at most, in columns.
+const ERROR_WIDTH: usize = 160;
+
+/// A report, and what it is about.
+pub(super) struct Told<'a> {
+    pub(super) job: &'a str,
+    pub(super) job_file: Option<&'a Path>,
+    pub(super) from: &'a str,
+    pub(super) to: Vec<&'a str>,
+    pub(super) dry_run: bool,
+    pub(super) filtered: bool,
+    /// How many of those skipped were of another queue than the one that was named.
+    pub(super) other_source: u64,
+    pub(super) elapsed: Duration,
+    pub(super) report: &'a ReplayReport,
+}
+
+#[derive(Serialize)]
+struct ReportJson<'a> {
+    job: &'a str,
+    job_file: Option<String>,
+    from: &'a str,
+    to: &'a [&'a str],
+    dry_run: bool,
+    end: &'static str,
+    elapsed_s: f64,
+    seen: u64,
+    replayed: u64,
+    resumed: u64,
+    dropped: u64,
+    skipped: u64,
+    other_source: u64,
+    completed: u64,
+    behind_group: u64,
+    not_reached: u64,
+    came_back: u64,
+    failed: u64,
+    unrouted: u64,
+    not_deleted: u64,
+    lost_hold: u64,
+    died_again: u64,
+    handled: u64,
+    by_reason: Vec<ReasonJson<'a>>,
+    failures: Vec<FailureJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct ReasonJson<'a> {
+    reason: &'a str,
+    seen: u64,
+    replayed: u64,
+}
+
+#[derive(Serialize)]
+struct FailureJson<'a> {
+    id: &'a str,
+    key: &'a str,
+    error: &'a str,
+}
+
+impl Told<'_> {
+    /// Prints the report.
+    pub(super) fn print(&self, ui: &Ui) {
+        if ui.is_json() {
+            ui.json(&self.json());
+            return;
+        }
+        let report = self.report;
+        let to: Vec<String> = self.to.iter().map(|name| format!("`{name}`")).collect();
+        if report.seen == 0 {
+            ui.line(match report.end {
+                ReplayEnd::Cancelled => format!("nothing was replayed of `{}`", self.from),
+                _ => format!("no dead letters of `{}` to replay", self.from),
+            });
+            return;
+        }
+        ui.line(format_args!(
+            "{} {} of {} of `{}` to {}",
+            if self.dry_run { "would replay" } else { "replayed" },
+            indicatif::HumanCount(report.replayed),
+            count(report.seen, "dead letter"),
+            self.from,
+            to.join(", "),
+        ));
+        let mut table = Table::new([
+            Column::elastic("REASON"),
+            Column::number("SEEN"),
+            Column::number("REPLAYED"),
+        ]);
+        for (reason, counts) in &report.by_reason {
+            table.row([
+                brief(reason, 60),
+                indicatif::HumanCount(counts.seen).to_string(),
+                indicatif::HumanCount(counts.replayed).to_string(),
+            ]);
+        }
+        ui.table(table);
+        for (number, what) in self.rest() {
+            if number > 0 {
+                ui.line(format_args!("{} {what}", indicatif::HumanCount(number)));
+            }
+        }
+        for failure in report.failures.iter().take(TOLD) {
+            ui.line(format_args!(
+                "  {} (key {}): {}",
+                brief(&failure.message_id, 40),
+                brief(&failure.key, 40),
+                brief(&failure.error, ERROR_WIDTH)
+            ));
+        }
+        if report.failures.len() > TOLD {
+            ui.line(format_args!("  and {} more; --json tells the first hundred", report.failed - TOLD as u64));
+        }
+        if let Some(end) = self.end() {
+            ui.line(end);
+        }
+    }
+
+    /// What became of those that were not sent now, in the order in which it is told.
+    fn rest(&self) -> [(u64, String); 12] {
+        let report = self.report;
+        let unmatched = if self.filtered { "left: they do not match --where" } else { "left" };
+        let dropped = if self.dry_run { "would be deleted" } else { "deleted" };
+        [
+            (report.resumed, "deleted: an earlier run of the job had sent them".to_owned()),
+            (report.dropped, format!("{dropped}: their key is completed")),
+            (report.skipped.saturating_sub(self.other_source), unmatched.to_owned()),
+            (self.other_source, "left: they came from another queue".to_owned()),
+            (report.completed, "left: their key is completed".to_owned()),
+            (report.behind_group, "left: one before them in their group is left".to_owned()),
+            (report.came_back, "left: they died again since they were replayed".to_owned()),
+            (report.not_reached, "left: not reached".to_owned()),
+            (report.handled, "of the replayed are handled by now".to_owned()),
+            (report.died_again, "of the replayed died again".to_owned()),
+            (report.lost_hold, "could not be held or given back: they come back by themselves".to_owned()),
+            (report.failed, "left: they cannot be replayed".to_owned()),
+        ]
+    }
+
+    fn end(&self) -> Option<&'static str> {
+        match self.report.end {
+            ReplayEnd::Cancelled => Some("interrupted before its end"),
+            ReplayEnd::Stopped => Some("stopped by itself: too many died again"),
+            ReplayEnd::Failed => Some("ended by an error"),
+            _ => None,
+        }
+    }
+
+    fn json(&self) -> ReportJson<'_> {
+        let report = self.report;
+        ReportJson {
+            job: self.job,
+            job_file: self.job_file.map(|path| path.display().to_string()),
+            from: self.from,
+            to: &self.to,
+            dry_run: self.dry_run,
+            end: match report.end {
+                ReplayEnd::Exhausted => "exhausted",
+                ReplayEnd::Limit => "limit",
+                ReplayEnd::Cancelled => "interrupted",
+                ReplayEnd::Stopped => "stopped",
+                ReplayEnd::InFlightLimit => "in_flight_limit",
+                _ => "failed",
+            },
+            elapsed_s: self.elapsed.as_secs_f64(),
+            seen: report.seen,
+            replayed: report.replayed,
+            resumed: report.resumed,
+            dropped: report.dropped,
+            skipped: report.skipped.saturating_sub(self.other_source),
+            other_source: self.other_source,
+            completed: report.completed,
+            behind_group: report.behind_group,
+            not_reached: report.not_reached,
+            came_back: report.came_back,
+            failed: report.failed,
+            unrouted: report.unrouted,
+            not_deleted: report.not_deleted,
+            lost_hold: report.lost_hold,
+            died_again: report.died_again,
+            handled: report.handled,
+            by_reason: report
+                .by_reason
+                .iter()
+                .map(|(reason, counts)| ReasonJson {
+                    reason,
+                    seen: counts.seen,
+                    replayed: counts.replayed,
+                })
+                .collect(),
+            failures: report
+                .failures
+                .iter()
+                .map(|failure| FailureJson {
+                    id: &failure.message_id,
+                    key: &failure.key,
+                    error: &failure.error,
+                })
+                .collect(),
+        }
+    }
+
+    /// Whether a rerun would find nothing more to do.
+    pub(super) fn is_all_done(&self) -> bool {
+        let report = self.report;
+        let to_do = report.failed + report.behind_group + report.not_deleted;
+        match report.end {
+            ReplayEnd::Exhausted => to_do + report.not_reached == 0,
+            ReplayEnd::Limit => to_do == 0,
+            _ => false,
+        }
+    }
+
+    pub(super) fn code(&self) -> Code {
+        let report = self.report;
+        match report.end {
+            ReplayEnd::Cancelled => Code::Interrupted,
+            _ if self.is_all_done() && report.completed + report.came_back + report.died_again == 0 => Code::Done,
+            _ => Code::Found,
+        }
+    }
+}
