@@ -304,7 +304,15 @@ async fn work(orders: &SqsQueue, inbox: redrive::DynamoInbox, handle: fn(&str) -
         .handler(move |body: redrive::extract::Text| async move { handle(&body) })
         .build()
         .unwrap();
-    worker.run_until_drained().await.unwrap();
+    let over = async {
+        while counts(orders).await != (0, 0) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        done = worker.run() => panic!("the worker ended: {done:?}"),
+        () = over => {}
+    }
 }
 
 #[tokio::test]
