@@ -119,10 +119,48 @@ impl RecordKey {
         Self(text.into())
     }
 
+    /// The record that a person names by `<consumer>#<key>`; `None` where one of the two is missing. The key may hold `#`
+    /// itself, and is hashed where it is too long.
+    ///
+    /// ```
+    /// use redrive::key::RecordKey;
+    ///
+    /// let key = RecordKey::parse("orders#o-1#refund").expect("it names both");
+    /// assert_eq!((key.consumer(), key.key()), ("orders", "o-1#refund"));
+    /// assert_eq!(RecordKey::parse("o-1"), None);
+    /// ```
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.split_once('#') {
+            Some((consumer, key)) if !consumer.is_empty() && !key.is_empty() => {
+                Some(Self::new(consumer, &Key::new(key)))
+            }
+            _ => None,
+        }
+    }
+
+    /// A partition key as a table holds it, whoever wrote it.
+    #[cfg(feature = "aws")]
+    pub(crate) fn stored(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// The partition key's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whose key it is; empty where somebody stored one without.
+    #[must_use]
+    pub fn consumer(&self) -> &str {
+        self.0.split_once('#').map_or("", |(consumer, _)| consumer)
+    }
+
+    /// The key, or the hash of one too long.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        self.0.split_once('#').map_or(&self.0, |(_, key)| key)
     }
 }
 
@@ -218,6 +256,22 @@ mod tests {
         assert!(long("a").as_str().len() <= MAX_RECORD_KEY);
         assert_ne!(long("a"), long("b"));
         assert_eq!(RecordKey::new("orders", &Key::new("k")).as_str(), "orders#k");
+    }
+
+    #[test]
+    fn a_record_is_named_by_consumer_and_key() {
+        for nothing in ["", "orders", "#", "orders#", "#k"] {
+            assert_eq!(RecordKey::parse(nothing), None, "{nothing}");
+        }
+        let named = RecordKey::parse("orders#a#b").unwrap();
+        assert_eq!(
+            (named.as_str(), named.consumer(), named.key()),
+            ("orders#a#b", "orders", "a#b")
+        );
+        let long = "k".repeat(5_000);
+        let hashed = RecordKey::new("orders", &Key::new(long.clone()));
+        assert_eq!(RecordKey::parse(&format!("orders#{long}")), Some(hashed.clone()));
+        assert_eq!(RecordKey::parse(hashed.as_str()), Some(hashed));
     }
 
     #[test]

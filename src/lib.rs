@@ -64,6 +64,8 @@ pub mod inbox;
 pub mod key;
 pub mod message;
 pub mod outcome;
+#[cfg(feature = "aws")]
+pub mod permission;
 pub mod producer;
 pub mod queue;
 pub mod telemetry;

@@ -356,6 +356,28 @@ impl Producer {
         self.accept(message.into()).await?.await
     }
 
+    /// Whether the queue would take this message, as far as that is known without sending it: so that a whole file can be
+    /// checked before its first message goes.
+    ///
+    /// ```
+    /// use redrive::MemoryQueue;
+    /// use redrive::producer::{NewMessage, Producer};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let producer = Producer::new(MemoryQueue::builder("orders").build()?);
+    /// assert!(producer.check(&NewMessage::text("{}")).is_ok());
+    /// assert!(producer.check(&NewMessage::text("")).is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ProducerError::Invalid`], as [`send`](Self::send) would answer.
+    pub fn check(&self, message: &NewMessage) -> Result<(), ProducerError> {
+        let inner = &self.inner;
+        let keys = inner.settings.own_keys.then_some(&inner.random);
+        message.clone().prepared(inner.queue.attributes(), keys).map(|_| ())
+    }
+
     /// Sends many messages in their order, batch after batch, several at once, and answers each by its position.
     ///
     /// One that fails does not keep the others from being sent, except that on a FIFO queue nothing of a group passes what

@@ -11,6 +11,8 @@ mod localstack;
 #[path = "support/stub.rs"]
 mod stub;
 
+#[path = "aws_inbox/admin.rs"]
+mod admin;
 #[path = "aws_inbox/engine.rs"]
 mod engine;
 #[path = "aws_inbox/table.rs"]

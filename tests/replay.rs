@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use redrive::clock::{Clock, Random};
 use redrive::dlq::{
-    Browser, CompletedKeys, ENVELOPE_ATTRIBUTE, Envelope, Intent, Journal, Replay, ReplayEnd, ReplayError, ReplayReport,
-    ScanEnd, Visit,
+    Browser, CompletedKeys, ENVELOPE_ATTRIBUTE, Envelope, Intent, Journal, Replay, ReplayEnd, ReplayError,
+    ReplayReport, ScanEnd, Visit,
 };
 use redrive::faults::{Operation, Rates};
 use redrive::inbox::{ClaimAnswer, ClaimRequest, Inbox};
@@ -613,7 +613,8 @@ async fn the_letters_of_a_shared_dead_letter_queue_go_back_to_the_queues_they_ca
     let mut envelope: Envelope = serde_json::from_str(told.attributes[ENVELOPE_ATTRIBUTE].as_str().unwrap()).unwrap();
     envelope.source = bills.attributes().arn.clone();
     let text = serde_json::to_string(&envelope).unwrap();
-    told.attributes.insert(ENVELOPE_ATTRIBUTE.into(), Attribute::string(text));
+    told.attributes
+        .insert(ENVELOPE_ATTRIBUTE.into(), Attribute::string(text));
     fill(&dlq, [told, dead(8, "rejected")]).await;
     let report = Replay::to_sources(shared(&dlq), [shared(&orders), shared(&bills)], "job")
         .random(Random::seeded(1))
@@ -626,7 +627,10 @@ async fn the_letters_of_a_shared_dead_letter_queue_go_back_to_the_queues_they_ca
     assert_eq!(bodies(&bills).len(), 6);
     assert_eq!(dlq.visible(), 6);
     let errors: BTreeSet<_> = report.failures.into_iter().map(|failure| failure.error).collect();
-    assert!(errors.iter().any(|error| error.contains(&gone.attributes().arn)), "{errors:?}");
+    assert!(
+        errors.iter().any(|error| error.contains(&gone.attributes().arn)),
+        "{errors:?}"
+    );
     assert!(errors.iter().any(|error| error.contains("not known")), "{errors:?}");
 }
 
@@ -647,7 +651,10 @@ async fn watching_sees_what_comes_back_after_the_last_send_and_sends_nothing_mor
     let report = report.unwrap();
     assert!(start.elapsed() >= Duration::from_secs(60));
     assert_eq!(report.replayed, 30, "what died since is not sent");
-    assert!(report.came_back >= 10 && report.died_again == report.came_back, "{report:?}");
+    assert!(
+        report.came_back >= 10 && report.died_again == report.came_back,
+        "{report:?}"
+    );
     assert_eq!((orders.len() + dlq.len(), dlq.in_flight()), (31, 0));
 }
 
@@ -698,7 +705,10 @@ async fn it_stops_by_itself_when_the_inbox_says_that_too_much_died_again() {
         } else {
             assert_eq!((report.end, report.replayed), (ReplayEnd::Exhausted, 600));
             assert_eq!((report.handled, report.died_again), (588, 12));
-            assert!(start.elapsed() < Duration::from_secs(60), "all is known: it need not wait");
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "all is known: it need not wait"
+            );
         }
         assert_eq!(dlq.in_flight(), 0);
     }
@@ -726,7 +736,11 @@ impl Journal for Intents {
     }
     fn intend(&self, about_to_send: &[Intent]) -> std::io::Result<()> {
         let mut open = self.open.lock().unwrap();
-        open.extend(about_to_send.iter().map(|intent| (intent.message_id.clone(), intent.clone())));
+        open.extend(
+            about_to_send
+                .iter()
+                .map(|intent| (intent.message_id.clone(), intent.clone())),
+        );
         Ok(())
     }
     fn intended(&self, message_id: &str) -> Option<Intent> {
@@ -803,7 +817,11 @@ async fn a_slow_edit_keeps_its_messages_held_and_ends_when_cancelled() {
     assert!(balanced(&report) && report.end == ReplayEnd::Cancelled, "{report:?}");
     assert_eq!((report.replayed, dlq.in_flight()), (0, 0));
     let report = slow().run().await.unwrap();
-    assert_eq!((report.replayed, report.lost_hold, orders.len()), (40, 0, 40), "{report:?}");
+    assert_eq!(
+        (report.replayed, report.lost_hold, orders.len()),
+        (40, 0, 40),
+        "{report:?}"
+    );
     assert!(bodies(&orders).iter().all(|body| body.ends_with('!')));
 }
 
@@ -865,6 +883,52 @@ async fn a_scan_deletes_what_it_is_told_to_stops_when_told_to_and_keeps_its_limi
     token.cancel();
     let report = browser.clone().cancel(token).scan(|_| Visit::Keep).await.unwrap();
     assert_eq!((report.end, dlq.visible()), (ScanEnd::Cancelled, 25));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_with_a_limit_spends_no_receive_of_other_messages() {
+    let dlq = queue("orders-dlq");
+    fill(&dlq, (0..50).map(|n| dead(n, "rejected"))).await;
+    let browser = Browser::new(shared(&dlq)).random(Random::seeded(1)).limit(17);
+    assert_eq!(browser.scan(|_| Visit::Keep).await.unwrap().seen, 17);
+    let mut counts = BTreeMap::<u32, usize>::new();
+    for _ in 0..5 {
+        for delivery in dlq.receive(Receive::new(10, Duration::ZERO)).await.unwrap() {
+            *counts.entry(delivery.receive_count).or_default() += 1;
+        }
+    }
+    assert_eq!(counts, BTreeMap::from([(1, 33), (2, 17)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_is_deleted_after_it_was_shown_and_only_what_was_answered_so() {
+    let dlq = queue("orders-dlq");
+    fill(&dlq, (0..50).map(|n| dead(n, "rejected"))).await;
+    let browser = Browser::new(shared(&dlq)).random(Random::seeded(1));
+    let mut shown = BTreeSet::new();
+    let visit = |letters: &[redrive::dlq::DeadLetter]| {
+        shown.extend(letters.iter().map(|letter| letter.body().to_owned()));
+        assert!((1..=10).contains(&letters.len()));
+        // What was shown before is deleted by now, and nothing else.
+        assert!(dlq.len() >= 50 - shown.len() + letters.len());
+        let visit = if shown.len() > 20 { Visit::Stop } else { Visit::Delete };
+        vec![visit; letters.len()]
+    };
+    let report = browser.scan_pages(visit).await.unwrap();
+    assert_eq!((report.seen, report.deleted, report.end), (21, 20, ScanEnd::Stopped));
+    assert_eq!((dlq.len(), dlq.visible()), (30, 30));
+    let deleted_only_what_was_shown = (0..50)
+        .map(|n| n.to_string())
+        .all(|n| shown.contains(&n) || bodies(&dlq).contains(&n));
+    assert!(deleted_only_what_was_shown);
+    let report = browser
+        .scan_pages(|letters| vec![Visit::Delete; letters.len() - 1])
+        .await
+        .unwrap();
+    assert_eq!(
+        (dlq.len(), dlq.visible()),
+        (30 - report.deleted as usize, 30 - report.deleted as usize)
+    );
 }
 
 #[tokio::test(start_paused = true)]

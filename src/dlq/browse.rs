@@ -191,6 +191,50 @@ impl Browser {
     where
         F: FnMut(&DeadLetter) -> Visit,
     {
+        self.scan_pages(|letters| {
+            let mut visits = Vec::with_capacity(letters.len());
+            for letter in letters {
+                let decided = visit(letter);
+                visits.push(decided);
+                if decided == Visit::Stop {
+                    break;
+                }
+            }
+            visits
+        })
+        .await
+    }
+
+    /// As [`scan`](Self::scan), with up to ten messages shown at a time and answered by position. What is to be deleted is
+    /// deleted when the call has returned, so whoever must first keep it safe does that once for all of them:
+    ///
+    /// ```
+    /// use std::{fs::File, io::Write as _, sync::Arc};
+    /// use redrive::dlq::{Browser, Visit};
+    /// # use redrive::queue::Queue;
+    ///
+    /// # async fn example(dead: Arc<dyn Queue>, mut file: File) -> Result<(), redrive::queue::QueueError> {
+    /// Browser::new(dead)
+    ///     .scan_pages(|letters| {
+    ///         let written = letters.iter().try_for_each(|letter| writeln!(file, "{}", letter.body()));
+    ///         match written.and_then(|()| file.sync_data()) {
+    ///             Ok(()) => vec![Visit::Delete; letters.len()],
+    ///             Err(_) => vec![Visit::Stop],
+    ///         }
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// After [`Visit::Stop`] no answer counts, and messages without an answer are given back as if not shown.
+    ///
+    /// # Errors
+    /// As [`scan`](Self::scan).
+    pub async fn scan_pages<F>(&self, mut visit: F) -> Result<ScanReport, QueueError>
+    where
+        F: FnMut(&[DeadLetter]) -> Vec<Visit>,
+    {
         let random = self.random.clone().unwrap_or_default();
         let calls = Calls::new(Arc::clone(&self.queue), self.clock.clone(), random);
         let held = Mutex::new(Held::new(self.hold));
@@ -210,7 +254,7 @@ impl Browser {
         held: &Mutex<Held>,
         pages: &mut Pages<'_>,
         report: &mut ScanReport,
-        visit: &mut dyn FnMut(&DeadLetter) -> Visit,
+        visit: &mut dyn FnMut(&[DeadLetter]) -> Vec<Visit>,
     ) -> Result<ScanEnd, QueueError> {
         let mut seen = HashSet::new();
         loop {
@@ -220,6 +264,7 @@ impl Browser {
             if lock(held).len() >= MAX_HELD {
                 return Ok(ScanEnd::InFlightLimit);
             }
+            pages.want(self.limit as u64 - report.seen);
             let renewal = lock(held).next_renewal();
             let renewal = pin!(OptionFuture::from(renewal.map(tokio::time::sleep_until)));
             let page = tokio::select! {
@@ -236,19 +281,33 @@ impl Browser {
                 Page::Exhausted => return Ok(ScanEnd::Exhausted),
                 Page::InFlightLimit => return Ok(ScanEnd::InFlightLimit),
             };
-            let mut to_delete = Vec::new();
-            let mut stopped = false;
+            let (mut numbers, mut letters) = (Vec::new(), Vec::new());
             for delivery in page {
                 let number = lock(held).add(&delivery);
                 // One that comes again, with a new receipt: its hold ran out, or it was delivered twice.
-                if !seen.insert(identity(&delivery.message.id)) || stopped || report.seen >= self.limit as u64 {
-                    continue;
+                let again = !seen.insert(identity(&delivery.message.id));
+                if !again && report.seen + (letters.len() as u64) < self.limit as u64 {
+                    numbers.push(number);
+                    letters.push(DeadLetter::new(delivery, &self.keys));
                 }
+            }
+            let mut to_delete = Vec::new();
+            let mut stopped = false;
+            let visits = if letters.is_empty() {
+                Vec::new()
+            } else {
+                visit(&letters)
+            };
+            drop(letters);
+            for (number, decided) in numbers.into_iter().zip(visits) {
                 report.seen += 1;
-                match visit(&DeadLetter::new(delivery, &self.keys)) {
+                match decided {
                     Visit::Keep => {}
                     Visit::Delete => to_delete.push(number),
-                    Visit::Stop => stopped = true,
+                    Visit::Stop => {
+                        stopped = true;
+                        break;
+                    }
                 }
             }
             self.delete(calls, held, to_delete, report).await;
@@ -295,9 +354,15 @@ pub(super) struct Pages<'a> {
     calls: &'a Calls,
     hold: Duration,
     receives: usize,
-    flying: FuturesUnordered<BoxFuture<'a, Result<Vec<Delivery>, QueueError>>>,
+    flying: FuturesUnordered<BoxFuture<'a, Received>>,
+    /// How many messages the receives under way may bring.
+    asked: usize,
+    wanted: usize,
     empty: u32,
 }
+
+/// What a receive was asked for, and its answer.
+type Received = (usize, Result<Vec<Delivery>, QueueError>);
 
 impl<'a> Pages<'a> {
     pub(super) fn new(calls: &'a Calls, hold: Duration, receives: usize) -> Self {
@@ -306,41 +371,54 @@ impl<'a> Pages<'a> {
             hold,
             receives,
             flying: FuturesUnordered::new(),
+            asked: 0,
+            wanted: usize::MAX,
             empty: 0,
         }
+    }
+
+    /// How many more messages are wanted: no more are asked for, because every receive is counted against its message.
+    pub(super) fn want(&mut self, messages: u64) {
+        self.wanted = usize::try_from(messages).unwrap_or(usize::MAX);
     }
 
     /// The next page. May be dropped and called again: receives under way stay under way.
     pub(super) async fn next(&mut self) -> Result<Page, QueueError> {
         loop {
-            let wanted = if self.empty == 0 { self.receives } else { 1 };
-            while self.flying.len() < wanted {
-                let mut request = Receive::new(MAX_BATCH, WAIT);
+            let receives = if self.empty == 0 { self.receives } else { 1 };
+            while self.flying.len() < receives && self.asked < self.wanted {
+                let max = (self.wanted - self.asked).min(MAX_BATCH);
+                let mut request = Receive::new(max, WAIT);
                 request.visibility = Some(self.hold);
-                self.flying.push(Box::pin(self.calls.receive(request)));
+                self.asked += max;
+                let receive = self.calls.receive(request);
+                self.flying.push(Box::pin(async move { (max, receive.await) }));
             }
-            match self.flying.next().await {
-                Some(Ok(page)) if page.is_empty() => {
+            let Some((asked, answer)) = self.flying.next().await else {
+                return Ok(Page::Exhausted);
+            };
+            self.asked -= asked;
+            match answer {
+                Ok(page) if page.is_empty() => {
                     self.empty += 1;
                     // All that were asked for while there were messages must say so, and one more.
                     if self.empty >= EMPTY && self.flying.is_empty() {
                         return Ok(Page::Exhausted);
                     }
                 }
-                Some(Ok(page)) => {
+                Ok(page) => {
                     self.empty = 0;
                     return Ok(Page::Messages(page));
                 }
-                Some(Err(QueueError::InFlightLimit { .. })) => return Ok(Page::InFlightLimit),
-                Some(Err(error)) => return Err(error),
-                None => return Ok(Page::Exhausted),
+                Err(QueueError::InFlightLimit { .. }) => return Ok(Page::InFlightLimit),
+                Err(error) => return Err(error),
             }
         }
     }
 
     /// Waits for the receives under way and holds what they bring, so that it is given back with the rest.
     pub(super) async fn last(&mut self, held: &Mutex<Held>) {
-        while let Some(page) = self.flying.next().await {
+        while let Some((_, page)) = self.flying.next().await {
             for delivery in page.unwrap_or_default() {
                 lock(held).add(&delivery);
             }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::stream::{self, StreamExt as _};
+
 use crate::clock::{Clock, Instant, Random};
 use crate::flow::Backoff;
 use crate::message::{Delivery, Receipt};
@@ -12,6 +14,9 @@ use crate::telemetry::{self, CONSUMED, OPERATION, QUEUE};
 
 /// How often a call is made before it is given up.
 const TRIES: u32 = 8;
+
+/// How many batches of one settling are under way at once: what is held is renewed by the ten thousand.
+const BATCHES: usize = 8;
 
 /// How long before the end of SQS's 12 hours nothing is renewed any more.
 const LAST_RENEWAL: Duration = Duration::from_secs(60);
@@ -69,6 +74,8 @@ impl Calls {
         let mut open: Vec<usize> = (0..receipts.len()).collect();
         let mut width = MAX_BATCH;
         let name = &self.queue.attributes().name;
+        // In a FIFO group nothing may come back before what precedes it.
+        let at_once = if self.queue.attributes().fifo { 1 } else { BATCHES };
         let mut tries = 0;
         while !open.is_empty() && tries < TRIES {
             if tries > 0 {
@@ -77,17 +84,24 @@ impl Calls {
             tries += 1;
             let mut again = Vec::new();
             let mut refused = false;
-            for batch in open.chunks(width) {
+            let call = |batch: &[usize]| {
                 let entries = batch.iter().filter_map(|&at| receipts.get(at).cloned());
                 telemetry::count_call(name, settle.operation());
                 telemetry::count_entries(name, settle.operation(), batch.len());
-                let answer = match settle {
-                    Settle::Delete => self.queue.delete(entries.collect()).await,
+                match settle {
+                    Settle::Delete => self.queue.delete(entries.collect()),
                     Settle::Visibility(to) => {
                         let changes = entries.map(|receipt| (receipt, to)).collect();
-                        self.queue.change_visibility(changes).await
+                        self.queue.change_visibility(changes)
                     }
-                };
+                }
+            };
+            let mut answered = stream::iter(open.chunks(width).map(|batch| {
+                let answer = call(batch);
+                async move { (batch, answer.await) }
+            }))
+            .buffered(at_once);
+            while let Some((batch, answer)) = answered.next().await {
                 let one_may_be_why = matches!(answer, Err(QueueError::Refused { .. })) && batch.len() > 1;
                 refused |= one_may_be_why;
                 for (position, &at) in batch.iter().enumerate() {
@@ -100,6 +114,7 @@ impl Calls {
                     }
                 }
             }
+            drop(answered);
             if refused {
                 width = 1;
             }

@@ -100,7 +100,14 @@ impl std::fmt::Debug for Replay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Replay")
             .field("from", &self.dead.attributes().name)
-            .field("to", &self.targets.iter().map(|queue| &queue.attributes().name).collect::<Vec<_>>())
+            .field(
+                "to",
+                &self
+                    .targets
+                    .iter()
+                    .map(|queue| &queue.attributes().name)
+                    .collect::<Vec<_>>(),
+            )
             .field("job", &self.job)
             .finish_non_exhaustive()
     }

@@ -323,5 +323,7 @@ pub(crate) fn behind(
 
 #[cfg(test)]
 mod machine;
+#[cfg(feature = "aws")]
+pub(crate) mod operator;
 #[cfg(test)]
 mod tests;

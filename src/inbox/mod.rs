@@ -25,7 +25,10 @@ use crate::key::{Fingerprint, RecordKey};
 use crate::outcome::{Reason, StoredResult};
 
 #[cfg(feature = "aws")]
-pub use dynamodb::{DynamoInbox, DynamoInboxBuilder};
+pub use dynamodb::{
+    DynamoInbox, DynamoInboxBuilder, InboxEntry, InboxPage, InboxScan, InboxScanEnd, InboxScanReport, Intervention,
+    Leases, TableFacts,
+};
 pub use error::InboxError;
 pub use memory::{InboxCounts, MemoryInbox, MemoryInboxBuilder, OperationCounts};
 pub use record::{Record, Status};

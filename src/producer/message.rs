@@ -34,8 +34,10 @@ pub struct NewMessage {
 }
 
 impl NewMessage {
-    /// A message that was in a queue before: what its sender wrote into it is not judged again.
-    pub(crate) fn verbatim(outgoing: Outgoing) -> Self {
+    /// A message that was in a queue before, for whoever moves or restores messages: what its sender wrote into it and SQS
+    /// took then, such as a trace context that cannot be read, is not judged again. What SQS itself would refuse still is.
+    #[must_use]
+    pub fn verbatim(outgoing: Outgoing) -> Self {
         Self {
             verbatim: true,
             ..Self::from(outgoing)

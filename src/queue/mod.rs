@@ -22,7 +22,10 @@ use crate::message::{Delivery, Outgoing, Receipt};
 pub use error::{EntryError, QueueError};
 pub use memory::MemoryQueue;
 #[cfg(feature = "aws")]
-pub use sqs::{MAX_MOVE_RATE, MoveStatus, MoveTask, SqsQueue, SqsQueueBuilder};
+pub use sqs::{
+    Changes, ClockSkew, MAX_MOVE_RATE, MoveStatus, MoveTask, QueuePlan, QueueRole, QueueSettings, RedriveAllow,
+    SetUpState, SetUpStep, SqsQueue, SqsQueueBuilder,
+};
 
 /// The most entries SQS takes in one batch, and the most messages it hands out in one receive.
 pub const MAX_BATCH: usize = 10;

@@ -23,6 +23,8 @@ pub enum Severity {
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
+    /// What kind of finding it is, in one word that stays the same, such as `max_receive_count`.
+    pub code: &'static str,
     /// What it is, where, and what to do.
     pub text: String,
 }
@@ -61,22 +63,27 @@ pub(super) async fn preflight(config: &Config, queue: &dyn Queue, inbox: Option<
     match queue.describe().await {
         Ok(now) => source = now,
         // A service that is down for a moment is what the worker is made for: it starts and waits.
-        Err(error) if error.is_transient() => {
-            findings.push(warning(format!("the queue could not be looked at: {error}")))
-        }
-        Err(error) => findings.push(problem(error.to_string())),
+        Err(error) if error.is_transient() => findings.push(warning(
+            "queue_not_described",
+            format!("the queue could not be looked at: {error}"),
+        )),
+        Err(error) => findings.push(problem("queue_not_described", error.to_string())),
     }
     if let Some(why) = queue.dead_letter_problem() {
-        findings.push(warning(format!("the dead-letter queue of `{}`: {why}", source.name)));
+        findings.push(warning(
+            "dead_letter_queue_unusable",
+            format!("the dead-letter queue of `{}`: {why}", source.name),
+        ));
     }
     let mut dead = None;
     if let DeadLetters::Queue(target) = &config.dead_letters {
         match target.describe().await {
             Ok(attributes) => dead = Some(attributes),
             Err(error) => {
-                findings.push(warning(format!(
-                    "the dead-letter queue could not be looked at: {error}"
-                )));
+                findings.push(warning(
+                    "dead_letter_queue_not_described",
+                    format!("the dead-letter queue could not be looked at: {error}"),
+                ));
                 dead = Some(target.attributes().clone());
             }
         }
@@ -85,11 +92,14 @@ pub(super) async fn preflight(config: &Config, queue: &dyn Queue, inbox: Option<
     if let Some(inbox) = inbox {
         findings.extend(judge_inbox(config, &source, dead.as_ref()));
         match inbox.check().await {
-            Ok(sentences) => findings.extend(sentences.into_iter().map(warning)),
+            Ok(sentences) => findings.extend(sentences.into_iter().map(|text| warning("inbox_table", text))),
             Err(error) if error.is_transient() => {
-                findings.push(warning(format!("the inbox could not be looked at: {error}")));
+                findings.push(warning(
+                    "inbox_not_described",
+                    format!("the inbox could not be looked at: {error}"),
+                ));
             }
-            Err(error) => findings.push(problem(error.to_string())),
+            Err(error) => findings.push(problem("inbox_not_described", error.to_string())),
         }
     }
     findings
@@ -104,7 +114,7 @@ fn judge_queues(config: &Config, source: &QueueAttributes, dead: Option<&QueueAt
         Some(policy) => {
             let wanted = config.max_attempts.saturating_mul(factor);
             if policy.max_receive_count < wanted {
-                findings.push(warning(format!(
+                findings.push(warning("max_receive_count", format!(
                     "maxReceiveCount of `{name}` is {}; set it to at least {wanted} ({factor} × {} attempts): releases, delays and \
                      lost receives spend receives too, and SQS would move healthy messages to the dead-letter queue",
                     policy.max_receive_count, config.max_attempts
@@ -113,14 +123,14 @@ fn judge_queues(config: &Config, source: &QueueAttributes, dead: Option<&QueueAt
             if let Some(dead) = dead
                 && policy.dead_letter_arn != dead.arn
             {
-                findings.push(warning(format!(
+                findings.push(warning("two_dead_letter_queues", format!(
                     "the redrive policy of `{name}` names {} and the worker sends dead letters to {}; operators will look in one of \
                      them only: use one queue for both",
                     policy.dead_letter_arn, dead.arn
                 )));
             }
         }
-        None => findings.push(warning(format!(
+        None => findings.push(warning("no_redrive_policy", format!(
             "`{name}` has no redrive policy: nothing stops a message that kills its worker before it is claimed; set one with \
              maxReceiveCount {} or more",
             config.max_attempts.saturating_mul(factor)
@@ -128,7 +138,7 @@ fn judge_queues(config: &Config, source: &QueueAttributes, dead: Option<&QueueAt
     }
     if let Some(dead) = dead {
         if dead.retention < source.retention {
-            findings.push(problem(format!(
+            findings.push(problem("dead_letter_retention", format!(
                 "`{}` keeps messages for {}, shorter than `{name}` with {}: dead letters would vanish before anybody saw them; set its \
                  retention to 14 days",
                 dead.name,
@@ -141,7 +151,7 @@ fn judge_queues(config: &Config, source: &QueueAttributes, dead: Option<&QueueAt
             .as_ref()
             .is_some_and(|policy| policy.dead_letter_arn == source.arn)
         {
-            findings.push(problem(format!(
+            findings.push(problem("redrive_loop", format!(
                 "`{}` redrives to `{name}` and back: messages would circle for ever; remove the redrive policy of `{}`",
                 dead.name, dead.name
             )));
@@ -151,14 +161,14 @@ fn judge_queues(config: &Config, source: &QueueAttributes, dead: Option<&QueueAt
         && !config.heartbeat
         && limit > source.visibility_timeout
     {
-        findings.push(problem(format!(
+        findings.push(problem("visibility_timeout", format!(
             "the handler timeout of {limit:?} is over the visibility timeout of `{name}`, {:?}, and the heartbeat is off: long runs would \
              be repeated; raise the visibility timeout or turn the heartbeat on",
             source.visibility_timeout
         )));
     }
     if config.long_poll.is_zero() {
-        findings.push(warning(format!(
+        findings.push(warning("long_poll", format!(
             "`{name}` is polled without waiting: an idle worker makes as many calls as it can, each billed; set `long_poll` to 20 s"
         )));
     }
@@ -169,7 +179,7 @@ fn judge_inbox(config: &Config, source: &QueueAttributes, dead: Option<&QueueAtt
     let needed = source.retention + dead.map_or(Duration::ZERO, |dead| dead.retention);
     let mut findings = Vec::new();
     if config.lease < MIN_LEASE {
-        findings.push(warning(format!(
+        findings.push(warning("lease", format!(
             "a lease of {:?} is shorter than a slow call to the inbox may take: a worker would lose keys that it still runs; set \
              `lease` to 10 s or more",
             config.lease
@@ -178,7 +188,7 @@ fn judge_inbox(config: &Config, source: &QueueAttributes, dead: Option<&QueueAtt
     if config.retention >= needed {
         return findings;
     }
-    findings.push(warning(format!(
+    findings.push(warning("inbox_retention", format!(
         "the inbox keeps keys for {}, but a message can come back after {} (retention of the queue and its dead-letter queue): it would \
          be processed twice; set `inbox_retention` to {} or more",
         days(config.retention),
@@ -188,16 +198,18 @@ fn judge_inbox(config: &Config, source: &QueueAttributes, dead: Option<&QueueAtt
     findings
 }
 
-fn warning(text: String) -> Finding {
+fn warning(code: &'static str, text: String) -> Finding {
     Finding {
         severity: Severity::Warning,
+        code,
         text,
     }
 }
 
-fn problem(text: String) -> Finding {
+fn problem(code: &'static str, text: String) -> Finding {
     Finding {
         severity: Severity::Problem,
+        code,
         text,
     }
 }

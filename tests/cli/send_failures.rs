@@ -84,7 +84,10 @@ impl Shared {
     async fn serve(&self, stream: TcpStream) -> io::Result<()> {
         let mut stream = BufStream::new(stream);
         while let Some(request) = read(&mut stream).await? {
-            let is_send = request.headers.iter().any(|(_, value)| value.ends_with(".SendMessageBatch"));
+            let is_send = request
+                .headers
+                .iter()
+                .any(|(_, value)| value.ends_with(".SendMessageBatch"));
             let (status, body) = match is_send {
                 true => match self.send(request).await? {
                     Some(answer) => answer,
@@ -115,11 +118,19 @@ impl Shared {
             15..25 => (picked(1), picked(2)),
             25..30 => {
                 self.failed.fetch_add(entries.len(), Ordering::Relaxed);
-                return Ok(Some((503, b"{\"__type\":\"ServiceUnavailable\",\"message\":\"injected\"}".to_vec())));
+                return Ok(Some((
+                    503,
+                    b"{\"__type\":\"ServiceUnavailable\",\"message\":\"injected\"}".to_vec(),
+                )));
             }
             _ => (picked(1), picked(1)),
         };
-        let sent: Vec<Value> = entries.iter().zip(&through).filter(|(_, go)| **go).map(|(entry, _)| entry.clone()).collect();
+        let sent: Vec<Value> = entries
+            .iter()
+            .zip(&through)
+            .filter(|(_, go)| **go)
+            .map(|(entry, _)| entry.clone())
+            .collect();
         let mut answer = json!({ "Successful": [], "Failed": [] });
         if !sent.is_empty() {
             batch["Entries"] = Value::Array(sent);
@@ -176,7 +187,9 @@ async fn read(stream: &mut BufStream<TcpStream>) -> io::Result<Option<Request>> 
     loop {
         line.clear();
         stream.read_line(&mut line).await?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        let Some((name, value)) = line.trim_end().split_once(':') else {
+            break;
+        };
         let (name, value) = (name.to_ascii_lowercase(), value.trim().to_owned());
         if name == "content-length" {
             length = value.parse().map_err(io::Error::other)?;

@@ -103,6 +103,18 @@ impl World {
         }
     }
 
+    /// Waits until as many messages of the queue are held by somebody.
+    pub(crate) async fn until_in_flight(&self, queue: &SqsQueue, messages: u64) {
+        let held = async {
+            while queue.describe().await.expect("it answers").in_flight < messages {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), held)
+            .await
+            .expect("messages are held");
+    }
+
     /// Puts dead letters into a queue, as a worker would have.
     pub(crate) async fn plant(&self, dead: &SqsQueue, letters: impl IntoIterator<Item = Letter>) {
         self.send(dead, letters.into_iter().map(Letter::into_outgoing)).await;

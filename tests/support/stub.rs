@@ -10,11 +10,14 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// A request as it arrived: the operation named by `x-amz-target`, and the JSON body.
+/// A request as it arrived: the operation named by `x-amz-target` or the end of the path, and the body where it is JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) operation: String,
     pub(crate) body: Value,
+    /// The body as it came.
+    #[allow(dead_code, reason = "for protocols other than JSON")]
+    pub(crate) raw: Vec<u8>,
 }
 
 /// One scripted answer.
@@ -24,7 +27,7 @@ pub(crate) enum Reply {
     Answer {
         status: u16,
         headers: Vec<(String, String)>,
-        body: String,
+        body: Vec<u8>,
     },
     /// The connection is closed instead.
     HangUp,
@@ -47,7 +50,7 @@ impl Reply {
     }
 
     /// This status and body as they are.
-    pub(crate) fn raw(status: u16, body: impl Into<String>) -> Self {
+    pub(crate) fn raw(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self::Answer {
             status,
             headers: Vec::new(),
@@ -64,14 +67,17 @@ impl Reply {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Script {
     replies: VecDeque<Reply>,
     requests: Vec<Request>,
+    answerer: Option<Answerer>,
 }
 
+/// Answers whatever comes.
+type Answerer = Arc<dyn Fn(&Request) -> Reply + Send + Sync>;
+
 /// The server. It ends when it is dropped.
-#[derive(Debug)]
 pub(crate) struct Stub {
     address: SocketAddr,
     script: Arc<Mutex<Script>>,
@@ -82,12 +88,27 @@ impl Stub {
     /// Starts a server on a free port of the loopback interface that gives these answers in this order, and then HTTP 500
     /// to whatever else comes.
     pub(crate) async fn start(replies: impl IntoIterator<Item = Reply>) -> io::Result<Self> {
+        Self::serving(Script {
+            replies: replies.into_iter().collect(),
+            ..Script::default()
+        })
+        .await
+    }
+
+    /// Starts a server that answers every request as this says, and keeps none.
+    #[allow(dead_code, reason = "for servers with a memory of their own")]
+    pub(crate) async fn answering(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> io::Result<Self> {
+        Self::serving(Script {
+            answerer: Some(Arc::new(answer)),
+            ..Script::default()
+        })
+        .await
+    }
+
+    async fn serving(script: Script) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
-        let script = Arc::new(Mutex::new(Script {
-            replies: replies.into_iter().collect(),
-            requests: Vec::new(),
-        }));
+        let script = Arc::new(Mutex::new(script));
         let mut server = JoinSet::new();
         let shared = script.clone();
         server.spawn(async move {
@@ -129,7 +150,10 @@ impl Stub {
 async fn serve(stream: TcpStream, script: &Mutex<Script>) -> io::Result<()> {
     let mut stream = BufStream::new(stream);
     while let Some(request) = read(&mut stream).await? {
-        let reply = {
+        let answerer = script.lock().unwrap_or_else(PoisonError::into_inner).answerer.clone();
+        let reply = if let Some(answer) = answerer {
+            Some(answer(&request))
+        } else {
             let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
             script.requests.push(request);
             script.replies.pop_front()
@@ -140,7 +164,9 @@ async fn serve(stream: TcpStream, script: &Mutex<Script>) -> io::Result<()> {
                 for (name, value) in headers {
                     head.push_str(&format!("{name}: {value}\r\n"));
                 }
-                stream.write_all(format!("{head}\r\n{body}").as_bytes()).await?;
+                head.push_str("\r\n");
+                stream.write_all(head.as_bytes()).await?;
+                stream.write_all(&body).await?;
                 stream.flush().await?;
             }
             Reply::HangUp => return Ok(()),
@@ -161,6 +187,12 @@ async fn read(stream: &mut BufStream<TcpStream>) -> io::Result<Option<Request>> 
         if line.is_empty() {
             break;
         }
+        // Protocols that name it in the path have no header for it.
+        if operation.is_empty() && line.ends_with(" HTTP/1.1") {
+            let path = line.split(' ').nth(1).unwrap_or_default();
+            operation = path.rsplit('/').next().unwrap_or_default().to_owned();
+            continue;
+        }
         match line.split_once(':') {
             Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
                 length = value.trim().parse().map_err(io::Error::other)?;
@@ -176,5 +208,6 @@ async fn read(stream: &mut BufStream<TcpStream>) -> io::Result<Option<Request>> 
     Ok(Some(Request {
         operation,
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
+        raw: body,
     }))
 }

@@ -242,7 +242,9 @@ impl Judge {
     fn destination(&self, letter: &DeadLetter) -> Result<(usize, &Destination), String> {
         let mut destinations = self.rules.destinations.iter().enumerate();
         if !self.rules.by_source {
-            return destinations.next().ok_or_else(|| "there is no queue to send it to".to_owned());
+            return destinations
+                .next()
+                .ok_or_else(|| "there is no queue to send it to".to_owned());
         }
         match letter.source() {
             Some(arn) => destinations.find(|(_, queue)| queue.arn == arn).ok_or_else(|| {
@@ -301,7 +303,10 @@ fn is_leftover(letter: &DeadLetter, record: Option<&Record>) -> bool {
 }
 
 pub(super) fn envelope_in(outgoing: &Outgoing) -> Option<Envelope> {
-    let text = outgoing.attributes.get(ENVELOPE_ATTRIBUTE).and_then(Attribute::as_str)?;
+    let text = outgoing
+        .attributes
+        .get(ENVELOPE_ATTRIBUTE)
+        .and_then(Attribute::as_str)?;
     serde_json::from_str(text).ok()
 }
 
@@ -465,7 +470,10 @@ mod tests {
                 ..rules()
             },
         );
-        assert_eq!(sent(judge.second(&letter("1", "a", None), None, None)).deduplication_id, None);
+        assert_eq!(
+            sent(judge.second(&letter("1", "a", None), None, None)).deduplication_id,
+            None
+        );
     }
 
     #[test]
@@ -501,12 +509,22 @@ mod tests {
             panic!("it has a way");
         };
         assert_eq!(parcel.to, 1);
-        assert_eq!(envelope_in(&parcel.outgoing).unwrap().source, "arn:b", "kept for its next death");
+        assert_eq!(
+            envelope_in(&parcel.outgoing).unwrap().source,
+            "arn:b",
+            "kept for its next death"
+        );
         let gone = by_source(&["a", "c"]).second(&from_b, None, None);
         assert!(matches!(gone, Second::Unrouted(why) if why.contains("arn:b")));
         let unknown = letter("2", "a", Some("rejected"));
-        assert!(matches!(by_source(&["a"]).second(&unknown, None, None), Second::Send(_)));
-        assert!(matches!(by_source(&["a", "b"]).second(&unknown, None, None), Second::Unrouted(_)));
+        assert!(matches!(
+            by_source(&["a"]).second(&unknown, None, None),
+            Second::Send(_)
+        ));
+        assert!(matches!(
+            by_source(&["a", "b"]).second(&unknown, None, None),
+            Second::Unrouted(_)
+        ));
     }
 
     #[test]
@@ -537,7 +555,10 @@ mod tests {
         let outgoing = sent(judge.second(&first, None, None));
         judge.gone(&first, Some(&outgoing));
         judge.close();
-        assert_eq!(judge.first(&letter("2", "a", Some("rejected")), |_| false), First::TooLate);
+        assert_eq!(
+            judge.first(&letter("2", "a", Some("rejected")), |_| false),
+            First::TooLate
+        );
         let work = judge.work_of(&first);
         assert!(judge.died(work) && !judge.died(work));
     }

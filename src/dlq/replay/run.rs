@@ -98,7 +98,10 @@ pub(super) async fn run(
 ) -> Result<ReplayReport, ReplayError> {
     let lanes = if dead.attributes().fifo { 1 } else { LANES };
     let name = dead.attributes().name.clone();
-    let max_bytes = targets.iter().map(|queue| queue.attributes().max_message_bytes).collect();
+    let max_bytes = targets
+        .iter()
+        .map(|queue| queue.attributes().max_message_bytes)
+        .collect();
     let producers = targets.into_iter().map(|target| {
         Producer::builder(target)
             .linger(Duration::ZERO)
@@ -107,10 +110,12 @@ pub(super) async fn run(
             .random(random.clone())
             .build()
     });
-    let producers = producers.collect::<Result<_, _>>().map_err(|source| ReplayError::Send {
-        report: Box::default(),
-        source,
-    })?;
+    let producers = producers
+        .collect::<Result<_, _>>()
+        .map_err(|source| ReplayError::Send {
+            report: Box::default(),
+            source,
+        })?;
     let began = settings.clock.now();
     let run = Run {
         calls: Calls::new(dead, settings.clock.clone(), random),

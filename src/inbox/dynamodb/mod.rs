@@ -1,10 +1,14 @@
 //! The inbox in a DynamoDB table.
 
+mod admin;
 mod batch;
 mod claim;
 mod convert;
 mod dating;
+mod entry;
 mod error;
+mod probe;
+mod scan;
 mod table;
 mod write;
 
@@ -27,6 +31,10 @@ use crate::key::RecordKey;
 
 use convert::attribute;
 use table::Table;
+
+pub use admin::{Intervention, Leases, TableFacts};
+pub use entry::InboxEntry;
+pub use scan::{InboxPage, InboxScan, InboxScanEnd, InboxScanReport};
 
 /// How long one attempt of a call may take. An answer slower than this says nothing about the service's time either.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);

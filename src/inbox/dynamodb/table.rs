@@ -18,7 +18,7 @@ use super::convert::attribute;
 use super::dating::Dating;
 use super::error::call_error;
 use crate::aws::{CallFailure, EndpointProbe, FailureKind, call_failure};
-use crate::clock::Clock;
+use crate::clock::{Clock, Instant};
 use crate::inbox::service_clock::{SLOWEST_ANSWER, SharedServiceClock};
 use crate::inbox::{InboxError, ServiceTime};
 use crate::telemetry::{self, ERROR_TYPE, INBOX_DURATION, NAME, OPERATION};
@@ -74,12 +74,17 @@ impl Table {
         })
     }
 
+    /// Now, on the monotonic clock.
+    pub(super) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
     /// The bounds of the service's time now, once an answer told them.
     pub(super) fn time(&self) -> Option<ServiceTime> {
         self.service.time(self.clock.now())
     }
 
-    /// Awaits a call in its turn, and times it as `what`: `claim`, `write`, `get` or `describe`. Futures of the SDK take
+    /// Awaits a call in its turn, and times it as `what`: `claim`, `write`, `get`, `scan` or `describe`. Futures of the SDK take
     /// several kB each, and so do its errors.
     pub(super) async fn send<T, E>(
         &self,
@@ -262,7 +267,7 @@ impl Table {
         }
     }
 
-    async fn describe(&self) -> Result<TableDescription, InboxError> {
+    pub(super) async fn describe(&self) -> Result<TableDescription, InboxError> {
         let call = self.client.describe_table().table_name(&*self.name);
         let output = self.call("describe", "DescribeTable", call.send()).await?;
         output.table.ok_or_else(|| InboxError::Unavailable {

@@ -110,13 +110,7 @@ impl SqsQueueBuilder {
         let region = self.region()?;
         target.check_region(&self.queue, &region)?;
 
-        let endpoint = EndpointProbe::default();
-        let calls = Calls {
-            client: self.worker_client(&endpoint),
-            endpoint,
-            timeout: self.call_timeout,
-            clock: self.clock.clone(),
-        };
+        let calls = self.calls()?;
         let attributes = calls.find(&target).await?;
         let (dead, problem) = match &attributes.redrive {
             Some(policy) => match calls.find_dead_letter_queue(&attributes.arn, policy, &region).await? {
@@ -138,6 +132,18 @@ impl SqsQueueBuilder {
         };
         let dead = dead.map(|attributes| Arc::new(open(attributes, None, None)));
         Ok(open(attributes, dead, problem))
+    }
+
+    /// What calls are made with.
+    pub(super) fn calls(&self) -> Result<Calls, QueueError> {
+        self.region()?;
+        let endpoint = EndpointProbe::default();
+        Ok(Calls {
+            client: self.worker_client(&endpoint),
+            endpoint,
+            timeout: self.call_timeout,
+            clock: self.clock.clone(),
+        })
     }
 
     fn check_settings(&self) -> Result<(), QueueError> {
@@ -241,7 +247,7 @@ impl Calls {
         answer
     }
 
-    async fn find(&self, target: &Target) -> Result<QueueAttributes, QueueError> {
+    pub(super) async fn find(&self, target: &Target) -> Result<QueueAttributes, QueueError> {
         let name = target.name();
         let url = match target {
             Target::Url { url, .. } => {
@@ -339,7 +345,7 @@ fn misdirected(error: QueueError, url: &str, endpoint: Option<&str>) -> QueueErr
     }
 }
 
-fn unreadable(queue: &str, operation: &'static str, why: String) -> QueueError {
+pub(super) fn unreadable(queue: &str, operation: &'static str, why: String) -> QueueError {
     QueueError::Refused {
         queue: queue.to_owned(),
         operation,

@@ -4,8 +4,10 @@ mod admin;
 mod batch;
 mod connect;
 mod convert;
+mod create;
 mod error;
 mod moves;
+mod probe;
 mod target;
 
 use std::collections::BTreeMap;
@@ -33,7 +35,9 @@ use connect::Calls;
 use convert::seconds;
 
 pub use connect::SqsQueueBuilder;
+pub use create::{Changes, QueuePlan, SetUpState, SetUpStep};
 pub use moves::{MAX_MOVE_RATE, MoveStatus, MoveTask};
+pub use probe::{ClockSkew, QueueRole, QueueSettings, RedriveAllow};
 
 /// A queue of Amazon SQS, standard or FIFO, or of any service that speaks its API.
 ///

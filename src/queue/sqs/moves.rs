@@ -114,7 +114,9 @@ impl SqsQueue {
             handle: task.task_handle.filter(|handle| !handle.is_empty()),
             status: MoveStatus::of(task.status.as_deref().unwrap_or_default()),
             to: task.destination_arn.filter(|arn| !arn.is_empty()),
-            per_second: task.max_number_of_messages_per_second.and_then(|rate| u32::try_from(rate).ok()),
+            per_second: task
+                .max_number_of_messages_per_second
+                .and_then(|rate| u32::try_from(rate).ok()),
             moved: count(task.approximate_number_of_messages_moved),
             to_move: task.approximate_number_of_messages_to_move.map(count),
             failure: task.failure_reason,

@@ -70,9 +70,13 @@ impl Moves {
                 timestamp(task.started_at_ms),
                 status(&task.status),
                 indicatif::HumanCount(task.moved).to_string(),
-                task.to_move.map_or("-".to_owned(), |all| indicatif::HumanCount(all).to_string()),
+                task.to_move
+                    .map_or("-".to_owned(), |all| indicatif::HumanCount(all).to_string()),
                 task.per_second.map_or("-".to_owned(), |rate| format!("{rate}/s")),
-                task.to.as_deref().map_or("(each its source)".into(), name_of).into_owned(),
+                task.to
+                    .as_deref()
+                    .map_or("(each its source)".into(), name_of)
+                    .into_owned(),
                 task.failure.as_deref().map_or("-".into(), safe).into_owned(),
             ]);
         }
@@ -114,19 +118,18 @@ impl CancelMove {
 }
 
 /// Starts a move of the whole queue.
-pub(super) async fn start(
-    dead: &DeadLetters,
-    to: Option<&str>,
-    rate: Option<f64>,
-    yes: bool,
-    ui: &Ui,
-) -> Outcome {
+pub(super) async fn start(dead: &DeadLetters, to: Option<&str>, rate: Option<f64>, yes: bool, ui: &Ui) -> Outcome {
     let attributes = dead.queue.attributes();
     let per_second = rate.map(whole_rate).transpose()?;
-    let shown = to.map_or("the queues they came from".to_owned(), |arn| format!("`{}`", name_of(arn)));
+    let shown = to.map_or("the queues they came from".to_owned(), |arn| {
+        format!("`{}`", name_of(arn))
+    });
     let messages = count(attributes.visible, "message");
     ui.confirm(
-        format_args!("have SQS move all messages of `{}` (about {messages}) to {shown}?", attributes.name),
+        format_args!(
+            "have SQS move all messages of `{}` (about {messages}) to {shown}?",
+            attributes.name
+        ),
         yes,
     )?;
     let handle = dead.queue.start_move(to, per_second).await.map_err(|error| {
@@ -156,7 +159,11 @@ pub(super) async fn start(
 fn whole_rate(rate: f64) -> Result<u32, Failure> {
     (1..=MAX_MOVE_RATE)
         .find(|&whole| f64::from(whole) == rate)
-        .ok_or_else(|| Failure::usage(format_args!("--rate {rate}: with --native it is a whole number from 1 to {MAX_MOVE_RATE}")))
+        .ok_or_else(|| {
+            Failure::usage(format_args!(
+                "--rate {rate}: with --native it is a whole number from 1 to {MAX_MOVE_RATE}"
+            ))
+        })
 }
 
 fn status(status: &MoveStatus) -> String {

@@ -205,12 +205,20 @@ impl Replay {
         let others = Arc::new(AtomicU64::new(0));
         let clock = Clock::system();
         let began = clock.now();
-        let bar = ui.progress(self.expected(&dead), if self.dry_run { "looking at" } else { "replaying" });
-        let id = job_file.as_ref().map_or_else(|| self.job_of(&dead, &route).id, |file| file.job().id.clone());
+        let bar = ui.progress(
+            self.expected(&dead),
+            if self.dry_run { "looking at" } else { "replaying" },
+        );
+        let id = job_file
+            .as_ref()
+            .map_or_else(|| self.job_of(&dead, &route).id, |file| file.job().id.clone());
         let replaying = match (route.by_source, route.targets.first()) {
             (false, Some(target)) => Replaying::new(dead.queue.clone(), target.clone(), &id),
             _ => {
-                let sources = route.targets.iter().map(|queue| Arc::new(queue.clone()) as Arc<dyn Queue>);
+                let sources = route
+                    .targets
+                    .iter()
+                    .map(|queue| Arc::new(queue.clone()) as Arc<dyn Queue>);
                 Replaying::to_sources(dead.queue.clone(), sources, &id)
             }
         };
@@ -232,9 +240,12 @@ impl Replay {
             job: &id,
             job_file: job_file.as_ref().map(|file| file.path()),
             from: &dead.queue.attributes().name,
-            to: route.targets.iter().map(|queue| queue.attributes().name.as_str()).collect(),
+            to: route
+                .targets
+                .iter()
+                .map(|queue| queue.attributes().name.as_str())
+                .collect(),
             dry_run: self.dry_run,
-            filtered: !self.filter.is_everything(),
             other_source: others.load(Ordering::Relaxed),
             elapsed: clock.now().saturating_duration_since(began),
             report,
@@ -301,7 +312,11 @@ impl Replay {
     fn job_of(&self, dead: &DeadLetters, route: &Route) -> Job {
         let clock = Clock::system();
         let id = format!("{:016x}", Random::from_system().next_u64());
-        let to = route.targets.iter().map(|queue| queue.attributes().arn.clone()).collect();
+        let to = route
+            .targets
+            .iter()
+            .map(|queue| queue.attributes().arn.clone())
+            .collect();
         let mut edits: Vec<String> = self.edits.iter().map(ToString::to_string).collect();
         edits.extend(self.edit_command.as_ref().map(|command| format!("| {command}")));
         Job::new(id, clock.epoch_ms(), &dead.queue.attributes().arn, to, edits)
@@ -318,8 +333,16 @@ impl Replay {
     }
 
     fn question(&self, dead: &DeadLetters, route: &Route) -> String {
-        let names: Vec<String> = route.targets.iter().map(|queue| format!("`{}`", queue.attributes().name)).collect();
-        let which = if self.filter.is_everything() { "" } else { " that match --where" };
+        let names: Vec<String> = route
+            .targets
+            .iter()
+            .map(|queue| format!("`{}`", queue.attributes().name))
+            .collect();
+        let which = if self.filter.is_everything() {
+            ""
+        } else {
+            " that match --where"
+        };
         let most = self.limit.map_or(String::new(), |limit| format!("at most {limit} of "));
         format!(
             "replay {most}the dead letters of `{}` (about {}){which} to {}?",
@@ -415,7 +438,9 @@ impl Replay {
             [url] => url.rsplit('/').next().map(ToOwned::to_owned),
             _ => None,
         };
-        named.or_else(only).unwrap_or_else(|| dead.queue.attributes().name.clone())
+        named
+            .or_else(only)
+            .unwrap_or_else(|| dead.queue.attributes().name.clone())
     }
 
     /// What to do about what the report says.

@@ -83,6 +83,11 @@ impl Table {
         self.inner.row_count() == 0
     }
 
+    /// How many lines it has.
+    pub(crate) fn height(&self) -> usize {
+        1 + self.inner.row_count()
+    }
+
     /// Its lines, within `width` where one is given.
     pub(super) fn render(mut self, width: Option<u16>) -> Vec<String> {
         match width {

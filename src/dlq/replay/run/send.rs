@@ -32,7 +32,11 @@ impl Run {
                     lock(&self.report).behind_group += 1;
                     continue;
                 }
-                let intent = self.settings.journal.as_ref().and_then(|journal| journal.intended(letter.id()));
+                let intent = self
+                    .settings
+                    .journal
+                    .as_ref()
+                    .and_then(|journal| journal.intended(letter.id()));
                 judge.second(&letter, record.as_ref(), intent)
             };
             let parcel = match second {
@@ -196,16 +200,17 @@ impl Run {
     }
 
     /// Reads the answers entry by entry, and says what was sent.
-    fn answered(
-        &self,
-        chunk: Vec<Ready>,
-        answers: Vec<Option<Result<String, ProducerError>>>,
-    ) -> Vec<(u64, String)> {
+    fn answered(&self, chunk: Vec<Ready>, answers: Vec<Option<Result<String, ProducerError>>>) -> Vec<(u64, String)> {
         let mut sent = Vec::new();
         let mut judge = lock(&self.judge);
         let mut report = lock(&self.report);
         for (ready, answer) in chunk.into_iter().zip(answers) {
-            let Ready { number, letter, parcel, token } = ready;
+            let Ready {
+                number,
+                letter,
+                parcel,
+                token,
+            } = ready;
             let error = match answer {
                 Some(Ok(_)) => {
                     report.replayed += 1;

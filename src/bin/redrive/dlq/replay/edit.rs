@@ -36,7 +36,9 @@ impl FromStr for Edit {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(pointer) = text.strip_prefix('-') {
-            return Ok(Self::Delete { path: path_of(pointer)? });
+            return Ok(Self::Delete {
+                path: path_of(pointer)?,
+            });
         }
         let (pointer, value) = text.split_once('=').ok_or_else(|| format!("it has no `=`; {FORMS}"))?;
         // What is no JSON is text, so that words need no quotes inside quotes.
@@ -67,9 +69,14 @@ impl fmt::Display for Edit {
 
 fn path_of(pointer: &str) -> Result<Vec<String>, String> {
     let Some(parts) = pointer.strip_prefix('/') else {
-        return Err(format!("`{pointer}` is no JSON pointer, which begins with `/`; {FORMS}"));
+        return Err(format!(
+            "`{pointer}` is no JSON pointer, which begins with `/`; {FORMS}"
+        ));
     };
-    Ok(parts.split('/').map(|part| part.replace("~1", "/").replace("~0", "~")).collect())
+    Ok(parts
+        .split('/')
+        .map(|part| part.replace("~1", "/").replace("~0", "~"))
+        .collect())
 }
 
 impl Edit {
@@ -112,12 +119,18 @@ fn changed(json: &str, path: &[String], value: Option<&str>, depth: usize) -> Re
             let key = serde_json::to_string(key).map_err(|error| error.to_string())?;
             Ok(format!("{key}:{json}"))
         });
-        return Ok(format!("{{{}}}", written.collect::<Result<Vec<_>, String>>()?.join(",")));
+        return Ok(format!(
+            "{{{}}}",
+            written.collect::<Result<Vec<_>, String>>()?.join(",")
+        ));
     }
     if kind == Some(&b'[') {
         let items: Vec<&RawValue> = serde_json::from_str(json).map_err(|error| error.to_string())?;
         let mut items: Vec<String> = items.iter().map(|item| item.get().to_owned()).collect();
-        if name == "-" && last && let Some(value) = value {
+        if name == "-"
+            && last
+            && let Some(value) = value
+        {
             items.push(value.to_owned());
         } else {
             let at = name.parse::<usize>().ok().filter(|&at| at < items.len());
@@ -192,13 +205,18 @@ pub(crate) async fn through(command: &str, body: &str) -> Result<String, String>
     let status = status.map_err(|error| format!("the edit command was lost: {error}"))?;
     if !status.success() {
         let complaint = String::from_utf8_lossy(&complaint.0);
-        let said = complaint.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+        let said = complaint
+            .lines()
+            .rfind(|line| !line.trim().is_empty())
+            .unwrap_or_default();
         let colon = if said.is_empty() { "" } else { ": " };
         return Err(format!("the edit command ended with {status}{colon}{said}"));
     }
     let (output, more) = output;
     if more {
-        return Err(format!("the edit command printed more than the {MAX_OUTPUT} bytes of a message"));
+        return Err(format!(
+            "the edit command printed more than the {MAX_OUTPUT} bytes of a message"
+        ));
     }
     let mut output = String::from_utf8(output).map_err(|_| "the edit command printed what is no UTF-8 text")?;
     // Commands end what they print with a line end, which is no part of the body.
@@ -268,11 +286,26 @@ mod tests {
     fn an_edit_sets_and_deletes_and_leaves_all_else_as_it_is_written() {
         let body = r#" {"z": 1.10, "a": {"deep": [1, 2.000], "b~/": 98765432109876543210}, "z2": "\u00e9"} "#;
         for (text, expected) in [
-            ("/z=2", r#"{"z":2,"a":{"deep": [1, 2.000], "b~/": 98765432109876543210},"z2":"\u00e9"}"#),
-            ("/z=EUR", r#"{"z":"EUR","a":{"deep": [1, 2.000], "b~/": 98765432109876543210},"z2":"\u00e9"}"#),
-            ("/new={\"x\":[]}", r#"{"z":1.10,"a":{"deep": [1, 2.000], "b~/": 98765432109876543210},"z2":"\u00e9","new":{"x":[]}}"#),
-            ("/a/deep/0=7", r#"{"z":1.10,"a":{"deep":[7,2.000],"b~/":98765432109876543210},"z2":"\u00e9"}"#),
-            ("/a/deep/-=a=b", r#"{"z":1.10,"a":{"deep":[1,2.000,"a=b"],"b~/":98765432109876543210},"z2":"\u00e9"}"#),
+            (
+                "/z=2",
+                r#"{"z":2,"a":{"deep": [1, 2.000], "b~/": 98765432109876543210},"z2":"\u00e9"}"#,
+            ),
+            (
+                "/z=EUR",
+                r#"{"z":"EUR","a":{"deep": [1, 2.000], "b~/": 98765432109876543210},"z2":"\u00e9"}"#,
+            ),
+            (
+                "/new={\"x\":[]}",
+                r#"{"z":1.10,"a":{"deep": [1, 2.000], "b~/": 98765432109876543210},"z2":"\u00e9","new":{"x":[]}}"#,
+            ),
+            (
+                "/a/deep/0=7",
+                r#"{"z":1.10,"a":{"deep":[7,2.000],"b~/":98765432109876543210},"z2":"\u00e9"}"#,
+            ),
+            (
+                "/a/deep/-=a=b",
+                r#"{"z":1.10,"a":{"deep":[1,2.000,"a=b"],"b~/":98765432109876543210},"z2":"\u00e9"}"#,
+            ),
             ("-/a/b~0~1", r#"{"z":1.10,"a":{"deep":[1, 2.000]},"z2":"\u00e9"}"#),
             ("-/a", r#"{"z":1.10,"z2":"\u00e9"}"#),
         ] {
@@ -280,7 +313,11 @@ mod tests {
         }
         for absent in ["-/none", "-/none/deeper", "-/a/deep/9", "-/z/deeper"] {
             let same: serde_json::Value = serde_json::from_str(&edit(absent, body).unwrap()).unwrap();
-            assert_eq!(same, serde_json::from_str::<serde_json::Value>(body).unwrap(), "{absent}");
+            assert_eq!(
+                same,
+                serde_json::from_str::<serde_json::Value>(body).unwrap(),
+                "{absent}"
+            );
         }
     }
 

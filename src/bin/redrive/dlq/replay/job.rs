@@ -104,7 +104,9 @@ impl Known {
 
 fn digest(text: &str) -> u128 {
     let hash: [u8; 32] = Sha256::digest(text.as_bytes()).into();
-    hash.iter().take(16).fold(0, |number, &byte| number << 8 | u128::from(byte))
+    hash.iter()
+        .take(16)
+        .fold(0, |number, &byte| number << 8 | u128::from(byte))
 }
 
 impl Job {
@@ -159,7 +161,12 @@ impl JobFile {
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        let Read { job, known, finished_at_ms, end } = read(path, &file)?;
+        let Read {
+            job,
+            known,
+            finished_at_ms,
+            end,
+        } = read(path, &file)?;
         if let Some(why) = job.as_ref().and_then(|job| job.differs_from(&asked)) {
             return Err(Failure::usage(format_args!("job file {}: {why}", path.display()))
                 .remedy("give what the job was begun with, or another file for another job"));
@@ -298,7 +305,9 @@ fn read(path: &Path, file: &File) -> Result<Read, Failure> {
                 found.finished_at_ms = found.known.take(line).or(found.finished_at_ms);
             }
             // A crash while the very first line was written: ours begin so.
-            (Err(_), None) if text.last() != Some(&b'\n') && br#"{"job":"#.starts_with(text.get(..7).unwrap_or(&text)) => {
+            (Err(_), None)
+                if text.last() != Some(&b'\n') && br#"{"job":"#.starts_with(text.get(..7).unwrap_or(&text)) =>
+            {
                 return Ok(found);
             }
             (Ok(_), None) | (Err(_), None) => {
@@ -346,12 +355,19 @@ mod tests {
         let first = JobFile::open(&path, job("one")).unwrap();
         assert!(!first.resumed);
         first
-            .intend(&[Intent::new("1", "w1", false), Intent::new("2", "w2", true), Intent::new("3", "w3", false)])
+            .intend(&[
+                Intent::new("1", "w1", false),
+                Intent::new("2", "w2", true),
+                Intent::new("3", "w3", false),
+            ])
             .unwrap();
         first.record(&ids(&["1"])).unwrap();
         drop(first);
         let again = JobFile::open(&path, job("another id")).unwrap();
-        assert_eq!((again.job().id.as_str(), again.resumed, again.sent_before), ("one", true, 1));
+        assert_eq!(
+            (again.job().id.as_str(), again.resumed, again.sent_before),
+            ("one", true, 1)
+        );
         assert!(again.was_sent("1") && !again.was_sent("2"));
         assert!(again.knows_work("w1") && !again.knows_work("w2"));
         assert_eq!(again.intended("1"), None);
@@ -392,7 +408,13 @@ mod tests {
         drop(file);
         let elsewhere = Job::new("x".into(), 1, "arn:dlq", vec!["arn:c".into()], vec![]);
         assert!(refused(&path, elsewhere).contains("arn:c"));
-        let edited = Job::new("x".into(), 1, "arn:dlq", vec!["arn:a".into(), "arn:b".into()], ids(&["/a=1"]));
+        let edited = Job::new(
+            "x".into(),
+            1,
+            "arn:dlq",
+            vec!["arn:a".into(), "arn:b".into()],
+            ids(&["/a=1"]),
+        );
         assert!(refused(&path, edited).contains("/a=1"));
         let header = std::fs::read_to_string(&path).unwrap();
         for (text, says) in [

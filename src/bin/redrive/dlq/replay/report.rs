@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use redrive::dlq::{ReplayEnd, ReplayReport};
+use redrive::dlq::{ReplayEnd, ReplayFailure, ReplayReport};
 use serde::Serialize;
 
 use crate::dlq::summary::brief;
@@ -23,7 +23,6 @@ pub(super) struct Told<'a> {
     pub(super) from: &'a str,
     pub(super) to: Vec<&'a str>,
     pub(super) dry_run: bool,
-    pub(super) filtered: bool,
     /// How many of those skipped were of another queue than the one that was named.
     pub(super) other_source: u64,
     pub(super) elapsed: Duration,
@@ -100,7 +99,7 @@ impl Told<'_> {
         let mut table = Table::new([
             Column::elastic("REASON"),
             Column::number("SEEN"),
-            Column::number("REPLAYED"),
+            Column::number(if self.dry_run { "TO REPLAY" } else { "REPLAYED" }),
         ]);
         for (reason, counts) in &report.by_reason {
             table.row([
@@ -115,40 +114,67 @@ impl Told<'_> {
                 ui.line(format_args!("{} {what}", indicatif::HumanCount(number)));
             }
         }
-        for failure in report.failures.iter().take(TOLD) {
-            ui.line(format_args!(
-                "  {} (key {}): {}",
-                brief(&failure.message_id, 40),
-                brief(&failure.key, 40),
-                brief(&failure.error, ERROR_WIDTH)
-            ));
-        }
-        if report.failures.len() > TOLD {
-            ui.line(format_args!("  and {} more; --json tells the first hundred", report.failed - TOLD as u64));
-        }
+        self.print_failures(ui);
         if let Some(end) = self.end() {
             ui.line(end);
+        }
+    }
+
+    /// Why letters cannot be replayed: each reason once, with the first letter it is of.
+    fn print_failures(&self, ui: &Ui) {
+        let mut reasons: Vec<(&str, u64, &ReplayFailure)> = Vec::new();
+        for failure in &self.report.failures {
+            match reasons.iter_mut().find(|(error, ..)| *error == failure.error) {
+                Some((_, times, _)) => *times += 1,
+                None => reasons.push((&failure.error, 1, failure)),
+            }
+        }
+        for (error, times, first) in reasons.iter().take(TOLD) {
+            ui.line(format_args!(
+                "  {}{} (key {}): {}",
+                brief(&first.message_id, 40),
+                match times {
+                    1 => String::new(),
+                    more => format!(" and {} more", more - 1),
+                },
+                brief(&first.key, 40),
+                brief(error, ERROR_WIDTH)
+            ));
+        }
+        if reasons.len() > TOLD {
+            ui.line("  and other reasons; --json tells the first hundred failures");
         }
     }
 
     /// What became of those that were not sent now, in the order in which it is told.
     fn rest(&self) -> [(u64, String); 12] {
         let report = self.report;
-        let unmatched = if self.filtered { "left: they do not match --where" } else { "left" };
         let dropped = if self.dry_run { "would be deleted" } else { "deleted" };
         [
-            (report.resumed, "deleted: an earlier run of the job had sent them".to_owned()),
-            (report.dropped, format!("{dropped}: their key is completed")),
-            (report.skipped.saturating_sub(self.other_source), unmatched.to_owned()),
-            (self.other_source, "left: they came from another queue".to_owned()),
-            (report.completed, "left: their key is completed".to_owned()),
-            (report.behind_group, "left: one before them in their group is left".to_owned()),
-            (report.came_back, "left: they died again since they were replayed".to_owned()),
+            (
+                report.resumed,
+                "deleted: an earlier run of the job had sent them".to_owned(),
+            ),
+            (report.dropped, format!("{dropped}: the key is completed")),
+            (
+                report.skipped.saturating_sub(self.other_source),
+                "left: no match for --where".to_owned(),
+            ),
+            (self.other_source, "left: from another queue".to_owned()),
+            (report.completed, "left: the key is completed".to_owned()),
+            (
+                report.behind_group,
+                "left: behind another of the group that is left".to_owned(),
+            ),
+            (report.came_back, "left: died again since it was replayed".to_owned()),
             (report.not_reached, "left: not reached".to_owned()),
-            (report.handled, "of the replayed are handled by now".to_owned()),
+            (report.handled, "of the replayed handled by now".to_owned()),
             (report.died_again, "of the replayed died again".to_owned()),
-            (report.lost_hold, "could not be held or given back: they come back by themselves".to_owned()),
-            (report.failed, "left: they cannot be replayed".to_owned()),
+            (
+                report.lost_hold,
+                "not held to the end: back by itself within minutes".to_owned(),
+            ),
+            (report.failed, "left: cannot be replayed".to_owned()),
         ]
     }
 

@@ -90,7 +90,16 @@ impl Scene {
 
     fn replay(&self) -> Command {
         let job = self.job();
-        let arguments = ["dlq", "replay", "orders", "--yes", "--hold", "20s", "--job", job.to_str().unwrap()];
+        let arguments = [
+            "dlq",
+            "replay",
+            "orders",
+            "--yes",
+            "--hold",
+            "20s",
+            "--job",
+            job.to_str().unwrap(),
+        ];
         let mut command = self.world.tool().command(&[&arguments[..], &self.more].concat());
         if let Some(proxy) = &self.proxy {
             command.env("AWS_ENDPOINT_URL_SQS", proxy.url());
@@ -193,13 +202,23 @@ async fn inv01_killed_ten_times_over_two_thousand_messages_each_is_handled_exact
     const KILLS: usize = 10;
     let seed = redrive::clock::Clock::system().epoch_ms();
     println!("seed {seed}");
-    let Some(scene) = Scene::open(2_000, seed, vec![]).await else { return };
+    let Some(scene) = Scene::open(2_000, seed, vec![]).await else {
+        return;
+    };
     let mut most = 0;
     for (number, at) in scene.points(KILLS).into_iter().enumerate() {
         scene.run_and_kill(at).await;
         let doubled = scene.doubled().await;
-        println!("kill {} at {at}: {} sent, {doubled} in both", number + 1, sent(&scene.job()));
-        assert!(doubled <= BATCH * (number + 1), "more than a batch a kill: {doubled} after {}", number + 1);
+        println!(
+            "kill {} at {at}: {} sent, {doubled} in both",
+            number + 1,
+            sent(&scene.job())
+        );
+        assert!(
+            doubled <= BATCH * (number + 1),
+            "more than a batch a kill: {doubled} after {}",
+            number + 1
+        );
         most = most.max(doubled);
     }
     println!("at most {most} were there twice");
@@ -212,7 +231,9 @@ async fn inv11_killed_and_with_sends_that_fail_inside_batches_each_is_handled_ex
     const KILLS: usize = 5;
     let seed = redrive::clock::Clock::system().epoch_ms() + 1;
     println!("seed {seed}");
-    let Some(mut scene) = Scene::open(1_000, seed, vec!["--table", TABLE]).await else { return };
+    let Some(mut scene) = Scene::open(1_000, seed, vec!["--table", TABLE]).await else {
+        return;
+    };
     scene.proxy = Some(Proxy::start(&scene.world.servers.sqs_url, Random::seeded(seed)).await);
     let proxy = scene.proxy.as_ref().unwrap();
     // A worker handles what is replayed while replays are killed: what is done by then is known from the inbox.

@@ -1,4 +1,4 @@
-//! `redrive dlq replay`, without kills; those are in `replay_killed`.
+//! `redrive dlq replay`, without kills; those are in `dlq_replay_killed`.
 
 use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
@@ -19,9 +19,19 @@ async fn night() -> Option<(World, SqsQueue, SqsQueue)> {
     let dead = world.open_queue("orders-dlq").await;
     let timeout = |n: u32| {
         let error = format!("gateway timed out after {} ms", 3_000 + n);
-        Letter::new(&format!("o-{n}"), "timeout", &error, &format!(r#"{{"order":{n},"amount":{}}}"#, n * 10))
+        Letter::new(
+            &format!("o-{n}"),
+            "timeout",
+            &error,
+            &format!(r#"{{"order":{n},"amount":{}}}"#, n * 10),
+        )
     };
-    let declined = Letter::new("o-4", "card_declined", "card ending 4242 was declined", r#"{"order":4,"amount":40}"#);
+    let declined = Letter::new(
+        "o-4",
+        "card_declined",
+        "card ending 4242 was declined",
+        r#"{"order":4,"amount":40}"#,
+    );
     world.plant(&dead, [timeout(1), timeout(2), timeout(3), declined]).await;
     Some((world, orders, dead))
 }
@@ -55,15 +65,17 @@ async fn counts(queue: &SqsQueue) -> (u64, u64) {
 
 #[tokio::test]
 async fn a_dry_run_tells_by_reason_and_changes_nothing_then_the_same_is_done() {
-    let Some((world, orders, dead)) = night().await else { return };
+    let Some((world, orders, dead)) = night().await else {
+        return;
+    };
     let tool = world.tool();
     let ran = tool.run(&["dlq", "replay", "orders", "--where", "reason = timeout", "--dry-run"]);
     ran.exits(0);
-    insta::assert_snapshot!("replay_dry_run", ran.shown());
+    insta::assert_snapshot!("dlq_replay_dry_run", ran.shown());
     assert_eq!((counts(&dead).await, counts(&orders).await), ((4, 0), (0, 0)));
     let ran = tool.run(&["dlq", "replay", "orders", "--where", "reason = timeout", "--yes"]);
     ran.exits(0);
-    insta::assert_snapshot!("replay_report", ran.shown());
+    insta::assert_snapshot!("dlq_replay_report", ran.shown());
     assert_eq!(
         drained(&orders).await,
         [1, 2, 3].map(|n| pair(&format!("o-{n}"), &format!(r#"{{"order":{n},"amount":{}}}"#, n * 10)))
@@ -74,14 +86,19 @@ async fn a_dry_run_tells_by_reason_and_changes_nothing_then_the_same_is_done() {
         (&report["replayed"], &report["end"], &report["to"]),
         (&json!(1), &json!("exhausted"), &json!(["orders"]))
     );
-    assert_eq!(report["by_reason"], json!([{"reason": "card_declined", "seen": 1, "replayed": 1}]));
+    assert_eq!(
+        report["by_reason"],
+        json!([{"reason": "card_declined", "seen": 1, "replayed": 1}])
+    );
     let ran = tool.run(&["dlq", "replay", "orders", "--yes"]);
     assert_eq!(ran.exits(0), "no dead letters of `orders-dlq` to replay\n");
 }
 
 #[tokio::test]
 async fn inv12_what_cannot_be_meant_is_refused_before_anything_is_sent() {
-    let Some((world, orders, dead)) = night().await else { return };
+    let Some((world, orders, dead)) = night().await else {
+        return;
+    };
     world.plain_queue("other.fifo", &[]).await;
     world.plain_queue("lone", &[]).await;
     let tool = world.tool();
@@ -89,7 +106,10 @@ async fn inv12_what_cannot_be_meant_is_refused_before_anything_is_sent() {
     for (arguments, code) in [
         (vec!["orders"], 2),
         (vec!["orders", "--yes", "--force"], 2),
-        (vec!["orders", "--yes", "--force", "--drop-completed", "--table", TABLE], 2),
+        (
+            vec!["orders", "--yes", "--force", "--drop-completed", "--table", TABLE],
+            2,
+        ),
         (vec!["orders", "--yes", "--native", "--where", "reason = x"], 2),
         (vec!["orders", "--yes", "--native", "--rate", "501"], 2),
         (vec!["orders", "--yes", "--edit", "amount=1"], 2),
@@ -105,18 +125,31 @@ async fn inv12_what_cannot_be_meant_is_refused_before_anything_is_sent() {
         ran.exits(code);
         said += &format!("$ redrive dlq replay {}\n{}\n", arguments.join(" "), ran.shown());
     }
-    insta::assert_snapshot!("replay_refused", said);
+    insta::assert_snapshot!("dlq_replay_refused", said);
     assert_eq!((counts(&dead).await, counts(&orders).await), ((4, 0), (0, 0)));
 }
 
 #[tokio::test]
 async fn edits_change_bodies_and_where_one_fails_the_letter_stays() {
-    let Some((world, orders, dead)) = night().await else { return };
-    world.plant(&dead, [Letter::new("o-5", "malformed", "expected value", "amount: 5")]).await;
+    let Some((world, orders, dead)) = night().await else {
+        return;
+    };
+    world
+        .plant(&dead, [Letter::new("o-5", "malformed", "expected value", "amount: 5")])
+        .await;
     let tool = world.tool();
-    let ran = tool.run(&["dlq", "replay", "orders", "--yes", "--edit", "/currency=EUR", "--edit", "-/amount"]);
+    let ran = tool.run(&[
+        "dlq",
+        "replay",
+        "orders",
+        "--yes",
+        "--edit",
+        "/currency=EUR",
+        "--edit",
+        "-/amount",
+    ]);
     ran.exits(3);
-    insta::assert_snapshot!("replay_edit_fails", ran.shown());
+    insta::assert_snapshot!("dlq_replay_edit_fails", ran.shown());
     let expected: Vec<_> = (1..=4)
         .map(|n| pair(&format!("o-{n}"), &format!(r#"{{"order":{n},"currency":"EUR"}}"#)))
         .collect();
@@ -126,7 +159,8 @@ async fn edits_change_bodies_and_where_one_fails_the_letter_stays() {
     ran.exits(3);
     assert!(ran.stdout.contains("exit status: 9: sorry"), "{}", ran.stdout);
     let command = "sed 's/amount: \\(.*\\)/{\"amount\":\\1}/'";
-    tool.run(&["dlq", "replay", "orders", "--yes", "--edit-command", command]).exits(0);
+    tool.run(&["dlq", "replay", "orders", "--yes", "--edit-command", command])
+        .exits(0);
     assert_eq!(drained(&orders).await, [pair("o-5", r#"{"amount":5}"#)]);
 }
 
@@ -140,7 +174,9 @@ async fn a_shared_dead_letter_queue_goes_back_to_each_source_and_a_named_source_
         let queue = world
             .plain_queue(name, &[("RedrivePolicy", &policy), ("VisibilityTimeout", "0")])
             .await;
-        world.send(&queue, (0..3).map(|n| Outgoing::new(format!("{name} {n}")))).await;
+        world
+            .send(&queue, (0..3).map(|n| Outgoing::new(format!("{name} {n}"))))
+            .await;
         queues.push(queue);
     }
     // SQS moves them by itself at their second receive.
@@ -160,7 +196,12 @@ async fn a_shared_dead_letter_queue_goes_back_to_each_source_and_a_named_source_
     for queue in &queues[..2] {
         reset(queue).await.unwrap();
     }
-    client.delete_queue().queue_url(&queues[2].attributes().url).send().await.unwrap();
+    client
+        .delete_queue()
+        .queue_url(&queues[2].attributes().url)
+        .send()
+        .await
+        .unwrap();
     let tool = world.tool();
     let report = tool.run(&["dlq", "replay", "orders", "--yes", "--json"]);
     report.exits(0);
@@ -169,7 +210,7 @@ async fn a_shared_dead_letter_queue_goes_back_to_each_source_and_a_named_source_
     assert_eq!(drained(&queues[0]).await.len(), 3);
     let ran = tool.run(&["dlq", "replay", "dead", "--yes"]);
     ran.exits(3);
-    insta::assert_snapshot!("replay_source_deleted", ran.shown());
+    insta::assert_snapshot!("dlq_replay_source_deleted", ran.shown());
     let bills: Vec<String> = drained(&queues[1]).await.into_iter().map(|(_, body)| body).collect();
     assert_eq!(bills, ["bills 0", "bills 1", "bills 2"]);
     tool.run(&["dlq", "replay", "dead", "--yes", "--to", "orders"]).exits(0);
@@ -178,7 +219,9 @@ async fn a_shared_dead_letter_queue_goes_back_to_each_source_and_a_named_source_
 
 #[tokio::test]
 async fn a_limit_counts_for_the_whole_job_and_a_finished_job_says_so() {
-    let Some((world, orders, dead)) = night().await else { return };
+    let Some((world, orders, dead)) = night().await else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let job = folder.path().join("night.job");
     let job = job.to_str().unwrap();
@@ -186,7 +229,11 @@ async fn a_limit_counts_for_the_whole_job_and_a_finished_job_says_so() {
     let run = |more: &[&str]| tool.run(&[&["dlq", "replay", "orders", "--yes", "--job", job], more].concat());
     run(&["--limit", "3", "--where", "reason = nothing"]).exits(0);
     let ran = run(&["--limit", "3"]);
-    assert!(ran.exits(0).contains("is finished"), "nothing was left to do: {}", ran.stdout);
+    assert!(
+        ran.exits(0).contains("is finished"),
+        "nothing was left to do: {}",
+        ran.stdout
+    );
     std::fs::remove_file(job).unwrap();
     run(&["--limit", "3"]).exits(0);
     assert_eq!(counts(&orders).await.0, 3);
@@ -198,7 +245,11 @@ async fn a_limit_counts_for_the_whole_job_and_a_finished_job_says_so() {
     world.plain_queue("elsewhere", &[]).await;
     let ran = run(&["--to", "elsewhere"]);
     ran.exits(2);
-    assert!(ran.stderr.contains(":elsewhere") && ran.stderr.contains("night.job"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains(":elsewhere") && ran.stderr.contains("night.job"),
+        "{}",
+        ran.stderr
+    );
     std::fs::write(job, "not a job\n").unwrap();
     let ran = run(&[]);
     ran.exits(1);
@@ -217,7 +268,11 @@ async fn on_ctrl_c_it_gives_back_what_it_holds_and_goes_on_with_its_job() {
     let job = folder.path().join("job");
     let job_text = job.to_str().unwrap();
     let arguments = ["dlq", "replay", "orders", "--yes", "--job", job_text];
-    let child = world.tool().command(&[&arguments[..], &["--rate", "5"]].concat()).spawn().unwrap();
+    let child = world
+        .tool()
+        .command(&[&arguments[..], &["--rate", "5"]].concat())
+        .spawn()
+        .unwrap();
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while !std::fs::read_to_string(&job).is_ok_and(|text| text.contains(r#"{"sent""#)) {
         assert!(std::time::Instant::now() < deadline);
@@ -226,11 +281,18 @@ async fn on_ctrl_c_it_gives_back_what_it_holds_and_goes_on_with_its_job() {
     let locked = world.tool().run(&arguments);
     locked.exits(1);
     assert!(locked.stderr.contains("is in use"), "{}", locked.stderr);
-    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
     let ran = Ran::of(child);
     ran.exits(130);
     assert!(ran.stdout.contains("interrupted before its end"), "{}", ran.stdout);
-    assert!(ran.stderr.contains("the same command with the same --job goes on"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("the same command with the same --job goes on"),
+        "{}",
+        ran.stderr
+    );
     let (left, held) = counts(&dead).await;
     assert_eq!((held, left + counts(&orders).await.0), (0, 60));
     assert!((1..60).contains(&left));
@@ -275,25 +337,36 @@ async fn a_message_at_the_size_limit_and_one_with_ten_attributes_keep_all_they_h
 
 #[tokio::test]
 async fn completed_keys_are_left_dropped_or_forced() {
-    let Some((world, orders, dead)) = night().await else { return };
+    let Some((world, orders, dead)) = night().await else {
+        return;
+    };
     let inbox = world.inbox().await;
     // What these say was done under their keys meanwhile.
-    world.send(&orders, [1, 2].map(|n| {
-        Outgoing::new(format!(r#"{{"order":{n},"amount":{}}}"#, n * 10))
-            .attribute("Idempotency-Key", Attribute::string(format!("o-{n}")))
-    })).await;
+    world
+        .send(
+            &orders,
+            [1, 2].map(|n| {
+                Outgoing::new(format!(r#"{{"order":{n},"amount":{}}}"#, n * 10))
+                    .attribute("Idempotency-Key", Attribute::string(format!("o-{n}")))
+            }),
+        )
+        .await;
     work(&orders, inbox, |_| Ok(())).await;
     let tool = world.tool();
     let run = |more: &[&str]| tool.run(&[&["dlq", "replay", "orders", "--yes", "--table", TABLE], more].concat());
     let ran = run(&[]);
     ran.exits(3);
-    insta::assert_snapshot!("replay_completed", ran.shown());
+    insta::assert_snapshot!("dlq_replay_completed", ran.shown());
     assert_eq!(drained(&orders).await.len(), 2);
     run(&["--force", "--limit", "1"]).exits(0);
     let forced = drained(&orders).await.remove(0).0;
     assert!(forced.starts_with("o-") && forced.contains('~'), "{forced}");
     let ran = run(&["--drop-completed"]);
-    assert!(ran.exits(0).contains("1 deleted: their key is completed"), "{}", ran.stdout);
+    assert!(
+        ran.exits(0).contains("1 deleted: the key is completed"),
+        "{}",
+        ran.stdout
+    );
     assert_eq!(counts(&dead).await, (0, 0));
 }
 
@@ -339,7 +412,15 @@ async fn inv07_a_fifo_queue_replayed_twice_and_dead_twice_within_minutes_keeps_a
     // A group stops at its first letter that is left.
     work(&orders, inbox.clone(), |_| Err(Failure::reject("not yet"))).await;
     let run = |more: &[&str]| {
-        let base = ["dlq", "replay", "orders.fifo", "--yes", "--json", "--where", "not body in (\"04\")"];
+        let base = [
+            "dlq",
+            "replay",
+            "orders.fifo",
+            "--yes",
+            "--json",
+            "--where",
+            "not body in (\"04\")",
+        ];
         tool.run(&[&base[..], more].concat())
     };
     let report = run(&[]);
@@ -356,7 +437,11 @@ async fn inv07_a_fifo_queue_replayed_twice_and_dead_twice_within_minutes_keeps_a
     let seen = SEEN.lock().unwrap().clone();
     assert_eq!(seen.len(), 12, "each once: {seen:?}");
     for group in 0..3 {
-        let of_group: Vec<usize> = seen.iter().map(|body| body.parse().unwrap()).filter(|n| n % 3 == group).collect();
+        let of_group: Vec<usize> = seen
+            .iter()
+            .map(|body| body.parse().unwrap())
+            .filter(|n| n % 3 == group)
+            .collect();
         assert!(of_group.is_sorted() && of_group.len() == 4, "{seen:?}");
     }
 }
@@ -375,7 +460,19 @@ async fn it_stops_by_itself_when_too_much_dies_again() {
         .build()
         .unwrap();
     let arguments = [
-        "dlq", "replay", "orders", "--yes", "--rate", "20", "--stop-at", "20", "--watch", "30s", "--table", TABLE, "--json",
+        "dlq",
+        "replay",
+        "orders",
+        "--yes",
+        "--rate",
+        "20",
+        "--stop-at",
+        "20",
+        "--watch",
+        "30s",
+        "--table",
+        TABLE,
+        "--json",
     ];
     let mut child = world.tool().command(&arguments).spawn().unwrap();
     let ended = async {
@@ -391,24 +488,38 @@ async fn it_stops_by_itself_when_too_much_dies_again() {
     ran.exits(3);
     let report = ran.json();
     assert_eq!(report["end"], "stopped");
-    assert!(report["replayed"].as_u64().unwrap() < 290 && report["died_again"].as_u64().unwrap() >= 5, "{report}");
+    assert!(
+        report["replayed"].as_u64().unwrap() < 290 && report["died_again"].as_u64().unwrap() >= 5,
+        "{report}"
+    );
     assert!(ran.stderr.contains("the same command goes on"), "{}", ran.stderr);
 }
 
 #[tokio::test]
 async fn sqs_moves_a_whole_queue_by_itself_is_asked_about_it_and_told_to_end() {
-    let Some((world, orders, dead)) = night().await else { return };
+    let Some((world, orders, dead)) = night().await else {
+        return;
+    };
     let tool = world.tool();
     let ran = tool.run(&["dlq", "moves", "orders"]);
     assert_eq!(ran.exits(0), "SQS knows no move of `orders-dlq`\n");
     tool.run(&["dlq", "cancel-move", "orders"]).exits(1);
     let ran = tool.run(&["dlq", "replay", "orders", "--native", "--yes", "--rate", "1"]);
-    let task = ran.exits(0).lines().find_map(|line| line.strip_prefix("task ")).unwrap().to_owned();
+    let task = ran
+        .exits(0)
+        .lines()
+        .find_map(|line| line.strip_prefix("task "))
+        .unwrap()
+        .to_owned();
     let again = tool.run(&["dlq", "replay", "orders", "--native", "--yes"]);
     again.exits(1);
     assert!(again.stderr.contains("cancel-move"), "{}", again.stderr);
     let ran = tool.run(&["dlq", "cancel-move", "orders", "--task", &task]);
-    assert!(ran.exits(0).starts_with("cancelled: SQS had moved about "), "{}", ran.stdout);
+    assert!(
+        ran.exits(0).starts_with("cancelled: SQS had moved about "),
+        "{}",
+        ran.stdout
+    );
     let status = |expected: &str| -> Option<Value> {
         let tasks = tool.run(&["dlq", "moves", "orders", "--json"]).json();
         let latest = tasks.as_array()?.first()?.clone();
@@ -430,16 +541,23 @@ async fn sqs_moves_a_whole_queue_by_itself_is_asked_about_it_and_told_to_end() {
     wait("completed").await;
     assert_eq!((drained(&orders).await.len(), counts(&dead).await), (4, (0, 0)));
     let shown = tool.run(&["dlq", "moves", "orders"]).shown();
-    insta::assert_snapshot!("moves", shown);
+    insta::assert_snapshot!("dlq_moves", shown);
 }
 
 #[tokio::test]
 async fn a_question_that_cannot_be_asked_is_answered_by_yes_only() {
-    let Some((world, _orders, dead)) = night().await else { return };
+    let Some((world, _orders, dead)) = night().await else {
+        return;
+    };
     let mut child = world.tool().command(&["dlq", "replay", "orders"]).spawn().unwrap();
     let mut said = String::new();
-    BufReader::new(child.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    BufReader::new(child.stderr.take().unwrap())
+        .read_line(&mut said)
+        .unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(2));
-    assert!(said.contains("replay the dead letters of `orders-dlq` (about 4) to `orders`?"), "{said}");
+    assert!(
+        said.contains("replay the dead letters of `orders-dlq` (about 4) to `orders`?"),
+        "{said}"
+    );
     assert_eq!(counts(&dead).await, (4, 0));
 }
