@@ -15,6 +15,10 @@ mod dlq_export;
 mod dlq_import;
 #[path = "cli/dlq_ls.rs"]
 mod dlq_ls;
+#[path = "cli/dlq_replay.rs"]
+mod dlq_replay;
+#[path = "cli/dlq_replay_killed.rs"]
+mod dlq_replay_killed;
 #[path = "cli/dlq_show.rs"]
 mod dlq_show;
 #[path = "cli/dlq_watch.rs"]
@@ -49,6 +53,8 @@ mod queue_stats;
 mod running;
 #[path = "cli/scripted.rs"]
 mod scripted;
+#[path = "cli/send_failures.rs"]
+mod send_failures;
 #[path = "cli/shell.rs"]
 mod shell;
 #[path = "cli/tool.rs"]
