@@ -23,6 +23,9 @@ mod drain {}
 #[doc = include_str!("../docs/fifo.md")]
 mod fifo {}
 
+#[doc = include_str!("../docs/inspecting.md")]
+mod inspecting {}
+
 #[doc = include_str!("../docs/handlers.md")]
 mod handlers {}
 

@@ -101,6 +101,8 @@ pub struct Message {
     pub deduplication_id: Option<String>,
     /// The `AWSTraceHeader` system attribute.
     pub trace_header: Option<String>,
+    /// The ARN of the queue from which SQS's redrive policy moved it here: the `DeadLetterQueueSourceArn` system attribute.
+    pub dead_letter_source: Option<String>,
 }
 
 impl Message {
@@ -114,6 +116,7 @@ impl Message {
             group_id: None,
             deduplication_id: None,
             trace_header: None,
+            dead_letter_source: None,
         }
     }
 

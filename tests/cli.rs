@@ -3,9 +3,8 @@
 
 #[path = "support/localstack.rs"]
 mod localstack;
-
 #[path = "support/stub.rs"]
-#[allow(dead_code, reason = "not every way to answer is used here")]
+#[allow(dead_code, reason = "other tests use the rest")]
 mod stub;
 
 #[path = "cli/dlq_drop.rs"]
@@ -14,6 +13,12 @@ mod dlq_drop;
 mod dlq_export;
 #[path = "cli/dlq_import.rs"]
 mod dlq_import;
+#[path = "cli/dlq_ls.rs"]
+mod dlq_ls;
+#[path = "cli/dlq_show.rs"]
+mod dlq_show;
+#[path = "cli/dlq_watch.rs"]
+mod dlq_watch;
 #[path = "cli/doctor.rs"]
 mod doctor;
 #[path = "cli/pages.rs"]

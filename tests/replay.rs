@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use redrive::clock::{Clock, Random};
 use redrive::dlq::{
-    Browser, CompletedKeys, ENVELOPE_ATTRIBUTE, Envelope, Journal, Replay, ReplayEnd, ReplayError, ReplayReport,
-    ScanEnd, Visit,
+    Browser, CompletedKeys, ENVELOPE_ATTRIBUTE, Envelope, Intent, Journal, Replay, ReplayEnd, ReplayError,
+    ReplayReport, ScanEnd, Visit,
 };
 use redrive::faults::{Operation, Rates};
 use redrive::inbox::{ClaimAnswer, ClaimRequest, Inbox};
@@ -17,7 +17,7 @@ use redrive::key::{Fingerprint, Key, RecordKey};
 use redrive::message::{Attribute, Delivery, Message, Outgoing, Receipt};
 use redrive::outcome::StoredResult;
 use redrive::queue::{EntryResults, Queue, QueueAttributes, QueueError, Receive};
-use redrive::{MemoryInbox, MemoryQueue};
+use redrive::{Failure, MemoryInbox, MemoryQueue, Worker};
 use tokio_util::sync::CancellationToken;
 
 fn queue(name: &str) -> MemoryQueue {
@@ -594,6 +594,233 @@ async fn inv07_fifo_groups_are_replayed_from_their_heads_under_faults() {
         let there: BTreeSet<_> = keys(&orders).into_iter().chain(keys(&dlq)).collect();
         assert_eq!(there.len(), 60, "seed {seed}: {report:?}");
     }
+}
+
+/// A queue named `name` whose dead letters go to `dlq` at their second receive.
+fn source(name: &str, dlq: &MemoryQueue) -> MemoryQueue {
+    MemoryQueue::builder(name).dead_letter(dlq, 1).build().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_letters_of_a_shared_dead_letter_queue_go_back_to_the_queues_they_came_from() {
+    let dlq = queue("dead");
+    let (orders, bills, gone) = (source("orders", &dlq), source("bills", &dlq), source("gone", &dlq));
+    for (number, queue) in [&orders, &bills, &gone].into_iter().enumerate() {
+        fill(queue, (0..5).map(|n| Outgoing::new(format!("{number}-{n}")))).await;
+        die_by_policy(queue, &dlq, 5 * (number + 1)).await;
+    }
+    let mut told = dead(7, "rejected");
+    let mut envelope: Envelope = serde_json::from_str(told.attributes[ENVELOPE_ATTRIBUTE].as_str().unwrap()).unwrap();
+    envelope.source = bills.attributes().arn.clone();
+    let text = serde_json::to_string(&envelope).unwrap();
+    told.attributes
+        .insert(ENVELOPE_ATTRIBUTE.into(), Attribute::string(text));
+    fill(&dlq, [told, dead(8, "rejected")]).await;
+    let report = Replay::to_sources(shared(&dlq), [shared(&orders), shared(&bills)], "job")
+        .random(Random::seeded(1))
+        .run()
+        .await
+        .unwrap();
+    assert!(balanced(&report), "{report:?}");
+    assert_eq!((report.replayed, report.failed, report.unrouted), (11, 6, 6));
+    assert_eq!(bodies(&orders), ["0-0", "0-1", "0-2", "0-3", "0-4"]);
+    assert_eq!(bodies(&bills).len(), 6);
+    assert_eq!(dlq.visible(), 6);
+    let errors: BTreeSet<_> = report.failures.into_iter().map(|failure| failure.error).collect();
+    assert!(
+        errors.iter().any(|error| error.contains(&gone.attributes().arn)),
+        "{errors:?}"
+    );
+    assert!(errors.iter().any(|error| error.contains("not known")), "{errors:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn watching_sees_what_comes_back_after_the_last_send_and_sends_nothing_more() {
+    let dlq = queue("orders-dlq");
+    let orders = source("orders", &dlq);
+    fill(&dlq, (0..30).map(|n| dead(n, "rejected"))).await;
+    let replaying = replay(&dlq, &orders).watch(Duration::from_secs(60)).run();
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(orders.len(), 30);
+        die_by_policy(&orders, &dlq, 10).await;
+        fill(&dlq, [dead(99, "rejected")]).await;
+    };
+    let start = Clock::system().now();
+    let (report, ()) = tokio::join!(replaying, later);
+    let report = report.unwrap();
+    assert!(start.elapsed() >= Duration::from_secs(60));
+    assert_eq!(report.replayed, 30, "what died since is not sent");
+    assert!(
+        report.came_back >= 10 && report.died_again == report.came_back,
+        "{report:?}"
+    );
+    assert_eq!((orders.len() + dlq.len(), dlq.in_flight()), (31, 0));
+}
+
+/// Workers whose handler turns down what `bad` says, until the returned future is dropped.
+async fn work(orders: &MemoryQueue, dlq: &MemoryQueue, inbox: &MemoryInbox, clock: &Clock, bad: fn(usize) -> bool) {
+    let handler = move |body: redrive::extract::Text| async move {
+        if bad(body.parse().unwrap()) {
+            return Err(Failure::reject("still wrong"));
+        }
+        Ok(())
+    };
+    let worker = Worker::builder(orders.clone())
+        .dead_letter(dlq.clone())
+        .inbox(inbox.clone())
+        .clock(clock.clone())
+        .random(Random::seeded(5))
+        .handler(handler)
+        .build()
+        .unwrap();
+    worker.run_until_drained().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_stops_by_itself_when_the_inbox_says_that_too_much_died_again() {
+    let clock = Clock::starting_at(1_700_000_000_000);
+    let made = |name: &str| MemoryQueue::builder(name).clock(clock.clone()).build().unwrap();
+    for (bad, stops) in [((|_| true) as fn(usize) -> bool, true), (|n| n % 50 == 0, false)] {
+        let (dlq, orders) = (made("orders-dlq"), made("orders"));
+        let inbox = MemoryInbox::builder().clock(clock.clone()).build();
+        fill(&dlq, (0..600).map(|n| dead(n, "rejected"))).await;
+        let replaying = replay(&dlq, &orders)
+            .clock(clock.clone())
+            .rate(20.0)
+            .unwrap()
+            .inbox(Arc::new(inbox.clone()), "orders")
+            .watch(Duration::from_secs(120))
+            .stop_when(|report| report.died_again >= 5 && report.died_again * 10 > report.replayed)
+            .run();
+        let start = clock.now();
+        let report = tokio::select! {
+            () = work(&orders, &dlq, &inbox, &clock, bad) => panic!("the worker ended"),
+            report = replaying => report.unwrap(),
+        };
+        assert!(balanced(&report), "{report:?}");
+        if stops {
+            assert_eq!(report.end, ReplayEnd::Stopped);
+            assert!(report.replayed < 200, "long before all were sent: {report:?}");
+        } else {
+            assert_eq!((report.end, report.replayed), (ReplayEnd::Exhausted, 600));
+            assert_eq!((report.handled, report.died_again), (588, 12));
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "all is known: it need not wait"
+            );
+        }
+        assert_eq!(dlq.in_flight(), 0);
+    }
+}
+
+/// A journal that keeps intents, and is cut off after `left` records as by a kill.
+#[derive(Default)]
+struct Intents {
+    sent: Mutex<BTreeSet<String>>,
+    open: Mutex<BTreeMap<String, Intent>>,
+    killed: CancellationToken,
+}
+
+impl Journal for Intents {
+    fn was_sent(&self, message_id: &str) -> bool {
+        self.sent.lock().unwrap().contains(message_id)
+    }
+    fn record(&self, message_ids: &[String]) -> std::io::Result<()> {
+        if !self.killed.is_cancelled() {
+            self.killed.cancel();
+            return Err(std::io::Error::other("killed"));
+        }
+        self.sent.lock().unwrap().extend(message_ids.iter().cloned());
+        Ok(())
+    }
+    fn intend(&self, about_to_send: &[Intent]) -> std::io::Result<()> {
+        let mut open = self.open.lock().unwrap();
+        open.extend(
+            about_to_send
+                .iter()
+                .map(|intent| (intent.message_id.clone(), intent.clone())),
+        );
+        Ok(())
+    }
+    fn intended(&self, message_id: &str) -> Option<Intent> {
+        self.open.lock().unwrap().get(message_id).cloned()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_about_to_be_sent_is_known_by_its_key_and_never_forced_to_run_twice() {
+    let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
+    let inbox = MemoryInbox::builder()
+        .clock(Clock::starting_at(1_700_000_000_000))
+        .build();
+    fill(&dlq, (0..5).map(|n| dead(n, "rejected"))).await;
+    let journal = Arc::new(Intents::default());
+    let run = || {
+        replay(&dlq, &orders)
+            .inbox(Arc::new(inbox.clone()), "orders")
+            .completed(CompletedKeys::Force)
+            .journal(journal.clone())
+            .wait_for_hidden(Duration::from_secs(125))
+            .run()
+    };
+    // Killed after the send, before the journal had it and before the delete.
+    tokio::select! {
+        biased;
+        () = journal.killed.cancelled() => {}
+        _ = run() => panic!("it is killed first"),
+    }
+    assert_eq!((orders.len(), dlq.len()), (5, 5));
+    for n in 0..5 {
+        complete(&inbox, &format!("k{n}"), &n.to_string()).await;
+    }
+    let report = run().await.unwrap();
+    assert_eq!((report.resumed, report.replayed, dlq.len()), (5, 0, 0), "{report:?}");
+    assert_eq!(orders.len(), 5, "not run once more under another key");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_killed_run_held_is_waited_for_if_asked() {
+    for wait in [0, 130] {
+        let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
+        fill(&dlq, (0..100).map(|n| dead(n, "rejected"))).await;
+        let slow = || replay(&dlq, &orders).rate(1.0).unwrap().run();
+        assert!(tokio::time::timeout(Duration::from_secs(5), slow()).await.is_err());
+        assert!(dlq.in_flight() >= 10);
+        let wait = Duration::from_secs(wait);
+        let report = replay(&dlq, &orders).wait_for_hidden(wait).run().await.unwrap();
+        assert!(balanced(&report));
+        assert_eq!(dlq.is_empty(), !wait.is_zero());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_edit_keeps_its_messages_held_and_ends_when_cancelled() {
+    let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
+    fill(&dlq, (0..40).map(|n| dead(n, "rejected"))).await;
+    let slow = || {
+        replay(&dlq, &orders).edit_with(|_, mut outgoing| async {
+            tokio::time::sleep(Duration::from_secs(25)).await;
+            outgoing.body.push('!');
+            Ok(outgoing)
+        })
+    };
+    let token = CancellationToken::new();
+    let cancelled = slow().cancel(token.clone()).run();
+    let (report, ()) = tokio::join!(cancelled, async {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        token.cancel();
+    });
+    let report = report.unwrap();
+    assert!(balanced(&report) && report.end == ReplayEnd::Cancelled, "{report:?}");
+    assert_eq!((report.replayed, dlq.in_flight()), (0, 0));
+    let report = slow().run().await.unwrap();
+    assert_eq!(
+        (report.replayed, report.lost_hold, orders.len()),
+        (40, 0, 40),
+        "{report:?}"
+    );
+    assert!(bodies(&orders).iter().all(|body| body.ends_with('!')));
 }
 
 #[tokio::test(start_paused = true)]

@@ -97,11 +97,13 @@ impl DeadLetter {
             .and_then(|attribute| attribute.as_str())
     }
 
-    /// The ARN of the queue it came from, where that is known.
+    /// The ARN of the queue it came from, where that is known: from its envelope, else from SQS, which says it of what its
+    /// redrive policy moved.
     #[must_use]
     pub fn source(&self) -> Option<&str> {
-        let source = self.envelope.as_ref()?.source.as_str();
-        (!source.is_empty()).then_some(source)
+        let told = self.envelope.as_ref().map(|envelope| envelope.source.as_str());
+        told.filter(|source| !source.is_empty())
+            .or(self.delivery.message.dead_letter_source.as_deref())
     }
 
     /// Body and attributes in bytes, as SQS counts them.
@@ -326,6 +328,7 @@ mod tests {
     fn a_letter_without_an_envelope_says_so_and_takes_its_key_from_the_message() {
         let mut message = Message::new("mid", "{}");
         message.sent_at_ms = Some(1_000);
+        message.dead_letter_source = Some("arn:orders".into());
         let letter = DeadLetter::new(
             Delivery::new(message, Receipt::new("r"), 1, Clock::system().now()),
             &KeySource::Attribute,
@@ -335,6 +338,7 @@ mod tests {
             (MOVED_BY_SQS, "", None)
         );
         assert_eq!(letter.key().as_str(), "mid");
+        assert_eq!(letter.source(), Some("arn:orders"));
         assert_eq!(letter.age(4_000), Some(Duration::from_secs(3)));
         assert_eq!(letter.age(0), Some(Duration::ZERO), "a clock that is behind");
     }

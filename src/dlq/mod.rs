@@ -9,4 +9,4 @@ pub mod replay;
 pub use browse::{Browser, ScanEnd, ScanReport, Visit};
 pub use envelope::{Displaced, ENVELOPE_ATTRIBUTE, Envelope};
 pub use letter::{DeadLetter, ErrorGroup, ErrorGroups, MOVED_BY_SQS, error_shape};
-pub use replay::{CompletedKeys, Journal, Replay, ReplayEnd, ReplayError, ReplayFailure, ReplayReport};
+pub use replay::{CompletedKeys, Intent, Journal, Replay, ReplayEnd, ReplayError, ReplayFailure, ReplayReport};

@@ -1,6 +1,8 @@
 //! Moving dead letters back: filtered, at a rate, in order, and without losing one whatever happens in between.
 
 mod decide;
+mod follow;
+mod journal;
 mod report;
 mod run;
 
@@ -8,6 +10,7 @@ use std::error::Error as StdError;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::{BoxFuture, ready};
 use tokio_util::sync::CancellationToken;
 
 use super::letter::DeadLetter;
@@ -19,11 +22,14 @@ use crate::message::Outgoing;
 use crate::producer::ProducerError;
 use crate::queue::{Queue, QueueError};
 
+pub use journal::{Intent, Journal};
 pub use report::{ReasonCount, ReplayEnd, ReplayFailure, ReplayReport};
 
 type Filter = Box<dyn FnMut(&DeadLetter) -> bool + Send>;
-type Edit = Box<dyn FnMut(&DeadLetter, &mut Outgoing) -> Result<(), Box<dyn StdError + Send + Sync>> + Send>;
+type EditError = Box<dyn StdError + Send + Sync>;
+type Edit = Box<dyn FnMut(&DeadLetter, Outgoing) -> BoxFuture<'static, Result<Outgoing, EditError>> + Send>;
 type Progress = Box<dyn FnMut(&ReplayReport) + Send>;
+type StopRule = Box<dyn FnMut(&ReplayReport) -> bool + Send>;
 
 /// Moves dead letters back to the queue they came from, or to another.
 ///
@@ -54,35 +60,54 @@ type Progress = Box<dyn FnMut(&ReplayReport) + Send>;
 /// ```
 pub struct Replay {
     dead: Arc<dyn Queue>,
-    target: Arc<dyn Queue>,
+    targets: Vec<Arc<dyn Queue>>,
+    by_source: bool,
     job: String,
     settings: Settings,
     filter: Option<Filter>,
     edit: Option<Edit>,
     progress: Option<Progress>,
+    stop_when: Option<StopRule>,
 }
 
 #[derive(Clone)]
 struct Settings {
     limit: u64,
     rate: Option<RateLimit>,
-    inbox: Option<(Arc<dyn Inbox>, String)>,
+    inbox: Option<(Arc<dyn Inbox>, Consumer)>,
     completed: CompletedKeys,
     keys: KeySource,
     skip_order: bool,
     dry_run: bool,
     hold: Duration,
     journal: Option<Arc<dyn Journal>>,
+    watch: Option<Duration>,
+    wait_for_hidden: Duration,
     cancel: CancellationToken,
     clock: Clock,
     random: Option<Random>,
+}
+
+/// The consumer whose records a letter's key is looked up in.
+#[derive(Clone)]
+enum Consumer {
+    Named(String),
+    /// Named like the queue the letter came from, or as this where that is not known.
+    OfSource(String),
 }
 
 impl std::fmt::Debug for Replay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Replay")
             .field("from", &self.dead.attributes().name)
-            .field("to", &self.target.attributes().name)
+            .field(
+                "to",
+                &self
+                    .targets
+                    .iter()
+                    .map(|queue| &queue.attributes().name)
+                    .collect::<Vec<_>>(),
+            )
             .field("job", &self.job)
             .finish_non_exhaustive()
     }
@@ -99,18 +124,6 @@ pub enum CompletedKeys {
     Drop,
     /// They are sent to be run again, under a new key (the old one and the job): whatever knows the old key lets them pass.
     Force,
-}
-
-/// What a replay has sent, kept outside the process, so that one that was killed goes on without sending twice.
-pub trait Journal: Send + Sync + 'static {
-    /// Whether the message with this MessageId in the dead-letter queue was sent.
-    fn was_sent(&self, message_id: &str) -> bool;
-
-    /// Notes durably that these were sent; called before they are deleted.
-    ///
-    /// # Errors
-    /// When it cannot be noted. The replay then deletes what it sent, and stops.
-    fn record(&self, message_ids: &[String]) -> std::io::Result<()>;
 }
 
 /// Why a replay could not go on. What it had done by then is in the report.
@@ -178,10 +191,27 @@ impl Replay {
     /// queue, so that what was sent a moment ago is not sent twice; another job's are others.
     #[must_use]
     pub fn new(dead: impl Queue, target: impl Queue, job: impl Into<String>) -> Self {
+        Self::with(Arc::new(dead), vec![Arc::new(target)], false, job.into())
+    }
+
+    /// A replay from `dead` to the queues that have it for their dead-letter queue: each message goes back to the one it came
+    /// from, as its envelope or SQS says. One that came from a queue which is not among them stays; so does one whose queue is
+    /// not known, unless there is but one.
+    #[must_use]
+    pub fn to_sources(
+        dead: impl Queue,
+        sources: impl IntoIterator<Item = Arc<dyn Queue>>,
+        job: impl Into<String>,
+    ) -> Self {
+        Self::with(Arc::new(dead), sources.into_iter().collect(), true, job.into())
+    }
+
+    fn with(dead: Arc<dyn Queue>, targets: Vec<Arc<dyn Queue>>, by_source: bool, job: String) -> Self {
         Self {
-            dead: Arc::new(dead),
-            target: Arc::new(target),
-            job: job.into(),
+            dead,
+            targets,
+            by_source,
+            job,
             settings: Settings {
                 limit: u64::MAX,
                 rate: None,
@@ -192,6 +222,8 @@ impl Replay {
                 dry_run: false,
                 hold: Duration::from_secs(120),
                 journal: None,
+                watch: None,
+                wait_for_hidden: Duration::ZERO,
                 cancel: CancellationToken::new(),
                 clock: Clock::system(),
                 random: None,
@@ -199,6 +231,7 @@ impl Replay {
             filter: None,
             edit: None,
             progress: None,
+            stop_when: None,
         }
     }
 
@@ -210,12 +243,26 @@ impl Replay {
     }
 
     /// Changes each message before it is sent: its body, its attributes. An error leaves it in the dead-letter queue.
+    ///
+    /// An edit should make the same of the same message every time: what a kill leaves in both queues is sent once more, and a
+    /// copy with another payload under the same key is dead-lettered.
     #[must_use]
-    pub fn edit<F>(mut self, edit: F) -> Self
+    pub fn edit<F>(self, mut edit: F) -> Self
     where
-        F: FnMut(&DeadLetter, &mut Outgoing) -> Result<(), Box<dyn StdError + Send + Sync>> + Send + 'static,
+        F: FnMut(&DeadLetter, &mut Outgoing) -> Result<(), EditError> + Send + 'static,
     {
-        self.edit = Some(Box::new(edit));
+        self.edit_with(move |letter, mut outgoing| ready(edit(letter, &mut outgoing).map(|()| outgoing)))
+    }
+
+    /// As [`edit`](Self::edit), for edits that take their time. The messages stay held meanwhile. When the replay is cancelled,
+    /// an edit under way is dropped.
+    #[must_use]
+    pub fn edit_with<F, E>(mut self, mut edit: F) -> Self
+    where
+        F: FnMut(&DeadLetter, Outgoing) -> E + Send + 'static,
+        E: Future<Output = Result<Outgoing, EditError>> + Send + 'static,
+    {
+        self.edit = Some(Box::new(move |letter, outgoing| Box::pin(edit(letter, outgoing))));
         self
     }
 
@@ -240,7 +287,15 @@ impl Replay {
     /// are completed.
     #[must_use]
     pub fn inbox(mut self, inbox: Arc<dyn Inbox>, consumer: impl Into<String>) -> Self {
-        self.settings.inbox = Some((inbox, consumer.into()));
+        self.settings.inbox = Some((inbox, Consumer::Named(consumer.into())));
+        self
+    }
+
+    /// As [`inbox`](Self::inbox), for letters of several queues: each is looked up as the consumer that is named like the queue
+    /// it came from, or as `otherwise` where that is not known.
+    #[must_use]
+    pub fn inbox_of_sources(mut self, inbox: Arc<dyn Inbox>, otherwise: impl Into<String>) -> Self {
+        self.settings.inbox = Some((inbox, Consumer::OfSource(otherwise.into())));
         self
     }
 
@@ -286,6 +341,42 @@ impl Replay {
         self
     }
 
+    /// After the last send, goes on looking for this long at what comes back dead. It ends earlier once the inbox, where there
+    /// is one, knows the end of all that was sent. Nothing more is sent meanwhile, not even what died since.
+    ///
+    /// What comes back is seen when it is received, which for a large dead-letter queue is late: it comes behind the others.
+    /// With an inbox, the records of what was sent say so at once; of more than ten thousand that are under way, the latest are
+    /// followed.
+    #[must_use]
+    pub fn watch(mut self, time: Duration) -> Self {
+        self.settings.watch = Some(time);
+        self
+    }
+
+    /// Ends the replay when this says yes to the report so far; asked before each batch. It is for ending by itself what does
+    /// no good.
+    ///
+    /// ```
+    /// # use redrive::{dlq::Replay, queue::Queue};
+    /// # fn example(replay: Replay) -> Replay {
+    /// // More than a tenth of what was sent has died again.
+    /// replay.stop_when(|report| report.died_again >= 5 && report.died_again * 10 > report.replayed)
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn stop_when(mut self, rule: impl FnMut(&ReplayReport) -> bool + Send + 'static) -> Self {
+        self.stop_when = Some(Box::new(rule));
+        self
+    }
+
+    /// How long it goes on asking, once nothing more comes, while messages are in flight that it does not hold: what an earlier
+    /// run held when it was killed comes back when that run's [`hold`](Self::hold) has passed. Not at all unless set.
+    #[must_use]
+    pub fn wait_for_hidden(mut self, time: Duration) -> Self {
+        self.settings.wait_for_hidden = time;
+        self
+    }
+
     /// Ends the replay when it fires; the batch under way is finished and all else is given back first.
     #[must_use]
     pub fn cancel(mut self, token: CancellationToken) -> Self {
@@ -322,35 +413,43 @@ impl Replay {
     /// # Errors
     /// When source, target, inbox or journal fail for good. Nothing is lost then, and the error holds the report.
     pub async fn run(self) -> Result<ReplayReport, ReplayError> {
-        let (from, to) = (self.dead.attributes(), self.target.attributes());
-        if from.arn == to.arn && from.url == to.url {
+        let from = self.dead.attributes();
+        let same = |queue: &Arc<dyn Queue>| {
+            let to = queue.attributes();
+            from.arn == to.arn && from.url == to.url
+        };
+        if self.targets.iter().any(same) {
             return Err(ReplayError::SameQueue {
                 queue: from.name.clone(),
             });
         }
         let random = self.settings.random.clone().unwrap_or_default();
+        let destinations = self.targets.iter().map(|queue| {
+            let to = queue.attributes();
+            decide::Destination {
+                arn: to.arn.clone(),
+                fifo: to.fifo,
+                max_bytes: to.max_message_bytes,
+            }
+        });
         let judge = decide::Judge::new(
             self.filter,
-            self.edit,
             decide::Rules {
                 job: self.job,
                 completed: self.settings.completed,
                 keys: self.settings.keys.clone(),
                 skip_order: self.settings.skip_order,
                 from_fifo: from.fifo,
-                to_fifo: to.fifo,
-                max_bytes: to.max_message_bytes,
+                destinations: destinations.collect(),
+                by_source: self.by_source,
                 limit: self.settings.limit,
             },
         );
-        run::run(
-            self.dead,
-            self.target,
-            self.settings,
-            random,
-            Mutex::new(judge),
-            self.progress.map(Mutex::new),
-        )
-        .await
+        let says = run::Says {
+            edit: self.edit.map(Mutex::new),
+            progress: self.progress.map(Mutex::new),
+            stop_when: self.stop_when.map(Mutex::new),
+        };
+        run::run(self.dead, self.targets, self.settings, random, Mutex::new(judge), says).await
     }
 }

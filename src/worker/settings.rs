@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::config::{
     AfterReject, Config, CountsAsFailure, DeadLetters, FingerprintSource, Observer, OnDuplicate, TenantLimit,
-    check_concurrency,
+    WithoutDeadLetters, check_concurrency,
 };
-use super::environment::Environment;
+use super::environment::{BreakerTuning, DeadLetterMode, Environment};
 use super::error::BuildError;
 use crate::clock::{Clock, Random};
 use crate::flow::{Backoff, BreakerConfig, BreakerWatch, FlowError, RateLimit};
@@ -144,6 +144,35 @@ impl Settings {
         set(&mut self.long_poll, env.long_poll.as_ref());
         set(&mut self.retention, env.inbox_retention.as_ref());
         set(&mut self.shadow, env.shadow.as_ref());
+        set(&mut self.keep_while_open, env.keep_while_open.as_ref());
+        set(&mut self.after_reject, env.after_reject.as_ref());
+        set(
+            &mut self.key_by_deduplication_id,
+            env.key_from_deduplication_id.as_ref(),
+        );
+        set(&mut self.heartbeat, env.heartbeat.as_ref());
+        set(&mut self.in_flight_delay, env.in_flight_delay.as_ref());
+        set(&mut self.linger, env.linger.as_ref());
+        self.name = env.name.clone().or_else(|| self.name.take());
+        self.consumer = env.consumer.clone().or_else(|| self.consumer.take());
+        self.held_back = env.held_back.or(self.held_back);
+        self.lease = env.lease.or(self.lease);
+        self.stall_after = env.stall_after.or(self.stall_after);
+        match (env.fingerprint, &self.fingerprint) {
+            (Some(false), _) => self.fingerprint = FingerprintSource::Off,
+            (Some(true), FingerprintSource::Off) => self.fingerprint = FingerprintSource::Body,
+            _ => {}
+        }
+        match (env.dead_letters, &self.dead_letters) {
+            // A queue that the code chose is one to send to.
+            (None, _) | (Some(DeadLetterMode::Send), Some(DeadLetters::Queue(_))) => {}
+            (Some(DeadLetterMode::Send), _) => self.dead_letters = None,
+            (Some(DeadLetterMode::Policy), _) => self.dead_letters = Some(DeadLetters::RedrivePolicy),
+            (Some(DeadLetterMode::Keep), _) => self.dead_letters = Some(DeadLetters::Without(WithoutDeadLetters::Keep)),
+            (Some(DeadLetterMode::Discard), _) => {
+                self.dead_letters = Some(DeadLetters::Without(WithoutDeadLetters::Discard));
+            }
+        }
         self.handler_timeout = env.handler_timeout.or(self.handler_timeout);
         self.max_receives = env.max_receives.or(self.max_receives);
         if let Some(rate) = env.rate {
@@ -160,10 +189,10 @@ impl Settings {
                     .map_err(|error| refuse("REDRIVE_BURST", &burst, error))?,
             );
         }
-        if env.backoff.is_some() || env.backoff_cap.is_some() {
+        if env.backoff.is_some() || env.backoff_cap.is_some() || env.backoff_jitter.is_some() {
             let base = env.backoff.unwrap_or_else(|| self.backoff.base());
             let cap = env.backoff_cap.unwrap_or_else(|| self.backoff.cap());
-            let jitter = self.backoff.jitter_kind();
+            let jitter = env.backoff_jitter.unwrap_or_else(|| self.backoff.jitter_kind());
             self.backoff = Backoff::new(base, cap)
                 .map_err(|error| {
                     refuse(
@@ -174,6 +203,34 @@ impl Settings {
                 })?
                 .jitter(jitter);
         }
+        match env.breaker {
+            Some(false) => self.breaker = None,
+            Some(true) if self.breaker.is_none() => self.breaker = Some(BreakerConfig::default()),
+            _ => {}
+        }
+        self.tune_breaker(&env.tuning)
+    }
+
+    fn tune_breaker(&mut self, tuning: &BreakerTuning) -> Result<(), BuildError> {
+        let Some((variable, value)) = tuning.first() else {
+            return Ok(());
+        };
+        let Some(config) = self.breaker.take() else {
+            return Err(BuildError::Variable {
+                variable: variable.to_owned(),
+                value,
+                why: "there is no breaker that it could belong to; set REDRIVE_BREAKER to true, or leave it out"
+                    .to_owned(),
+            });
+        };
+        let tuned = tuning
+            .applied_to(config)
+            .map_err(|(variable, value, error)| BuildError::Variable {
+                variable: variable.to_owned(),
+                value,
+                why: error.to_string(),
+            })?;
+        self.breaker = Some(tuned);
         Ok(())
     }
 

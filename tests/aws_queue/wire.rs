@@ -81,7 +81,8 @@ async fn a_receive_asks_only_for_what_is_used_and_keeps_to_the_bounds() {
             "WaitTimeSeconds": 20,
             "VisibilityTimeout": 43_200,
             "MessageSystemAttributeNames": [
-                "ApproximateReceiveCount", "SentTimestamp", "MessageGroupId", "AWSTraceHeader"
+                "ApproximateReceiveCount", "SentTimestamp", "MessageGroupId", "AWSTraceHeader",
+                "DeadLetterQueueSourceArn"
             ],
             "MessageAttributeNames": ["All"],
         })

@@ -221,14 +221,17 @@ impl Ids {
 
     /// What was printed, with the page's ids where it has them: so that an update changes no more than it must.
     fn as_told(&self, printed: &str) -> String {
+        // An id comes after its own beginning: so the long ones are replaced first.
         self.told
             .iter()
+            .rev()
             .fold(printed.to_owned(), |text, (told, actual)| text.replace(actual, told))
     }
 }
 
+/// Ids, in full or their first eight characters.
 fn uuid() -> Regex {
-    Regex::new("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").unwrap()
+    Regex::new(r"\b[0-9a-f]{8}(-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})?\b").unwrap()
 }
 
 /// What was printed with the endpoint and the account that readers expect.

@@ -137,20 +137,20 @@ impl Ran {
     }
 }
 
-/// `text` with what differs between runs replaced: UUIDs (numbered as they appear), times, ages, endpoints and accounts.
+/// `text` with what differs between runs replaced: UUIDs and their first eight
+/// characters (numbered as they appear), times, ages, endpoints and accounts.
 /// Columns lose their padding with it.
 pub(crate) fn tidy(text: &str) -> String {
-    let mut text = text.to_owned();
-    let uuid = Regex::new("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").unwrap();
+    let uuid = Regex::new(r"\b([0-9a-f]{8})(-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})?\b").unwrap();
     let mut known: Vec<String> = Vec::new();
-    for found in uuid.find_iter(&text.clone()) {
-        if !known.iter().any(|id| id == found.as_str()) {
-            known.push(found.as_str().to_owned());
-        }
-    }
-    for (number, id) in known.iter().enumerate() {
-        text = text.replace(id, &format!("<id {}>", number + 1));
-    }
+    let numbered = |found: &regex_lite::Captures<'_>| {
+        let number = known.iter().position(|id| *id == found[1]).unwrap_or_else(|| {
+            known.push(found[1].to_owned());
+            known.len() - 1
+        });
+        format!("<id {}>", number + 1)
+    };
+    let mut text = uuid.replace_all(text, numbered).into_owned();
     for (pattern, with) in [
         (r"\b\d{12}\b", "<account>"),
         (

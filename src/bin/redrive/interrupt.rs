@@ -17,6 +17,8 @@ pub(crate) fn listen() -> io::Result<CancellationToken> {
         signals.next().await;
         fired.cancel();
         signals.next().await;
+        // Nothing is dropped by this: what a command runs must be ended here.
+        crate::exec::group::kill_all();
         process::exit(i32::from(INTERRUPTED));
     });
     Ok(token)

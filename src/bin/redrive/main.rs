@@ -5,11 +5,14 @@ mod dlq;
 mod doctor;
 #[cfg(test)]
 mod examples;
+mod exec;
 mod failure;
+mod forward;
 mod interrupt;
 mod lines;
 mod queue;
 mod record;
+mod run;
 mod shell;
 mod ui;
 
@@ -46,6 +49,12 @@ enum Command {
     /// Run a worker's preflight on a queue and its inbox table: one line per finding, with the fix.
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Doctor),
+    /// Run a command for each message of a queue: body on standard input, the exit code decides.
+    #[command(after_help = exec::EXAMPLES)]
+    Exec(exec::Exec),
+    /// Post each message of a queue to an HTTP endpoint: the answer decides.
+    #[command(after_help = forward::EXAMPLES)]
+    Forward(forward::Forward),
     /// Look at, fill and empty whole queues.
     #[command(subcommand)]
     Queue(queue::Queue),
@@ -79,11 +88,15 @@ async fn run(arguments: Arguments) -> Outcome {
     let interrupt =
         interrupt::listen().map_err(|error| Failure::new(format_args!("signals cannot be listened for: {error}")))?;
     let ui = Ui::new(&arguments.ui, interrupt);
-    log();
+    if !matches!(arguments.command, Command::Exec(_) | Command::Forward(_)) {
+        log();
+    }
     let aws = || arguments.connection.connect();
     match &arguments.command {
         Command::Dlq(command) => command.run(&aws().await, &ui).await,
         Command::Doctor(command) => command.run(&aws().await, &ui).await,
+        Command::Exec(command) => command.run(&aws().await, &ui).await,
+        Command::Forward(command) => command.run(&aws().await, &ui).await,
         Command::Queue(command) => command.run(&aws().await, &ui).await,
         Command::Completions(command) => Ok(command.run(&ui)),
         Command::Man(command) => command.run(&ui),

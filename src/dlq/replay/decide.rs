@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::{CompletedKeys, Edit, Filter};
+use super::{CompletedKeys, Filter, Intent};
 use crate::dlq::browse::identity;
 use crate::dlq::envelope::{ENVELOPE_ATTRIBUTE, Envelope, enveloped};
 use crate::dlq::letter::DeadLetter;
 use crate::inbox::{Record, Status};
 use crate::key::{Fingerprint, KeySource, digest_id};
-use crate::message::{Attribute, Attributes, Outgoing};
+use crate::message::{Attribute, Outgoing};
 use crate::outcome::Reason;
 
 /// What the decisions go by.
@@ -18,15 +18,23 @@ pub(super) struct Rules {
     pub(super) keys: KeySource,
     pub(super) skip_order: bool,
     pub(super) from_fifo: bool,
-    pub(super) to_fifo: bool,
-    pub(super) max_bytes: usize,
+    pub(super) destinations: Vec<Destination>,
+    /// Whether each letter goes to the queue it came from, and not all to the first destination.
+    pub(super) by_source: bool,
     pub(super) limit: u64,
+}
+
+/// A queue that letters may be sent to.
+#[derive(Clone, Debug)]
+pub(super) struct Destination {
+    pub(super) arn: String,
+    pub(super) fifo: bool,
+    pub(super) max_bytes: usize,
 }
 
 /// Decides about one letter after the other, in the order in which they come.
 pub(super) struct Judge {
     filter: Option<Filter>,
-    edit: Option<Edit>,
     pub(super) rules: Rules,
     /// FIFO groups that stopped at a message that is not replayed.
     stopped: BTreeSet<String>,
@@ -36,6 +44,10 @@ pub(super) struct Judge {
     done: HashSet<u128>,
     /// Key and first MessageId of what was sent by this run: how it is known when it dies again.
     work: HashSet<u128>,
+    /// Of these, what has died again.
+    died: HashSet<u128>,
+    /// Nothing more is sent.
+    closed: bool,
     chosen: u64,
 }
 
@@ -56,31 +68,48 @@ pub(super) enum First {
     Known,
     /// As many were chosen as were asked for.
     OverLimit,
+    /// It came after the replay was done sending.
+    TooLate,
 }
 
 /// What becomes of a candidate.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Second {
-    /// Send this.
-    Send(Box<Outgoing>),
+    /// Send this, once it is edited.
+    Send(Box<Parcel>),
+    /// Delete it: an earlier run was about to send it, and its work is done since.
+    Sent,
     /// Delete it: its work is done.
     Drop,
     /// Leave it: its work is done.
     Completed,
     /// Leave it: it cannot be sent.
     Failed(String),
+    /// Leave it: there is nowhere to send it.
+    Unrouted(String),
+}
+
+/// What is sent, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Parcel {
+    /// The destination's number.
+    pub(super) to: usize,
+    pub(super) outgoing: Outgoing,
+    /// Whether it runs again under a new key.
+    pub(super) forced: bool,
 }
 
 impl Judge {
-    pub(super) fn new(filter: Option<Filter>, edit: Option<Edit>, rules: Rules) -> Self {
+    pub(super) fn new(filter: Option<Filter>, rules: Rules) -> Self {
         Self {
             filter,
-            edit,
             rules,
             stopped: BTreeSet::new(),
             seen: HashSet::new(),
             done: HashSet::new(),
             work: HashSet::new(),
+            died: HashSet::new(),
+            closed: false,
             chosen: 0,
         }
     }
@@ -89,18 +118,41 @@ impl Judge {
         self.chosen >= self.rules.limit
     }
 
-    pub(super) fn first(&mut self, letter: &DeadLetter) -> First {
+    /// From here on only what comes back is looked at.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Key and first MessageId of a letter: by which the work it stands for is known when it dies again.
+    pub(super) fn work_of(&self, letter: &DeadLetter) -> u128 {
+        work_of(&self.envelope(letter))
+    }
+
+    /// Notes that what this run has sent as `work` died again; whether that is news.
+    pub(super) fn died(&mut self, work: u128) -> bool {
+        self.work.contains(&work) && self.died.insert(work)
+    }
+
+    /// What becomes of a letter that was received; `earlier` says whether an earlier run of the job sent its work.
+    pub(super) fn first(&mut self, letter: &DeadLetter, earlier: impl FnOnce(u128) -> bool) -> First {
         if self.done.contains(&identity(letter.id())) {
             return First::Again;
         }
         if !self.seen.insert(identity(letter.id())) {
             return First::Known;
         }
+        let work = self.work_of(letter);
+        if self.closed {
+            return match self.work.contains(&work) {
+                true => First::CameBack,
+                false => First::TooLate,
+            };
+        }
         let group = self.group(letter);
         if group.as_ref().is_some_and(|group| self.stopped.contains(group)) {
             return First::BehindGroup;
         }
-        let verdict = if self.work.contains(&work_of(&self.envelope(letter))) {
+        let verdict = if self.work.contains(&work) || earlier(work) {
             First::CameBack
         } else if self.filter.as_mut().is_some_and(|filter| !filter(letter)) {
             First::Skipped
@@ -131,8 +183,8 @@ impl Judge {
     /// Notes that this letter was sent, or dropped.
     pub(super) fn gone(&mut self, letter: &DeadLetter, sent: Option<&Outgoing>) {
         self.done.insert(identity(letter.id()));
-        if let Some(envelope) = sent.and_then(envelope_in) {
-            self.work.insert(work_of(&envelope));
+        if let Some(outgoing) = sent {
+            self.work.insert(work_in(outgoing));
         }
     }
 
@@ -141,68 +193,75 @@ impl Judge {
         !self.group(letter).is_some_and(|group| self.stopped.contains(&group))
     }
 
-    pub(super) fn second(&mut self, letter: &DeadLetter, record: Option<&Record>) -> Second {
+    /// What becomes of a candidate, by what the inbox has of its key and what an earlier run was about to do with it.
+    pub(super) fn second(&self, letter: &DeadLetter, record: Option<&Record>, intent: Option<Intent>) -> Second {
         let completed = record.is_some_and(|record| record.status == Status::Completed);
         let mut envelope = self.envelope(letter);
-        if completed {
-            match self.rules.completed {
-                CompletedKeys::Skip => return Second::Completed,
-                CompletedKeys::Drop if is_leftover(letter, record) => return Second::Drop,
-                CompletedKeys::Drop => return Second::Completed,
-                CompletedKeys::Force => envelope.key = format!("{}~{}", envelope.key, self.rules.job),
-            }
+        let forced = match (&intent, self.rules.completed) {
+            (Some(intent), _) if intent.forced => true,
+            (Some(_), _) if completed && is_leftover(letter, record) => return Second::Sent,
+            // Under which key it was sent, if it was, is known: never under another.
+            (Some(_), _) if completed => return Second::Completed,
+            (None, CompletedKeys::Skip) if completed => return Second::Completed,
+            (None, CompletedKeys::Drop) if completed && is_leftover(letter, record) => return Second::Drop,
+            (None, CompletedKeys::Drop) if completed => return Second::Completed,
+            (None, CompletedKeys::Force) => completed,
+            _ => false,
+        };
+        if forced {
+            envelope.key = format!("{}~{}", envelope.key, self.rules.job);
         }
+        let (to, destination) = match self.destination(letter) {
+            Ok(found) => found,
+            Err(why) => return Second::Unrouted(why),
+        };
         let message = letter.message();
         let unchanged = letter.envelope.as_ref() == Some(&envelope);
         let attributes = if unchanged {
             Some(message.attributes.clone())
         } else {
-            enveloped(message, &envelope, self.rules.max_bytes)
+            enveloped(message, &envelope, destination.max_bytes)
         };
         let Some(attributes) = attributes else {
             return Second::Failed(format!(
                 "with its envelope, which keeps its key, it is over the {} bytes that the queue takes; make its body smaller",
-                self.rules.max_bytes
+                destination.max_bytes
             ));
         };
         let mut outgoing = Outgoing::new(message.body.clone());
         outgoing.attributes = attributes;
         outgoing.group_id.clone_from(&message.group_id);
         outgoing.trace_header.clone_from(&message.trace_header);
-        if self.rules.to_fifo {
+        if destination.fifo {
             outgoing.deduplication_id = Some(digest_id(&["replay", letter.id(), &self.rules.job]));
         }
-        match self.edited(letter, outgoing) {
-            Ok(outgoing) => Second::Send(Box::new(outgoing)),
-            Err(error) => Second::Failed(error),
-        }
+        Second::Send(Box::new(Parcel { to, outgoing, forced }))
     }
 
-    /// The message as the caller's edit makes it. The edit sees the attributes without the envelope, which is put back.
-    fn edited(&mut self, letter: &DeadLetter, mut outgoing: Outgoing) -> Result<Outgoing, String> {
-        let Some(edit) = &mut self.edit else {
-            return Ok(outgoing);
-        };
-        let envelope = envelope_in(&outgoing);
-        outgoing.attributes = letter.attributes.clone();
-        edit(letter, &mut outgoing).map_err(|error| format!("the edit failed: {error}"))?;
-        let Some(envelope) = envelope else {
-            return Ok(outgoing);
-        };
-        let mut edited = letter.message().clone();
-        edited.body.clone_from(&outgoing.body);
-        edited.attributes = std::mem::take(&mut outgoing.attributes);
-        edited.attributes.remove(ENVELOPE_ATTRIBUTE);
-        match enveloped(&edited, &envelope, self.rules.max_bytes) {
-            Some(attributes) => outgoing.attributes = attributes,
-            None => {
-                return Err(format!(
-                    "as edited, with its envelope, it is over the {} bytes that the queue takes",
-                    self.rules.max_bytes
-                ));
-            }
+    /// Where a letter goes: its number and the queue.
+    fn destination(&self, letter: &DeadLetter) -> Result<(usize, &Destination), String> {
+        let mut destinations = self.rules.destinations.iter().enumerate();
+        if !self.rules.by_source {
+            return destinations
+                .next()
+                .ok_or_else(|| "there is no queue to send it to".to_owned());
         }
-        Ok(outgoing)
+        match letter.source() {
+            Some(arn) => destinations.find(|(_, queue)| queue.arn == arn).ok_or_else(|| {
+                format!(
+                    "it came from `{arn}`, which is gone or has another dead-letter queue now; replay it to a queue that \
+                     you name"
+                )
+            }),
+            None if self.rules.destinations.len() == 1 => {
+                destinations.next().ok_or_else(|| "there is no queue to send it to".to_owned())
+            }
+            None => Err(
+                "which queue it came from is not known, and this dead-letter queue is several queues'; replay it to a queue \
+                 that you name"
+                    .to_owned(),
+            ),
+        }
     }
 
     /// Its envelope, or the one it gets: then its key is the one it was handled under.
@@ -218,6 +277,11 @@ impl Judge {
         }
         if envelope.message_id.is_empty() {
             envelope.message_id.clone_from(&message.id);
+        }
+        if envelope.source.is_empty()
+            && let Some(source) = letter.source()
+        {
+            source.clone_into(&mut envelope.source);
         }
         envelope
     }
@@ -238,13 +302,17 @@ fn is_leftover(letter: &DeadLetter, record: Option<&Record>) -> bool {
         .is_some_and(|fingerprint| fingerprint == Fingerprint::of(letter.body().as_bytes()))
 }
 
-fn envelope_in(outgoing: &Outgoing) -> Option<Envelope> {
-    read(&outgoing.attributes)
+pub(super) fn envelope_in(outgoing: &Outgoing) -> Option<Envelope> {
+    let text = outgoing
+        .attributes
+        .get(ENVELOPE_ATTRIBUTE)
+        .and_then(Attribute::as_str)?;
+    serde_json::from_str(text).ok()
 }
 
-fn read(attributes: &Attributes) -> Option<Envelope> {
-    let text = attributes.get(ENVELOPE_ATTRIBUTE).and_then(Attribute::as_str)?;
-    serde_json::from_str(text).ok()
+/// The work that a message to be sent stands for.
+pub(super) fn work_in(outgoing: &Outgoing) -> u128 {
+    work_of(&envelope_in(outgoing).unwrap_or_default())
 }
 
 fn work_of(envelope: &Envelope) -> u128 {
@@ -265,9 +333,17 @@ mod tests {
             keys: KeySource::default(),
             skip_order: false,
             from_fifo: true,
-            to_fifo: true,
-            max_bytes: 1024 * 1024,
+            destinations: vec![to("orders.fifo", 1024 * 1024)],
+            by_source: false,
             limit: u64::MAX,
+        }
+    }
+
+    fn to(name: &str, max_bytes: usize) -> Destination {
+        Destination {
+            arn: format!("arn:{name}"),
+            fifo: name.ends_with(".fifo"),
+            max_bytes,
         }
     }
 
@@ -291,7 +367,7 @@ mod tests {
 
     fn sent(second: Second) -> Outgoing {
         match second {
-            Second::Send(outgoing) => *outgoing,
+            Second::Send(parcel) => parcel.outgoing,
             other => panic!("{other:?}"),
         }
     }
@@ -307,66 +383,64 @@ mod tests {
             ("4", "b", "rejected"),
         ]
         .map(|(id, group, reason)| letter(id, group, Some(reason)));
-        let mut judge = Judge::new(only_rejected(), None, rules());
-        let verdicts = letters.each_ref().map(|letter| judge.first(letter));
+        let mut judge = Judge::new(only_rejected(), rules());
+        let verdicts = letters.each_ref().map(|letter| judge.first(letter, |_| false));
         assert_eq!(
             verdicts,
             [First::Candidate, First::Skipped, First::BehindGroup, First::Candidate]
         );
         let mut judge = Judge::new(
             only_rejected(),
-            None,
             Rules {
                 skip_order: true,
                 ..rules()
             },
         );
-        let verdicts = letters.each_ref().map(|letter| judge.first(letter));
+        let verdicts = letters.each_ref().map(|letter| judge.first(letter, |_| false));
         assert_eq!(
             verdicts,
             [First::Candidate, First::Skipped, First::Candidate, First::Candidate]
         );
         let mut judge = Judge::new(
             only_rejected(),
-            None,
             Rules {
                 from_fifo: false,
                 ..rules()
             },
         );
         assert_eq!(
-            letters.each_ref().map(|letter| judge.first(letter))[2],
+            letters.each_ref().map(|letter| judge.first(letter, |_| false))[2],
             First::Candidate
         );
     }
 
     #[test]
     fn what_dies_again_is_not_sent_round() {
-        let mut judge = Judge::new(None, None, rules());
+        let mut judge = Judge::new(None, rules());
         let first = letter("1", "a", Some("rejected"));
-        assert_eq!(judge.first(&first), First::Candidate);
-        let outgoing = sent(judge.second(&first, None));
+        assert_eq!(judge.first(&first, |_| false), First::Candidate);
+        let outgoing = sent(judge.second(&first, None, None));
         judge.gone(&first, Some(&outgoing));
-        assert_eq!(judge.first(&first), First::Again, "the same delivered twice");
+        assert_eq!(judge.first(&first, |_| false), First::Again, "the same delivered twice");
         let mut back = first.message().clone();
         back.id = "another id".into();
         let back = DeadLetter::new(
             Delivery::new(back, Receipt::new("r"), 1, Clock::system().now()),
             &KeySource::default(),
         );
-        assert_eq!(judge.first(&back), First::CameBack);
+        assert_eq!(judge.first(&back, |_| false), First::CameBack);
     }
 
     #[test]
     fn key_and_first_message_id_travel_along_and_a_message_without_an_envelope_gets_them() {
-        let mut judge = Judge::new(None, None, rules());
-        let with = sent(judge.second(&letter("1", "a", Some("rejected")), None));
+        let mut judge = Judge::new(None, rules());
+        let with = sent(judge.second(&letter("1", "a", Some("rejected")), None, None));
         let envelope = envelope_in(&with).unwrap();
         assert_eq!(
             (envelope.key.as_str(), envelope.message_id.as_str()),
             ("key of 1", "first 1")
         );
-        let without = sent(judge.second(&letter("2", "a", None), None));
+        let without = sent(judge.second(&letter("2", "a", None), None, None));
         let envelope = envelope_in(&without).unwrap();
         assert_eq!((envelope.key.as_str(), envelope.message_id.as_str()), ("2", "2"));
         assert_eq!(without.group_id.as_deref(), Some("a"));
@@ -377,13 +451,12 @@ mod tests {
         let id = |id: &str, job: &str| {
             let mut judge = Judge::new(
                 None,
-                None,
                 Rules {
                     job: job.into(),
                     ..rules()
                 },
             );
-            sent(judge.second(&letter(id, "a", Some("rejected")), None))
+            sent(judge.second(&letter(id, "a", Some("rejected")), None, None))
                 .deduplication_id
                 .unwrap()
         };
@@ -392,46 +465,109 @@ mod tests {
         assert_ne!(id("1", "job"), id("1", "other"));
         let mut judge = Judge::new(
             None,
-            None,
             Rules {
-                to_fifo: false,
+                destinations: vec![to("orders", 1024 * 1024)],
                 ..rules()
             },
         );
-        assert_eq!(sent(judge.second(&letter("1", "a", None), None)).deduplication_id, None);
+        assert_eq!(
+            sent(judge.second(&letter("1", "a", None), None, None)).deduplication_id,
+            None
+        );
     }
 
     #[test]
     fn inv01_a_message_that_has_no_room_for_its_envelope_stays() {
         let mut judge = Judge::new(
             None,
-            None,
             Rules {
-                max_bytes: 20,
+                destinations: vec![to("orders.fifo", 20)],
                 ..rules()
             },
         );
         assert!(
-            matches!(judge.second(&letter("1", "a", None), None), Second::Failed(error) if error.contains("20 bytes"))
+            matches!(judge.second(&letter("1", "a", None), None, None), Second::Failed(error) if error.contains("20 bytes"))
         );
     }
 
     #[test]
-    fn an_edit_sees_the_original_attributes_and_cannot_lose_the_envelope() {
-        let edit: Edit = Box::new(|_, outgoing| {
-            assert!(!outgoing.attributes.contains_key(ENVELOPE_ATTRIBUTE));
-            outgoing.attributes.clear();
-            outgoing.attributes.insert("repaired".into(), Attribute::string("yes"));
-            outgoing.body = "mended".into();
-            Ok(())
-        });
-        let mut judge = Judge::new(None, Some(edit), rules());
-        let outgoing = sent(judge.second(&letter("1", "a", Some("rejected")), None));
-        assert_eq!(outgoing.body, "mended");
-        assert_eq!(envelope_in(&outgoing).unwrap().key, "key of 1");
-        assert!(outgoing.attributes.contains_key("repaired"));
-        let mut judge = Judge::new(None, Some(Box::new(|_, _| Err("no JSON".into()))), rules());
-        let failed = judge.second(&letter("1", "a", Some("rejected")), None);
-        assert_eq!(failed, Second::Failed("the edit failed: no JSON".into()));
+    fn each_letter_goes_back_to_the_queue_it_came_from() {
+        let by_source = |names: &[&str]| {
+            let destinations = names.iter().map(|name| to(name, 1_024)).collect();
+            Judge::new(
+                None,
+                Rules {
+                    destinations,
+                    by_source: true,
+                    ..rules()
+                },
+            )
+        };
+        let mut from_b = letter("1", "a", None);
+        from_b.delivery.message.dead_letter_source = Some("arn:b".into());
+        let Second::Send(parcel) = by_source(&["a", "b"]).second(&from_b, None, None) else {
+            panic!("it has a way");
+        };
+        assert_eq!(parcel.to, 1);
+        assert_eq!(
+            envelope_in(&parcel.outgoing).unwrap().source,
+            "arn:b",
+            "kept for its next death"
+        );
+        let gone = by_source(&["a", "c"]).second(&from_b, None, None);
+        assert!(matches!(gone, Second::Unrouted(why) if why.contains("arn:b")));
+        let unknown = letter("2", "a", Some("rejected"));
+        assert!(matches!(
+            by_source(&["a"]).second(&unknown, None, None),
+            Second::Send(_)
+        ));
+        assert!(matches!(
+            by_source(&["a", "b"]).second(&unknown, None, None),
+            Second::Unrouted(_)
+        ));
+    }
+
+    #[test]
+    fn what_an_earlier_run_was_about_to_send_goes_under_the_same_key_or_is_known_as_done() {
+        let force = Judge::new(
+            None,
+            Rules {
+                completed: CompletedKeys::Force,
+                ..rules()
+            },
+        );
+        let letter = letter("1", "a", Some("rejected"));
+        let mut done = Record::new(crate::key::RecordKey::new("orders", letter.key()));
+        done.status = Status::Completed;
+        let intent = |forced| Some(Intent::new("1", "work", forced));
+        let key = |second: Second| envelope_in(&sent(second)).unwrap().key;
+        assert_eq!(key(force.second(&letter, Some(&done), None)), "key of 1~job");
+        assert_eq!(force.second(&letter, Some(&done), intent(false)), Second::Sent);
+        assert_eq!(key(force.second(&letter, None, intent(false))), "key of 1");
+        assert_eq!(key(force.second(&letter, None, intent(true))), "key of 1~job");
+    }
+
+    #[test]
+    fn after_the_last_send_only_what_comes_back_counts() {
+        let mut judge = Judge::new(None, rules());
+        let first = letter("1", "a", Some("rejected"));
+        assert_eq!(judge.first(&first, |_| false), First::Candidate);
+        let outgoing = sent(judge.second(&first, None, None));
+        judge.gone(&first, Some(&outgoing));
+        judge.close();
+        assert_eq!(
+            judge.first(&letter("2", "a", Some("rejected")), |_| false),
+            First::TooLate
+        );
+        let work = judge.work_of(&first);
+        assert!(judge.died(work) && !judge.died(work));
+    }
+
+    #[test]
+    fn what_an_earlier_run_of_the_job_sent_and_died_again_stays() {
+        let mut judge = Judge::new(None, rules());
+        let back = letter("3", "a", Some("rejected"));
+        let work = judge.work_of(&back);
+        assert_eq!(judge.first(&back, |asked| asked == work), First::CameBack);
     }
 }

@@ -28,12 +28,20 @@ pub struct ReplayReport {
     pub behind_group: u64,
     /// Messages left because the limit was reached or the replay was ended before their turn.
     pub not_reached: u64,
-    /// Messages left because they died again since they were replayed by this run.
+    /// Messages left because they died again since they were replayed by this run, or by an earlier one of the job as far as
+    /// its journal knows.
     pub came_back: u64,
     /// Messages left because they could not be replayed.
     pub failed: u64,
     /// Why: the first hundred.
     pub failures: Vec<ReplayFailure>,
+    /// Of those that failed, the messages for which there is no queue: see [`Replay::to_sources`](super::Replay::to_sources).
+    pub unrouted: u64,
+    /// Of those this run replayed, how many are known to have died again: they came back, or the inbox says so.
+    pub died_again: u64,
+    /// Of those this run replayed, how many the inbox is known to have as completed since; followed only with
+    /// [`watch`](super::Replay::watch) or [`stop_when`](super::Replay::stop_when).
+    pub handled: u64,
     /// Of those sent or dropped, the messages that could not be deleted: they are in both queues, and their key tells.
     pub not_deleted: u64,
     /// Messages that could not be given back, or no longer be held: they come back by themselves.
@@ -77,6 +85,8 @@ pub enum ReplayEnd {
     Limit,
     /// It was cancelled.
     Cancelled,
+    /// The rule said so that was set with [`stop_when`](super::Replay::stop_when).
+    Stopped,
     /// No more can be in flight on the dead-letter queue: what was left is in the way.
     InFlightLimit,
     /// It failed; the error says why.

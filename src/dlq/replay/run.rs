@@ -1,26 +1,28 @@
 //! The moving itself: receive, look up, send, confirm, delete. On standard queues several pages are received and looked up
 //! at a time, and one batch moves at a time.
 
-use std::collections::VecDeque;
-use std::pin::pin;
+mod send;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::decide::{First, Judge, Second};
+use super::decide::{First, Judge, Parcel};
+use super::follow::{End, Follow, end_of};
+use super::journal::work_text;
 use super::report::{ReplayEnd, ReplayReport};
-use super::{Progress, ReplayError, Settings};
-use crate::clock::Random;
+use super::{Consumer, Edit, Progress, ReplayError, Settings, StopRule};
+use crate::clock::{Instant, Random};
 use crate::dlq::browse::{MAX_HELD, Page, Pages};
 use crate::dlq::hold::{Calls, Held, Settle, lock, release, renew};
 use crate::dlq::letter::DeadLetter;
 use crate::flow::TokenBucket;
 use crate::inbox::{InboxError, Record};
-use crate::key::RecordKey;
-use crate::message::{Delivery, Outgoing};
-use crate::producer::{NewMessage, Producer, ProducerError};
+use crate::key::{Key, RecordKey};
+use crate::message::Delivery;
+use crate::producer::{Producer, ProducerError};
 use crate::queue::{MAX_BATCH, Queue, QueueError};
 use crate::telemetry::{self, OUTCOME, QUEUE};
 
@@ -29,6 +31,9 @@ const LANES: usize = 4;
 
 /// How often the inbox is asked for a record before the replay stops.
 const LOOKUPS: u32 = 8;
+
+/// How often records of what was sent are read.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 /// How many messages are sent at once at this rate: batches as full as they may be, at least four a second.
 pub(super) fn chunk_of(per_second: f64) -> u32 {
@@ -45,50 +50,84 @@ enum Stop {
     Journal(std::io::Error),
 }
 
+/// What the caller has to say on the way.
+pub(super) struct Says {
+    pub(super) edit: Option<Mutex<Edit>>,
+    pub(super) progress: Option<Mutex<Progress>>,
+    pub(super) stop_when: Option<Mutex<StopRule>>,
+}
+
+/// A letter that is to be sent.
+struct Ready {
+    number: u64,
+    letter: DeadLetter,
+    parcel: Parcel,
+    /// The fencing token its record has.
+    token: u64,
+}
+
 struct Run {
     calls: Calls,
-    producer: Producer,
+    producers: Vec<Producer>,
+    max_bytes: Vec<usize>,
     settings: Settings,
+    says: Says,
     held: Mutex<Held>,
     judge: Mutex<Judge>,
     report: Mutex<ReplayReport>,
-    progress: Option<Mutex<Progress>>,
+    follow: Mutex<Follow>,
+    /// When the last message was sent, or the replay began.
+    last_send: Mutex<Instant>,
+    began: Instant,
     bucket: TokenBucket,
     chunk: usize,
     /// Held from the send of a chunk to its delete: what a kill leaves in both queues is one batch at most.
     moving: tokio::sync::Mutex<()>,
-    /// Ends the lanes: cancelled from outside, or something failed for good.
+    /// Ends the lanes: cancelled from outside, stopped by the rule, or something failed for good.
     stop: CancellationToken,
     stopped_by: Mutex<Option<Stop>>,
 }
 
 pub(super) async fn run(
     dead: Arc<dyn Queue>,
-    target: Arc<dyn Queue>,
+    targets: Vec<Arc<dyn Queue>>,
     settings: Settings,
     random: Random,
     judge: Mutex<Judge>,
-    progress: Option<Mutex<Progress>>,
+    says: Says,
 ) -> Result<ReplayReport, ReplayError> {
     let lanes = if dead.attributes().fifo { 1 } else { LANES };
     let name = dead.attributes().name.clone();
-    let producer = Producer::builder(target)
-        .linger(Duration::ZERO)
-        .own_keys(false)
-        .clock(settings.clock.clone())
-        .random(random.clone())
-        .build()
+    let max_bytes = targets
+        .iter()
+        .map(|queue| queue.attributes().max_message_bytes)
+        .collect();
+    let producers = targets.into_iter().map(|target| {
+        Producer::builder(target)
+            .linger(Duration::ZERO)
+            .own_keys(false)
+            .clock(settings.clock.clone())
+            .random(random.clone())
+            .build()
+    });
+    let producers = producers
+        .collect::<Result<_, _>>()
         .map_err(|source| ReplayError::Send {
             report: Box::default(),
             source,
         })?;
+    let began = settings.clock.now();
     let run = Run {
         calls: Calls::new(dead, settings.clock.clone(), random),
-        producer,
+        producers,
+        max_bytes,
         held: Mutex::new(Held::new(settings.hold)),
         judge,
+        says,
         report: Mutex::default(),
-        progress,
+        follow: Mutex::default(),
+        last_send: Mutex::new(began),
+        began,
         bucket: TokenBucket::new(settings.rate),
         chunk: settings.rate.map_or(MAX_BATCH, |rate| rate.burst_size() as usize),
         moving: tokio::sync::Mutex::new(()),
@@ -98,11 +137,12 @@ pub(super) async fn run(
     };
     let done = CancellationToken::new();
     let work = async {
-        join_all((0..lanes).map(|_| run.lane())).await;
+        join_all((0..lanes).map(|number| run.lane(number))).await;
+        run.watch().await;
         done.cancel();
     };
     // The last renewal ends before anything is given back.
-    futures::join!(work, run.renewals(&done));
+    futures::join!(work, run.renewals(&done), run.following(&done));
     let (_, lost) = release(&run.held, &run.calls).await;
     run.ended(lost, &name)
 }
@@ -116,7 +156,7 @@ impl Run {
             report.end = ReplayEnd::Failed;
         } else if self.settings.cancel.is_cancelled() {
             report.end = ReplayEnd::Cancelled;
-        } else if lock(&self.judge).limit_reached() {
+        } else if report.end != ReplayEnd::Stopped && lock(&self.judge).limit_reached() {
             report.end = ReplayEnd::Limit;
         }
         if !self.settings.dry_run {
@@ -166,10 +206,10 @@ impl Run {
     }
 
     /// Page after page until nothing more comes or it is to end.
-    async fn lane(&self) {
+    async fn lane(&self, number: usize) {
         let mut pages = Pages::new(&self.calls, self.settings.hold, 1);
         loop {
-            if self.stop.is_cancelled() || lock(&self.judge).limit_reached() {
+            if self.is_to_stop() || lock(&self.judge).limit_reached() {
                 break;
             }
             if lock(&self.held).len() >= MAX_HELD {
@@ -183,6 +223,8 @@ impl Run {
             };
             match page {
                 Ok(Page::Messages(page)) => self.page(page).await,
+                // One lane is enough to wait.
+                Ok(Page::Exhausted) if number == 0 && self.others_hold_some().await => {}
                 Ok(Page::Exhausted) => break,
                 Ok(Page::InFlightLimit) => {
                     lock(&self.report).end = ReplayEnd::InFlightLimit;
@@ -193,12 +235,126 @@ impl Run {
                     break;
                 }
             }
-            if let Some(progress) = &self.progress {
-                let report = lock(&self.report).clone();
-                lock(progress)(&report);
-            }
+            self.tell();
         }
         pages.last(&self.held).await;
+    }
+
+    /// Whether messages are in flight that somebody else holds, and there is time to wait for them.
+    async fn others_hold_some(&self) -> bool {
+        if self.settings.clock.now() >= self.began + self.settings.wait_for_hidden {
+            return false;
+        }
+        match self.calls.queue.describe().await {
+            Ok(attributes) => attributes.in_flight > lock(&self.held).len() as u64,
+            Err(error) => {
+                tracing::debug!(%error, "how many messages are in flight is not known");
+                true
+            }
+        }
+    }
+
+    /// Looks at what comes back after the last send.
+    async fn watch(&self) {
+        let Some(time) = self.settings.watch else { return };
+        lock(&self.judge).close();
+        if self.settings.dry_run || lock(&self.report).replayed == 0 {
+            return;
+        }
+        let until = *lock(&self.last_send) + time;
+        let mut pages = Pages::new(&self.calls, self.settings.hold, 1);
+        loop {
+            let all_known = self.follows() && lock(&self.follow).all_known();
+            if all_known || self.is_to_stop() || lock(&self.held).len() >= MAX_HELD {
+                break;
+            }
+            let page = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                () = tokio::time::sleep_until(until) => break,
+                page = pages.next() => page,
+            };
+            match page {
+                Ok(Page::Messages(page)) => {
+                    let (_, gone) = self.sorted(page);
+                    self.delete(&gone).await;
+                }
+                Ok(Page::Exhausted) => {}
+                Ok(Page::InFlightLimit) => break,
+                Err(error) => {
+                    self.fail(Stop::Receive(error));
+                    break;
+                }
+            }
+            self.tell();
+        }
+        pages.last(&self.held).await;
+    }
+
+    /// Whether the records of what was sent are read.
+    fn follows(&self) -> bool {
+        let asked = self.settings.watch.is_some() || self.says.stop_when.is_some();
+        asked && self.settings.inbox.is_some() && !self.settings.dry_run
+    }
+
+    /// Reads the records of what was sent, to know what has died again before it is seen.
+    async fn following(&self, done: &CancellationToken) {
+        let Some((inbox, _)) = self.settings.inbox.as_ref().filter(|_| self.follows()) else {
+            return;
+        };
+        loop {
+            tokio::select! {
+                biased;
+                () = done.cancelled() => return,
+                () = tokio::time::sleep(FOLLOW_EVERY) => {}
+            }
+            let taken = lock(&self.follow).take();
+            let records = tokio::select! {
+                biased;
+                () = done.cancelled() => return,
+                records = join_all(taken.iter().map(|followed| inbox.get(&followed.key))) => records,
+            };
+            for (followed, record) in taken.into_iter().zip(records) {
+                // A record that cannot be read now is read again.
+                let end = record.ok().and_then(|record| end_of(&followed, record.as_ref()));
+                let work = followed.work;
+                lock(&self.follow).read(end.is_none().then_some(followed));
+                match end {
+                    Some(End::Handled) => lock(&self.report).handled += 1,
+                    Some(End::Died) => self.died(work),
+                    None => {}
+                }
+            }
+            self.is_to_stop();
+            self.tell();
+        }
+    }
+
+    /// Counts a piece of work that died again, once.
+    fn died(&self, work: u128) {
+        let news = lock(&self.judge).died(work);
+        lock(&self.report).died_again += u64::from(news);
+    }
+
+    /// Whether it is to end: told to, failed, or by the caller's rule.
+    fn is_to_stop(&self) -> bool {
+        if !self.stop.is_cancelled()
+            && let Some(rule) = &self.says.stop_when
+        {
+            let report = lock(&self.report).clone();
+            if lock(rule)(&report) {
+                lock(&self.report).end = ReplayEnd::Stopped;
+                self.stop.cancel();
+            }
+        }
+        self.stop.is_cancelled()
+    }
+
+    fn tell(&self) {
+        if let Some(progress) = &self.says.progress {
+            let report = lock(&self.report).clone();
+            lock(progress)(&report);
+        }
     }
 
     async fn page(&self, page: Vec<Delivery>) {
@@ -212,17 +368,15 @@ impl Run {
                 return;
             }
         };
-        let (sends, drops) = self.prepared(candidates, records);
+        let (sends, drops) = self.prepared(candidates, records).await;
         if self.settings.dry_run {
             let mut report = lock(&self.report);
-            report.dropped += drops.len() as u64;
-            for (_, letter, _) in &sends {
+            for ready in &sends {
                 report.replayed += 1;
-                report.reason(letter.reason()).replayed += 1;
+                report.reason(ready.letter.reason()).replayed += 1;
             }
             return;
         }
-        lock(&self.report).dropped += drops.len() as u64;
         self.delete(&drops).await;
         self.send_all(sends).await;
     }
@@ -231,12 +385,12 @@ impl Run {
     fn sorted(&self, page: Vec<Delivery>) -> (Vec<(u64, DeadLetter)>, Vec<u64>) {
         let mut candidates = Vec::new();
         let mut gone = Vec::new();
-        let mut judge = lock(&self.judge);
-        let mut report = lock(&self.report);
+        let journal = self.settings.journal.as_ref();
         for delivery in page {
             let number = lock(&self.held).add(&delivery);
             let letter = DeadLetter::new(delivery, &self.settings.keys);
-            let journal = self.settings.journal.as_ref();
+            let mut judge = lock(&self.judge);
+            let mut report = lock(&self.report);
             if !self.settings.dry_run && journal.is_some_and(|journal| journal.was_sent(letter.id())) {
                 report.seen += 1;
                 report.reason(letter.reason()).seen += 1;
@@ -245,8 +399,9 @@ impl Run {
                 gone.push(number);
                 continue;
             }
-            let verdict = judge.first(&letter);
-            if !matches!(verdict, First::Again | First::Known) {
+            let earlier = |work| journal.is_some_and(|journal| journal.knows_work(&work_text(work)));
+            let verdict = judge.first(&letter, earlier);
+            if !matches!(verdict, First::Again | First::Known | First::TooLate) {
                 report.seen += 1;
                 report.reason(letter.reason()).seen += 1;
             }
@@ -254,13 +409,28 @@ impl Run {
                 First::Candidate => candidates.push((number, letter)),
                 First::Skipped => report.skipped += 1,
                 First::BehindGroup => report.behind_group += 1,
-                First::CameBack => report.came_back += 1,
+                First::CameBack => {
+                    report.came_back += 1;
+                    let work = judge.work_of(&letter);
+                    report.died_again += u64::from(judge.died(work));
+                }
                 First::OverLimit => report.not_reached += 1,
                 First::Again => gone.push(number),
-                First::Known => {}
+                First::Known | First::TooLate => {}
             }
         }
         (candidates, gone)
+    }
+
+    /// The key by which the inbox knows what is handled under `key` and came as `letter`.
+    fn record_key(&self, consumer: &Consumer, letter: &DeadLetter, key: &Key) -> RecordKey {
+        match consumer {
+            Consumer::Named(name) => RecordKey::new(name, key),
+            Consumer::OfSource(otherwise) => {
+                let source = letter.source().and_then(|arn| arn.rsplit(':').next());
+                RecordKey::new(source.unwrap_or(otherwise), key)
+            }
+        }
     }
 
     /// What the inbox knows of each candidate's key.
@@ -269,7 +439,7 @@ impl Run {
             return Ok(vec![None; candidates.len()]);
         };
         let look = |letter: &DeadLetter| {
-            let key = RecordKey::new(consumer, letter.key());
+            let key = self.record_key(consumer, letter, letter.key());
             async move {
                 let mut tries = 0;
                 loop {
@@ -286,149 +456,6 @@ impl Run {
         };
         let answers = join_all(candidates.iter().map(|(_, letter)| look(letter))).await;
         answers.into_iter().collect()
-    }
-
-    /// What is sent, and what is dropped.
-    fn prepared(
-        &self,
-        candidates: Vec<(u64, DeadLetter)>,
-        records: Vec<Option<Record>>,
-    ) -> (VecDeque<(u64, DeadLetter, Outgoing)>, Vec<u64>) {
-        let mut sends = VecDeque::new();
-        let mut drops = Vec::new();
-        let mut judge = lock(&self.judge);
-        let mut report = lock(&self.report);
-        for ((number, letter), record) in candidates.into_iter().zip(records) {
-            if !judge.may_go(&letter) {
-                report.behind_group += 1;
-                judge.not_sent();
-                continue;
-            }
-            match judge.second(&letter, record.as_ref()) {
-                Second::Send(outgoing) => sends.push_back((number, letter, *outgoing)),
-                Second::Drop => {
-                    judge.not_sent();
-                    judge.gone(&letter, None);
-                    drops.push(number);
-                }
-                Second::Completed => {
-                    judge.not_sent();
-                    report.completed += 1;
-                }
-                Second::Failed(error) => {
-                    judge.not_sent();
-                    judge.left(&letter);
-                    report.fail(letter.id(), letter.key().as_str(), error);
-                }
-            }
-        }
-        (sends, drops)
-    }
-
-    /// Sends at the rate allowed, and deletes what was confirmed, chunk by chunk.
-    async fn send_all(&self, mut sends: VecDeque<(u64, DeadLetter, Outgoing)>) {
-        while !sends.is_empty() {
-            let many = self.tokens(sends.len()).await;
-            let moving = self.moving.lock().await;
-            if many == 0 || self.stop.is_cancelled() {
-                self.not_reached(sends.iter().map(|(_, letter, _)| letter));
-                return;
-            }
-            let mut chunk = Vec::new();
-            for (number, letter, outgoing) in sends.drain(..many) {
-                if lock(&self.judge).may_go(&letter) {
-                    chunk.push((number, letter, outgoing));
-                } else {
-                    lock(&self.judge).not_sent();
-                    lock(&self.report).behind_group += 1;
-                }
-            }
-            let messages = chunk
-                .iter()
-                .map(|(_, _, outgoing)| NewMessage::verbatim(outgoing.clone()));
-            let answers = self.producer.send_all(messages).await;
-            let sent = self.answered(chunk, answers);
-            if let Some(journal) = &self.settings.journal
-                && !sent.is_empty()
-            {
-                let ids: Vec<_> = sent.iter().map(|(_, id)| id.clone()).collect();
-                if let Err(error) = journal.record(&ids) {
-                    self.fail(Stop::Journal(error));
-                }
-            }
-            let numbers: Vec<_> = sent.into_iter().map(|(number, _)| number).collect();
-            self.delete(&numbers).await;
-            drop(moving);
-        }
-    }
-
-    /// Reads the answers entry by entry, and says what was sent.
-    fn answered(
-        &self,
-        chunk: Vec<(u64, DeadLetter, Outgoing)>,
-        answers: Vec<Result<String, ProducerError>>,
-    ) -> Vec<(u64, String)> {
-        let mut sent = Vec::new();
-        let mut judge = lock(&self.judge);
-        let mut report = lock(&self.report);
-        for ((number, letter, outgoing), answer) in chunk.into_iter().zip(answers) {
-            let error = match answer {
-                Ok(_) => {
-                    report.replayed += 1;
-                    report.reason(letter.reason()).replayed += 1;
-                    judge.gone(&letter, Some(&outgoing));
-                    sent.push((number, letter.id().to_owned()));
-                    continue;
-                }
-                Err(error) => error,
-            };
-            judge.not_sent();
-            judge.left(&letter);
-            match error {
-                ProducerError::GroupFailed { .. } => report.behind_group += 1,
-                // This message's own fault; the next may go.
-                ProducerError::Invalid { .. }
-                | ProducerError::Refused { .. }
-                | ProducerError::Queue(QueueError::Refused { .. }) => {
-                    report.fail(letter.id(), letter.key().as_str(), error.to_string());
-                }
-                error => {
-                    report.not_reached += 1;
-                    self.fail(Stop::Send(error));
-                }
-            }
-        }
-        sent
-    }
-
-    fn not_reached<'a>(&self, letters: impl Iterator<Item = &'a DeadLetter>) {
-        let mut judge = lock(&self.judge);
-        let mut report = lock(&self.report);
-        for letter in letters {
-            judge.not_sent();
-            judge.left(letter);
-            report.not_reached += 1;
-        }
-    }
-
-    /// Waits for as many tokens as make a chunk; none if the replay is to end.
-    async fn tokens(&self, most: usize) -> usize {
-        let wanted = most.min(self.chunk);
-        let mut taken = 0;
-        while taken < wanted && !self.stop.is_cancelled() {
-            match self.bucket.take(self.settings.clock.now()) {
-                Ok(()) => taken += 1,
-                Err(wait) => {
-                    let waited = pin!(tokio::time::sleep(wait));
-                    tokio::select! {
-                        biased;
-                        () = self.stop.cancelled() => {}
-                        () = waited => {}
-                    }
-                }
-            }
-        }
-        if self.stop.is_cancelled() { 0 } else { taken }
     }
 
     /// Deletes what is held under these numbers.

@@ -50,6 +50,16 @@ impl Default for BreakerConfig {
 }
 
 impl BreakerConfig {
+    /// The share of failures that opens it, and of how many outcomes at least.
+    pub(crate) fn share_setting(&self) -> (f64, u32) {
+        (self.share, self.of_at_least)
+    }
+
+    /// How long it stays open: first, and at most.
+    pub(crate) fn open_setting(&self) -> (Duration, Duration) {
+        (self.first_open, self.longest_open)
+    }
+
     /// Opens after `n` failures with no success between them, at least 1.
     ///
     /// # Errors

@@ -371,7 +371,7 @@ impl MemoryQueue {
             // Under this queue's lock, so that nobody finds a message in neither queue. A queue's dead-letter queue was built
             // before it, so locks nest in one order only.
             if let Some(dead_letter) = &self.shared.dead_letter {
-                dead_letter.accept(moved, epoch_ms);
+                dead_letter.accept(moved, epoch_ms, &self.fixed().arn);
             }
             Some((deliveries, store.next_due()))
         });
@@ -383,10 +383,11 @@ impl MemoryQueue {
         })
     }
 
-    fn accept(&self, moved: Vec<Moved>, epoch_ms: u64) {
+    fn accept(&self, moved: Vec<Moved>, epoch_ms: u64, source: &str) {
         if !moved.is_empty() {
             self.with(|store, now| {
-                for moved in moved {
+                for mut moved in moved {
+                    moved.message.dead_letter_source = Some(source.to_owned());
                     store.accept(now, epoch_ms, moved);
                 }
             });

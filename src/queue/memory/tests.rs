@@ -118,6 +118,10 @@ async fn a_moved_message_keeps_body_attributes_and_group_under_a_new_id() {
     let moved = dead.messages().remove(0);
     assert_eq!((moved.body.as_str(), moved.group_id.as_deref()), ("a", Some("g")));
     assert_ne!(moved.id, id);
+    assert_eq!(
+        moved.dead_letter_source.as_deref(),
+        Some(queue.attributes().arn.as_str())
+    );
     assert_ne!(
         moved.deduplication_id.as_deref(),
         Some("g-a"),

@@ -29,6 +29,7 @@ pub(super) fn delivery(received: SqsMessage, received_at: Instant) -> Option<Del
     message.group_id = take(MessageSystemAttributeName::MessageGroupId);
     message.deduplication_id = take(MessageSystemAttributeName::MessageDeduplicationId);
     message.trace_header = take(MessageSystemAttributeName::AwsTraceHeader);
+    message.dead_letter_source = take(MessageSystemAttributeName::DeadLetterQueueSourceArn);
     message.attributes = received
         .message_attributes
         .unwrap_or_default()
@@ -123,6 +124,7 @@ mod tests {
                 .attributes(MessageSystemAttributeName::MessageGroupId, "g")
                 .attributes(MessageSystemAttributeName::MessageDeduplicationId, "d")
                 .attributes(MessageSystemAttributeName::AwsTraceHeader, "Root=1")
+                .attributes(MessageSystemAttributeName::DeadLetterQueueSourceArn, "arn:orders")
                 .message_attributes("type", text("order", "String"))
                 .message_attributes("n", text("7", "Number.int"))
                 .message_attributes("raw", binary)
@@ -135,6 +137,7 @@ mod tests {
         expected.group_id = Some("g".into());
         expected.deduplication_id = Some("d".into());
         expected.trace_header = Some("Root=1".into());
+        expected.dead_letter_source = Some("arn:orders".into());
         expected.attributes.insert("type".into(), Attribute::string("order"));
         expected.attributes.insert(
             "n".into(),

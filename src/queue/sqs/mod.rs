@@ -312,6 +312,7 @@ fn system_attributes(fifo: bool) -> Vec<MessageSystemAttributeName> {
         MessageSystemAttributeName::SentTimestamp,
         MessageSystemAttributeName::MessageGroupId,
         MessageSystemAttributeName::AwsTraceHeader,
+        MessageSystemAttributeName::DeadLetterQueueSourceArn,
     ];
     if fifo {
         names.push(MessageSystemAttributeName::MessageDeduplicationId);

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use console::Style;
+use futures::StreamExt as _;
 use redrive::clock::Clock;
 use redrive::dlq::{DeadLetter, ErrorGroup, ErrorGroups, MOVED_BY_SQS, ScanEnd, Visit, error_shape};
 use redrive::queue::Queue as _;
 use serde::Serialize;
 
 use super::filter::{LANGUAGE, Where};
+use super::inbox::{InboxFlags, Knows, is_silent};
 use super::look::{self, COST, Target};
-use super::summary::{Summary, brief};
+use super::summary::{Summary, TEXT_WIDTH, ago, brief};
 use crate::connection::{Aws, DeadLetters};
-use crate::failure::{Code, Outcome};
+use crate::failure::{Code, Failure, Outcome};
 use crate::ui::{Column, Table, Ui, bytes, safe, short_age};
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -32,11 +34,17 @@ const PART: usize = 1_000;
 /// How wide an error is at most, in columns.
 const ERROR_WIDTH: usize = 100;
 
-/// How wide other foreign text is at most.
-const TEXT_WIDTH: usize = 40;
-
 /// The most bytes kept of an error that waits for its place in a table.
 const KEPT_ERROR: usize = 4 * ERROR_WIDTH;
+
+/// Texts up to this many bytes keep their place on a narrow terminal.
+const NARROW: usize = 16;
+
+/// What is said where something was seen and nothing is shown: only a filter can be why.
+const NO_MATCH: &str = "no dead letter matches --where";
+
+/// How many reads of the inbox are under way at once.
+const ASKED_AT_ONCE: usize = 8;
 
 /// The fewest characters of an id that are shown.
 const SHORT_ID: usize = 8;
@@ -69,6 +77,9 @@ pub(crate) struct Ls {
     /// Show at most this many; 0 shows all. 100 unless given, and all with --json.
     #[arg(long, short = 'n', value_name = "N")]
     limit: Option<usize>,
+
+    #[command(flatten)]
+    inbox: InboxFlags,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -84,10 +95,11 @@ impl Ls {
         match self.group_by {
             Some(by) => self.groups(&dead, by, ui).await,
             // A stream needs no memory: it comes in the queue's order.
-            None if ui.is_json() && !self.newest && !self.oldest && self.limit.is_none() => {
-                self.stream(&dead, ui).await
+            None if ui.is_json() && !self.is_ordered() => self.stream(&dead, ui).await,
+            None => {
+                let inbox = self.inbox.open(aws, &dead).await?;
+                self.rows(&dead, inbox.as_ref(), ui).await
             }
-            None => self.rows(&dead, ui).await,
         }
     }
 
@@ -104,7 +116,12 @@ impl Ls {
         Ok(look::code(&report))
     }
 
-    async fn rows(&self, dead: &DeadLetters, ui: &Ui) -> Outcome {
+    /// Whether all must be seen before the first is shown.
+    fn is_ordered(&self) -> bool {
+        self.newest || self.oldest || self.limit.is_some() || self.inbox.has_table()
+    }
+
+    async fn rows(&self, dead: &DeadLetters, inbox: Option<&Knows>, ui: &Ui) -> Outcome {
         let now_ms = Clock::system().epoch_ms();
         let mut rows = Rows::new(!self.oldest, self.most(ui));
         let report = look::look(dead, ui, |letter| {
@@ -118,19 +135,22 @@ impl Ls {
             look::account(dead, ui, &report);
             return Ok(Code::Interrupted);
         }
-        let (offered, rows) = rows.into_sorted();
+        let (offered, mut rows) = rows.into_sorted();
+        if let Some(inbox) = inbox {
+            ask(inbox, &mut rows).await?;
+        }
         if ui.is_json() {
             rows.iter().for_each(|row| ui.json(row));
         } else if report.seen == 0 {
             ui.line(look::nothing_in(dead));
         } else if rows.is_empty() {
-            ui.line(self.no_match());
+            ui.line(NO_MATCH);
         } else {
             print(&rows, dead.queue.attributes().fifo, ui);
         }
         if (rows.len() as u64) < offered {
             ui.note(format_args!(
-                "these are the {} {} of {}; --limit 0 shows all",
+                "shown: the {} {} of {}; --limit 0 shows all",
                 if self.oldest { "oldest" } else { "newest" },
                 rows.len(),
                 indicatif::HumanCount(offered),
@@ -167,7 +187,7 @@ impl Ls {
         } else if report.seen == 0 {
             ui.line(look::nothing_in(dead));
         } else if found.is_empty() {
-            ui.line(self.no_match());
+            ui.line(NO_MATCH);
         } else {
             let mut table = Table::new([
                 Column::number("COUNT"),
@@ -189,7 +209,7 @@ impl Ls {
         }
         if shown < found.len() {
             ui.note(format_args!(
-                "these are the {shown} largest of {} groups; --limit 0 shows all",
+                "shown: the {shown} largest of {} groups; --limit 0 shows all",
                 found.len()
             ));
         }
@@ -206,15 +226,6 @@ impl Ls {
             None => Some(ROWS),
         }
     }
-
-    fn no_match(&self) -> String {
-        if self.filter.is_everything() {
-            // It was seen and then not offered: that cannot be without a filter.
-            "no dead letters".to_owned()
-        } else {
-            "no dead letter matches --where".to_owned()
-        }
-    }
 }
 
 /// The first so many of all that are offered, in order of death.
@@ -222,7 +233,7 @@ struct Rows {
     newest_first: bool,
     most: Option<usize>,
     offered: u64,
-    kept: BTreeMap<(u64, u64), Summary>,
+    kept: BTreeMap<(u64, String), Summary>,
 }
 
 impl Rows {
@@ -243,7 +254,7 @@ impl Rows {
             (Some(at), false) => at,
             (None, _) => u64::MAX,
         };
-        let place = (place, self.offered);
+        let place = (place, letter.id().to_owned());
         if self.most.is_some_and(|most| self.kept.len() >= most) {
             if self.kept.last_key_value().is_none_or(|(last, _)| *last < place) {
                 return;
@@ -264,6 +275,21 @@ impl Rows {
     }
 }
 
+/// Asks the inbox about the letters that do not say themselves what they died of.
+async fn ask(inbox: &Knows, rows: &mut [Summary]) -> Result<(), Failure> {
+    let silent = rows.iter_mut().filter(|row| is_silent(&row.reason));
+    let mut asked = futures::stream::iter(silent)
+        .map(|row| async move {
+            let answer = inbox.record_of(&row.key, row.source.as_deref()).await;
+            (row, answer)
+        })
+        .buffer_unordered(ASKED_AT_ONCE);
+    while let Some((row, answer)) = asked.next().await {
+        row.inbox = answer?.ok();
+    }
+    Ok(())
+}
+
 fn print(rows: &[Summary], fifo: bool, ui: &Ui) {
     let id_length = id_length(rows);
     let typed = rows.iter().any(|row| row.message_type.is_some());
@@ -274,22 +300,28 @@ fn print(rows: &[Summary], fifo: bool, ui: &Ui) {
             Column::number("ATTEMPTS"),
             Column::new("REASON"),
             Column::elastic("ERROR"),
-            Column::elastic("KEY"),
+            narrow_or_elastic("KEY", part.iter().map(|row| Some(&row.key))),
         ];
-        columns.extend(typed.then(|| Column::elastic("TYPE")));
-        columns.extend(fifo.then(|| Column::elastic("GROUP")));
+        columns.extend(typed.then(|| narrow_or_elastic("TYPE", part.iter().map(|row| row.message_type.as_ref()))));
+        columns.extend(fifo.then(|| narrow_or_elastic("GROUP", part.iter().map(|row| row.group.as_ref()))));
         columns.push(Column::number("SIZE"));
         let mut table = Table::new(columns);
         for row in part {
             let text = |text: &Option<String>| brief(text.as_deref().unwrap_or("-"), TEXT_WIDTH);
+            let known = row.inbox.as_ref();
+            let attempts = row.attempts.or(known.map(|record| record.attempts));
+            let error = row
+                .error
+                .as_deref()
+                .or(known.and_then(|record| record.error.as_deref()));
             let id: String = row.id.chars().take(id_length).collect();
             let mut cells = vec![
                 safe(&id).into_owned(),
                 row.age_s
                     .map_or("-".to_owned(), |age| short_age(Duration::from_secs(age))),
-                row.attempts.map_or("-".to_owned(), |attempts| attempts.to_string()),
+                attempts.map_or("-".to_owned(), |attempts| attempts.to_string()),
                 reason(&row.reason),
-                brief(row.error.as_deref().unwrap_or("-"), ERROR_WIDTH),
+                brief(error.unwrap_or("-"), ERROR_WIDTH),
                 brief(&row.key, TEXT_WIDTH),
             ];
             cells.extend(typed.then(|| text(&row.message_type)));
@@ -298,6 +330,15 @@ fn print(rows: &[Summary], fifo: bool, ui: &Ui) {
             table.row(cells);
         }
         ui.table(table);
+    }
+}
+
+/// A column of foreign texts: it gives way on a narrow terminal only where some are long.
+fn narrow_or_elastic<'a>(title: &'static str, texts: impl IntoIterator<Item = Option<&'a String>>) -> Column {
+    if texts.into_iter().flatten().all(|text| text.len() <= NARROW) {
+        Column::new(title)
+    } else {
+        Column::elastic(title)
     }
 }
 
@@ -321,12 +362,6 @@ fn reason(reason: &str) -> String {
         _ => Style::new().yellow(),
     };
     style.apply_to(brief(reason, TEXT_WIDTH)).to_string()
-}
-
-fn ago(at_ms: Option<u64>, now_ms: u64) -> String {
-    at_ms.map_or("-".to_owned(), |at| {
-        format!("{} ago", short_age(Duration::from_millis(now_ms.saturating_sub(at))))
-    })
 }
 
 impl GroupBy {
@@ -386,5 +421,51 @@ impl<'a> GroupJson<'a> {
             last_died_at_ms: group.last_ms,
             others: name.is_none(),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+    use redrive::key::KeySource;
+    use redrive::message::{Delivery, Message, Receipt};
+
+    fn letter(id: &str, sent_at_ms: Option<u64>) -> DeadLetter {
+        let mut message = Message::new(id, "{}");
+        message.sent_at_ms = sent_at_ms;
+        let delivery = Delivery::new(message, Receipt::new("r"), 1, Clock::system().now());
+        DeadLetter::new(delivery, &KeySource::Attribute)
+    }
+
+    #[test]
+    fn no_more_is_kept_than_shown_whatever_the_order_of_arrival() {
+        for (newest_first, expected) in [(true, ["9999", "9998", "9997"]), (false, ["0", "1", "2"])] {
+            let mut rows = Rows::new(newest_first, Some(3));
+            rows.offer(&letter("unknown", None), 0);
+            for n in 0..10_000_u64 {
+                // 7919 is prime: every number once, in no order.
+                let n = n * 7_919 % 10_000;
+                rows.offer(&letter(&n.to_string(), Some(n)), 0);
+                assert!(rows.kept.len() <= 3);
+            }
+            let (offered, kept) = rows.into_sorted();
+            let ids: Vec<&str> = kept.iter().map(|row| row.id.as_str()).collect();
+            assert_eq!((offered, ids.as_slice()), (10_001, expected.as_slice()));
+        }
+        let mut all = Rows::new(true, None);
+        for id in ["b", "a", "c"] {
+            all.offer(&letter(id, None), 0);
+        }
+        let ids: Vec<String> = all.into_sorted().1.into_iter().map(|row| row.id).collect();
+        assert_eq!(ids, ["a", "b", "c"], "the same in every look");
+    }
+
+    #[test]
+    fn ids_are_shown_as_far_as_they_differ() {
+        let rows = |ids: &[&str]| -> Vec<Summary> { ids.iter().map(|id| Summary::of(&letter(id, None), 0)).collect() };
+        assert_eq!(id_length(&rows(&[])), SHORT_ID);
+        assert_eq!(id_length(&rows(&["12345678-a"])), SHORT_ID);
+        assert_eq!(id_length(&rows(&["12345678-ax", "22222222", "12345678-bx"])), 10);
     }
 }

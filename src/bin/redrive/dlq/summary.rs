@@ -1,9 +1,15 @@
 //! A dead letter in brief.
 
+use std::time::Duration;
+
 use redrive::dlq::DeadLetter;
 use serde::Serialize;
 
-use crate::ui::safe;
+use super::inbox::InboxRecord;
+use crate::ui::{safe, short_age};
+
+/// How wide foreign text other than an error is at most, in columns.
+pub(crate) const TEXT_WIDTH: usize = 40;
 
 /// What is listed of a dead letter. The field names are part of the tool's interface.
 #[derive(Clone, Debug, Serialize)]
@@ -23,6 +29,9 @@ pub(crate) struct Summary {
     pub(crate) replays: u32,
     pub(crate) receives: u32,
     pub(crate) size_bytes: usize,
+    /// What the inbox knows, where it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) inbox: Option<InboxRecord>,
 }
 
 impl Summary {
@@ -44,6 +53,7 @@ impl Summary {
             replays: letter.envelope.as_ref().map_or(0, |envelope| envelope.replays),
             receives: letter.delivery.receive_count,
             size_bytes: letter.size(),
+            inbox: None,
         }
     }
 }
@@ -53,4 +63,11 @@ pub(crate) fn brief(text: &str, columns: usize) -> String {
     // A character may take no column; then it is cut by their number.
     let start: String = text.chars().take(4 * columns).collect();
     console::truncate_str(&safe(&start), columns, "…").into_owned()
+}
+
+/// How long before `now_ms` something was.
+pub(crate) fn ago(at_ms: Option<u64>, now_ms: u64) -> String {
+    at_ms.map_or("-".to_owned(), |at| {
+        format!("{} ago", short_age(Duration::from_millis(now_ms.saturating_sub(at))))
+    })
 }

@@ -468,7 +468,7 @@ fn unknown(name: &str) -> String {
         _ => {
             let names: Vec<&str> = NAMED.iter().map(|(known, _)| *known).collect();
             format!(
-                "the fields are {}; of the body's JSON it is /{name}, of the attributes attr.{name}",
+                "in the body's JSON it is /{name}, among the attributes attr.{name}; the fields are {}",
                 names.join(", ")
             )
         }

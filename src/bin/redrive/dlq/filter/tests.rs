@@ -175,7 +175,7 @@ fn inv12_an_error_points_at_the_place_and_says_what_was_expected() {
         ("reason = and", 9, "quote it: \"and\""),
         ("reson = x", 0, "did you mean `reason`?"),
         ("Reason = x", 0, "did you mean `reason`?"),
-        ("amount > 100", 0, "of the body's JSON it is /amount"),
+        ("amount > 100", 0, "in the body's JSON it is /amount"),
         ("body.items.0 = x", 0, "that is /items/0"),
         ("attribute.tenant = x", 0, "a message attribute is attr.tenant"),
         ("error ~ timed out", 14, "quoted"),

@@ -1,0 +1,190 @@
+//! A worker made of what flags and variables say.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redrive::flow::RateLimit;
+use redrive::handler::Handler;
+use redrive::inbox::{DEFAULT_MAX_RESULT, MAX_RESULT};
+use redrive::worker::{Builder, Fate, Observation};
+use redrive::{DynamoInbox, SqsQueue, Worker};
+
+use super::refusal::refusal;
+use super::settings::Settings;
+use super::table;
+use super::text::{self, Place};
+use crate::connection::Aws;
+use crate::failure::Failure;
+
+/// How long a receive waits where the worker ends with its queue, unless set: the end waits for it.
+const SHORT_POLL: &str = "2s";
+
+/// What is settled before a service is asked.
+pub(super) struct Asked {
+    table: Option<String>,
+    max_result: usize,
+    key: Option<Place>,
+    tenant: Option<(Place, RateLimit)>,
+    fingerprint: Option<String>,
+    dead_letter_queue: Option<String>,
+}
+
+impl Asked {
+    pub(super) fn of(settings: &Settings<'_>) -> Result<Self, Failure> {
+        let key = place(settings, table::KEY_ATTRIBUTE, table::KEY_POINTER)?;
+        let by_deduplication = settings.get(table::KEY_DEDUPLICATION).is_some_and(|on| on == "true");
+        if key.is_some() && by_deduplication {
+            return Err(Failure::usage(format_args!(
+                "{} says where keys come from, and so does another setting of the key; give one of them",
+                settings.name_of(table::KEY_DEDUPLICATION)
+            )));
+        }
+        let fingerprint = match settings.get(table::FINGERPRINT_POINTER) {
+            None => None,
+            Some(pointer) => {
+                let name = settings.name_of(table::FINGERPRINT_POINTER);
+                if settings.get(table::FINGERPRINT).is_some_and(|on| on == "false") {
+                    return Err(Failure::usage(format_args!(
+                        "{name} says what is compared, but {}=false compares nothing; give one of them",
+                        settings.name_of(table::FINGERPRINT)
+                    )));
+                }
+                Place::pointer(&name, pointer.clone())?;
+                Some(pointer)
+            }
+        };
+        let dead_letter_queue = settings.get(table::DEAD_LETTER_QUEUE);
+        if dead_letter_queue.is_some() && settings.get(table::DEAD_LETTERS).is_some_and(|how| how != "send") {
+            return Err(Failure::usage(format_args!(
+                "{} names a queue to send dead letters to, but {} sends none; give one of them",
+                settings.name_of(table::DEAD_LETTER_QUEUE),
+                settings.name_of(table::DEAD_LETTERS)
+            )));
+        }
+        Ok(Self {
+            table: settings.inbox()?,
+            max_result: max_result(settings)?,
+            key,
+            tenant: tenant(settings)?,
+            fingerprint,
+            dead_letter_queue,
+        })
+    }
+
+    /// The worker of `queue`, whose handler is stopped after `limit` at the latest.
+    pub(super) async fn worker<M, H: Handler<M, ()>>(
+        self,
+        queue: SqsQueue,
+        handler: H,
+        limit: Duration,
+        until_empty: bool,
+        settings: &Settings<'_>,
+        aws: &Aws,
+    ) -> Result<Worker, Failure> {
+        let mut builder = Worker::builder(queue).handler(handler).observe(log_fate);
+        if let Some(table) = &self.table {
+            let inbox = DynamoInbox::builder(table).max_result(self.max_result)?;
+            builder = builder.inbox(inbox.connect(aws.config()).await?);
+        }
+        if let Some(dead) = &self.dead_letter_queue {
+            builder = builder.dead_letter(aws.queue(dead).await?);
+        }
+        let limit = format!("{}ms", limit.as_millis());
+        let variables = |name: &str| match name {
+            table::TIMEOUT => Some(limit.clone()),
+            table::LONG_POLL if until_empty => settings.get(name).or_else(|| Some(SHORT_POLL.to_owned())),
+            _ => settings.get(name),
+        };
+        self.with_functions(builder)
+            .from_variables(variables)
+            .build()
+            .map_err(|error| refusal(&error, settings))
+    }
+
+    fn with_functions(self, mut builder: Builder) -> Builder {
+        if let Some(key) = self.key {
+            let told = AtomicBool::new(false);
+            builder = builder.key(move |message| {
+                let found = key.text(message).filter(|text| !text.is_empty());
+                if found.is_none() && !told.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        message_id = %crate::ui::safe(&message.id), place = ?key,
+                        "a message has no key where one was said to be; such messages are known by their Idempotency-Key \
+                         attribute, else by their MessageId"
+                    );
+                }
+                found
+            });
+        }
+        if let Some((tenant, rate)) = self.tenant {
+            builder = builder.rate_by(move |message| tenant.text(message), rate);
+        }
+        if let Some(pointer) = self.fingerprint {
+            builder = builder.fingerprint(move |message| text::part(message, &pointer));
+        }
+        builder
+    }
+}
+
+/// The most bytes of a result that are kept.
+pub(super) fn max_result(settings: &Settings<'_>) -> Result<usize, Failure> {
+    let Some(bytes) = settings.whole(table::MAX_RESULT)? else {
+        return Ok(DEFAULT_MAX_RESULT);
+    };
+    match usize::try_from(bytes) {
+        Ok(bytes) if bytes <= MAX_RESULT => Ok(bytes),
+        _ => Err(Failure::usage(format_args!(
+            "{}: {bytes} is over {MAX_RESULT} bytes, the most that an inbox keeps",
+            settings.name_of(table::MAX_RESULT)
+        ))),
+    }
+}
+
+/// What an attribute or a pointer names; not both.
+fn place(settings: &Settings<'_>, attribute: &str, pointer: &str) -> Result<Option<Place>, Failure> {
+    match (settings.get(attribute), settings.get(pointer)) {
+        (None, None) => Ok(None),
+        (Some(name), None) => Ok(Some(Place::Attribute(name))),
+        (None, Some(found)) => Place::pointer(&settings.name_of(pointer), found).map(Some),
+        (Some(_), Some(_)) => Err(Failure::usage(format_args!(
+            "{} and {} name two places for one thing; give one of them",
+            settings.name_of(attribute),
+            settings.name_of(pointer)
+        ))),
+    }
+}
+
+fn tenant(settings: &Settings<'_>) -> Result<Option<(Place, RateLimit)>, Failure> {
+    let place = place(settings, table::TENANT_ATTRIBUTE, table::TENANT_POINTER)?;
+    let rate = settings.number(table::TENANT_RATE)?;
+    let burst = settings.whole(table::TENANT_BURST)?;
+    let name = settings.name_of(table::TENANT_RATE);
+    let (Some(place), Some(rate)) = (place.clone(), rate) else {
+        if place.is_none() && rate.is_none() && burst.is_none() {
+            return Ok(None);
+        }
+        return Err(Failure::usage(
+            "a rate for each tenant needs both: --tenant-rate, and --tenant-attribute or --tenant-pointer to say whose a \
+             message is",
+        ));
+    };
+    let refused = |error| Failure::usage(format_args!("{name}: {error}"));
+    let mut limit = RateLimit::per_second(rate).map_err(refused)?;
+    if let Some(burst) = burst {
+        limit = limit.burst(u32::try_from(burst).unwrap_or(u32::MAX)).map_err(refused)?;
+    }
+    Ok(Some((place, limit)))
+}
+
+/// What became of a delivery: what somebody should know of at once, the rest for those who ask.
+fn log_fate(observation: &Observation<'_>) {
+    let key = crate::ui::safe(observation.key.as_str());
+    let message_id = crate::ui::safe(&observation.message.id);
+    match observation.fate {
+        Fate::DeadLettered(reason) => {
+            tracing::warn!(%key, %message_id, reason = %crate::ui::safe(reason), "dead-lettered");
+        }
+        Fate::GivenUp(reason) => tracing::warn!(%key, %message_id, reason = %crate::ui::safe(reason), "given up"),
+        other => tracing::debug!(%key, %message_id, fate = other.as_str(), "settled"),
+    }
+}

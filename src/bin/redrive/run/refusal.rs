@@ -1,0 +1,54 @@
+//! The library's refusals in the words of the command line: it names settings by their builder's methods.
+
+use redrive::worker::BuildError;
+
+use super::settings::Settings;
+use super::table::SETTINGS;
+use crate::failure::Failure;
+
+/// Why the worker cannot be built, with the flags or variables that are at fault.
+pub(super) fn refusal(error: &BuildError, settings: &Settings<'_>) -> Failure {
+    match error {
+        BuildError::NoDeadLetterQueue { queue, detail, .. } => Failure::new(format_args!(
+            "queue `{queue}` has no redrive policy whose dead-letter queue can be opened{detail}, so nothing says where \
+             messages go that are given up"
+        ))
+        .remedy(
+            "set one on the queue (`redrive init` does), or give --dead-letter-queue, or choose --dead-letters policy, keep \
+             or discard",
+        ),
+        BuildError::Setting { setting, why, .. } => {
+            let name = settings.name_of_setting(setting).unwrap_or_else(|| (*setting).to_owned());
+            Failure::usage(format_args!("{name}: {}", in_flags(why, settings)))
+        }
+        BuildError::Variable { variable, value, why } => {
+            let names: Vec<String> = variable.split(", ").map(|variable| settings.name_of(variable)).collect();
+            Failure::usage(format_args!("{}=`{value}`: {}", names.join(", "), in_flags(why, settings)))
+        }
+        BuildError::Flow { source, .. } => {
+            let text = source.to_string();
+            let name = text.split(' ').next().unwrap_or_default();
+            match settings.name_of_setting(name) {
+                Some(flag) => Failure::usage(text.replacen(name, &flag, 1)),
+                None => Failure::usage(text),
+            }
+        }
+        other => Failure::usage(other),
+    }
+}
+
+/// `text` with variables named as what set them, and the builder's methods as flags.
+fn in_flags(text: &str, settings: &Settings<'_>) -> String {
+    let mut text = text.replace("set `.inbox(…)`", "give --table");
+    // The longest first, so that no name is taken for another's beginning.
+    let mut variables: Vec<&str> = SETTINGS.iter().map(|setting| setting.variable).collect();
+    variables.sort_by_key(|variable| std::cmp::Reverse(variable.len()));
+    for variable in variables.into_iter().filter(|variable| !variable.is_empty()) {
+        if text.contains(variable) {
+            let flag = SETTINGS.iter().find(|setting| setting.variable == variable);
+            let shown = flag.map_or_else(|| settings.name_of(variable), |setting| format!("--{}", setting.flag));
+            text = text.replace(variable, &shown);
+        }
+    }
+    text
+}

@@ -1,0 +1,286 @@
+//! From a candidate to a message sent, confirmed and deleted.
+
+use std::collections::VecDeque;
+use std::pin::pin;
+
+use super::super::decide::{Parcel, Second, envelope_in, work_in};
+use super::super::follow::Followed;
+use super::super::journal::{Intent, work_text};
+use super::{Ready, Run, Stop};
+use crate::dlq::envelope::{ENVELOPE_ATTRIBUTE, enveloped};
+use crate::dlq::hold::lock;
+use crate::dlq::letter::DeadLetter;
+use crate::inbox::Record;
+use crate::key::Key;
+use crate::producer::{NewMessage, ProducerError};
+use crate::queue::QueueError;
+
+impl Run {
+    /// What is sent, edited as it is to be, and what is only deleted.
+    pub(super) async fn prepared(
+        &self,
+        candidates: Vec<(u64, DeadLetter)>,
+        records: Vec<Option<Record>>,
+    ) -> (VecDeque<Ready>, Vec<u64>) {
+        let mut sends = VecDeque::new();
+        let mut drops = Vec::new();
+        for ((number, letter), record) in candidates.into_iter().zip(records) {
+            let second = {
+                let mut judge = lock(&self.judge);
+                if !judge.may_go(&letter) {
+                    judge.not_sent();
+                    lock(&self.report).behind_group += 1;
+                    continue;
+                }
+                let intent = self
+                    .settings
+                    .journal
+                    .as_ref()
+                    .and_then(|journal| journal.intended(letter.id()));
+                judge.second(&letter, record.as_ref(), intent)
+            };
+            let parcel = match second {
+                Second::Send(parcel) => *parcel,
+                other => {
+                    drops.extend(self.not_sent(&letter, other).then_some(number));
+                    continue;
+                }
+            };
+            let edited = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {
+                    self.not_reached([&letter]);
+                    continue;
+                }
+                edited = self.edited(&letter, parcel) => edited,
+            };
+            match edited {
+                Ok(parcel) => sends.push_back(Ready {
+                    number,
+                    letter,
+                    parcel,
+                    token: record.map_or(0, |record| record.fencing_token),
+                }),
+                Err(error) => {
+                    self.not_sent(&letter, Second::Failed(error));
+                }
+            }
+        }
+        (sends, drops)
+    }
+
+    /// Notes why a candidate is not sent; whether it is to be deleted.
+    fn not_sent(&self, letter: &DeadLetter, why: Second) -> bool {
+        let mut judge = lock(&self.judge);
+        let mut report = lock(&self.report);
+        judge.not_sent();
+        match why {
+            Second::Drop | Second::Sent => {
+                judge.gone(letter, None);
+                if why == Second::Sent {
+                    report.resumed += 1;
+                } else {
+                    report.dropped += 1;
+                }
+                return true;
+            }
+            Second::Completed => report.completed += 1,
+            Second::Failed(error) => {
+                judge.left(letter);
+                report.fail(letter.id(), letter.key().as_str(), error);
+            }
+            Second::Unrouted(error) => {
+                judge.left(letter);
+                report.unrouted += 1;
+                report.fail(letter.id(), letter.key().as_str(), error);
+            }
+            Second::Send(_) => {}
+        }
+        false
+    }
+
+    /// The message as the caller's edit makes it. The edit sees the attributes without the envelope, which is put back.
+    async fn edited(&self, letter: &DeadLetter, mut parcel: Parcel) -> Result<Parcel, String> {
+        let Some(edit) = &self.says.edit else {
+            return Ok(parcel);
+        };
+        let envelope = envelope_in(&parcel.outgoing);
+        parcel.outgoing.attributes = letter.attributes.clone();
+        let edit = lock(edit)(letter, parcel.outgoing);
+        parcel.outgoing = edit.await.map_err(|error| format!("the edit failed: {error}"))?;
+        let Some(envelope) = envelope else {
+            return Ok(parcel);
+        };
+        let mut edited = letter.message().clone();
+        edited.body.clone_from(&parcel.outgoing.body);
+        edited.attributes = std::mem::take(&mut parcel.outgoing.attributes);
+        edited.attributes.remove(ENVELOPE_ATTRIBUTE);
+        let most = self.max_bytes.get(parcel.to).copied().unwrap_or_default();
+        match enveloped(&edited, &envelope, most) {
+            Some(attributes) => parcel.outgoing.attributes = attributes,
+            None => {
+                return Err(format!(
+                    "as edited, with its envelope, it is over the {most} bytes that the queue takes"
+                ));
+            }
+        }
+        Ok(parcel)
+    }
+
+    /// Sends at the rate allowed, and deletes what was confirmed, chunk by chunk.
+    pub(super) async fn send_all(&self, mut sends: VecDeque<Ready>) {
+        while !sends.is_empty() {
+            let many = self.tokens(sends.len()).await;
+            let moving = self.moving.lock().await;
+            if many == 0 || self.is_to_stop() {
+                self.not_reached(sends.iter().map(|ready| &ready.letter));
+                return;
+            }
+            let mut chunk = Vec::new();
+            for ready in sends.drain(..many) {
+                if lock(&self.judge).may_go(&ready.letter) {
+                    chunk.push(ready);
+                } else {
+                    lock(&self.judge).not_sent();
+                    lock(&self.report).behind_group += 1;
+                }
+            }
+            if let Some(journal) = &self.settings.journal {
+                let intents: Vec<Intent> = chunk
+                    .iter()
+                    .map(|Ready { letter, parcel, .. }| {
+                        Intent::new(letter.id(), work_text(work_in(&parcel.outgoing)), parcel.forced)
+                    })
+                    .collect();
+                if let Err(error) = journal.intend(&intents) {
+                    self.not_reached(chunk.iter().chain(&sends).map(|ready| &ready.letter));
+                    self.fail(Stop::Journal(error));
+                    return;
+                }
+            }
+            let answers = self.send(&chunk).await;
+            *lock(&self.last_send) = self.settings.clock.now();
+            let sent = self.answered(chunk, answers);
+            if let Some(journal) = &self.settings.journal
+                && !sent.is_empty()
+            {
+                let ids: Vec<_> = sent.iter().map(|(_, id)| id.clone()).collect();
+                if let Err(error) = journal.record(&ids) {
+                    self.fail(Stop::Journal(error));
+                }
+            }
+            let numbers: Vec<_> = sent.into_iter().map(|(number, _)| number).collect();
+            self.delete(&numbers).await;
+            drop(moving);
+            self.tell();
+        }
+    }
+
+    /// Sends a chunk, each message to its queue; answers by position.
+    async fn send(&self, chunk: &[Ready]) -> Vec<Option<Result<String, ProducerError>>> {
+        let mut answers: Vec<_> = chunk.iter().map(|_| None).collect();
+        for (to, producer) in self.producers.iter().enumerate() {
+            let places: Vec<usize> = (0..chunk.len())
+                .filter(|&at| chunk.get(at).is_some_and(|ready| ready.parcel.to == to))
+                .collect();
+            if places.is_empty() {
+                continue;
+            }
+            let messages = places
+                .iter()
+                .filter_map(|&at| chunk.get(at))
+                .map(|ready| NewMessage::verbatim(ready.parcel.outgoing.clone()));
+            for (at, answer) in places.iter().zip(producer.send_all(messages).await) {
+                if let Some(slot) = answers.get_mut(*at) {
+                    *slot = Some(answer);
+                }
+            }
+        }
+        answers
+    }
+
+    /// Reads the answers entry by entry, and says what was sent.
+    fn answered(&self, chunk: Vec<Ready>, answers: Vec<Option<Result<String, ProducerError>>>) -> Vec<(u64, String)> {
+        let mut sent = Vec::new();
+        let mut judge = lock(&self.judge);
+        let mut report = lock(&self.report);
+        for (ready, answer) in chunk.into_iter().zip(answers) {
+            let Ready {
+                number,
+                letter,
+                parcel,
+                token,
+            } = ready;
+            let error = match answer {
+                Some(Ok(_)) => {
+                    report.replayed += 1;
+                    report.reason(letter.reason()).replayed += 1;
+                    judge.gone(&letter, Some(&parcel.outgoing));
+                    if let Some((_, consumer)) = self.settings.inbox.as_ref().filter(|_| self.follows()) {
+                        let key = Key::new(envelope_in(&parcel.outgoing).unwrap_or_default().key);
+                        lock(&self.follow).add(Followed {
+                            key: self.record_key(consumer, &letter, &key),
+                            before: if parcel.forced { 0 } else { token },
+                            work: work_in(&parcel.outgoing),
+                        });
+                    }
+                    sent.push((number, letter.id().to_owned()));
+                    continue;
+                }
+                Some(Err(error)) => error,
+                None => {
+                    judge.not_sent();
+                    judge.left(&letter);
+                    report.not_reached += 1;
+                    continue;
+                }
+            };
+            judge.not_sent();
+            judge.left(&letter);
+            match error {
+                ProducerError::GroupFailed { .. } => report.behind_group += 1,
+                // This message's own fault; the next may go.
+                ProducerError::Invalid { .. }
+                | ProducerError::Refused { .. }
+                | ProducerError::Queue(QueueError::Refused { .. }) => {
+                    report.fail(letter.id(), letter.key().as_str(), error.to_string());
+                }
+                error => {
+                    report.not_reached += 1;
+                    self.fail(Stop::Send(error));
+                }
+            }
+        }
+        sent
+    }
+
+    pub(super) fn not_reached<'a>(&self, letters: impl IntoIterator<Item = &'a DeadLetter>) {
+        let mut judge = lock(&self.judge);
+        let mut report = lock(&self.report);
+        for letter in letters {
+            judge.not_sent();
+            judge.left(letter);
+            report.not_reached += 1;
+        }
+    }
+
+    /// Waits for as many tokens as make a chunk; none if the replay is to end.
+    async fn tokens(&self, most: usize) -> usize {
+        let wanted = most.min(self.chunk);
+        let mut taken = 0;
+        while taken < wanted && !self.stop.is_cancelled() {
+            match self.bucket.take(self.settings.clock.now()) {
+                Ok(()) => taken += 1,
+                Err(wait) => {
+                    let waited = pin!(tokio::time::sleep(wait));
+                    tokio::select! {
+                        biased;
+                        () = self.stop.cancelled() => {}
+                        () = waited => {}
+                    }
+                }
+            }
+        }
+        if self.stop.is_cancelled() { 0 } else { taken }
+    }
+}

@@ -1,0 +1,96 @@
+//! `redrive dlq watch`.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Command;
+
+use redrive::queue::Queue as _;
+use serde_json::Value;
+
+use crate::dlq_ls::{letters, until};
+use crate::tool::Tool;
+use crate::world::World;
+
+#[tokio::test]
+async fn once_tells_by_its_exit_code_and_names_the_reasons() {
+    let Some(world) = World::open() else { return };
+    world.queue("orders").await;
+    let dead = world.open_queue("orders-dlq").await;
+    let tool = world.tool();
+    insta::assert_snapshot!("watch_empty", tool.run(&["dlq", "watch", "orders", "--once"]).shown());
+    world.plant(&dead, letters()).await;
+    until("they are counted", async || dead.describe().await.unwrap().visible == 4).await;
+    let ran = tool.run(&["dlq", "watch", "orders", "--once", "--no-reasons"]);
+    assert!(ran.exits(3).contains("4 dead letters"), "{}", ran.stdout);
+    assert!(ran.stderr.is_empty(), "it costs nothing: {}", ran.stderr);
+    insta::assert_snapshot!("watch_once", tool.run(&["dlq", "watch", "orders", "--once"]).shown());
+    let count = tool.run(&["dlq", "watch", "orders", "--once", "--json"]);
+    count.exits(3);
+    let count = count.json();
+    assert_eq!((&count["total"], &count["queue"]), (&4.into(), &"orders-dlq".into()));
+    assert_eq!(
+        count["reasons"][0],
+        serde_json::json!({"reason": "attempts_exhausted", "count": 2})
+    );
+}
+
+#[tokio::test]
+async fn it_counts_until_it_is_interrupted_and_looks_no_more_than_it_must() {
+    let Some(world) = World::open() else { return };
+    world.queue("orders").await;
+    let dead = world.open_queue("orders-dlq").await;
+    world.plant(&dead, letters().into_iter().take(1)).await;
+    until("it is counted", async || dead.describe().await.unwrap().visible == 1).await;
+    let mut child = world
+        .tool()
+        .command(&[
+            "dlq",
+            "watch",
+            "orders",
+            "--json",
+            "--interval",
+            "1s",
+            "--reasons-every",
+            "1h",
+        ])
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (sent, mut counts) = tokio::sync::mpsc::unbounded_channel();
+    let reader = std::thread::spawn(move || {
+        while let Some(Ok(line)) = lines.next() {
+            let _ = sent.send(serde_json::from_str::<Value>(&line).unwrap());
+        }
+    });
+    let first = counts.recv().await.unwrap();
+    assert_eq!((&first["total"], &first["reasons"][0]["count"]), (&1.into(), &1.into()));
+    world.plant(&dead, letters().into_iter().skip(1)).await;
+    let more = loop {
+        let count = counts.recv().await.unwrap();
+        if count["total"] == 4 {
+            break count;
+        }
+    };
+    assert_eq!(more["reasons"], first["reasons"], "as of the look an hour ago at most");
+    assert_eq!(more["reasons_at_ms"], first["reasons_at_ms"]);
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    reader.join().unwrap();
+}
+
+#[test]
+fn intervals_are_checked() {
+    let tool = Tool::alone();
+    for wrong in ["soon", "0s", "10ms", "2d"] {
+        let ran = tool.run(&["dlq", "watch", "orders", "--interval", wrong]);
+        ran.exits(2);
+        assert!(ran.stderr.contains("--interval"), "{}", ran.stderr);
+    }
+    tool.run(&["dlq", "watch", "orders", "--no-reasons", "--reasons-every", "5m"])
+        .exits(2);
+}
