@@ -12,7 +12,7 @@ use crate::ui::{Ui, count};
 /// What a look costs, for the help of commands that look.
 pub(crate) const COST: &str =
     "SQS has no browsing. A look receives messages, holds them hidden until it ends, and gives them
-back, on Ctrl-C too. It spends one receive of each message it sees, holds at most 100,000, and of a
+back, on Ctrl-C too. It spends one receive of each message it sees, holds at most 110,000, and of a
 FIFO queue sees only the first messages of each group, at most ten.";
 
 /// The dead letters a command is about.
