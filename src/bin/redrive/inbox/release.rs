@@ -50,8 +50,13 @@ impl Release {
         let leases = if self.force { Leases::Override } else { Leases::Respect };
         let attempts = entry.record.as_ref().map_or(0, |record| record.attempts);
         if let Err(why) = &entry.record {
-            return Err(Failure::new(format_args!("`{key}` was edited by hand and is no claim: {}", safe(why)))
-                .remedy(format_args!("mend it in the table, or let the key run again: redrive inbox forget '{key}'")));
+            return Err(Failure::new(format_args!(
+                "`{key}` was edited by hand and is no claim: {}",
+                safe(why)
+            ))
+            .remedy(format_args!(
+                "mend it in the table, or let the key run again: redrive inbox forget '{key}'"
+            )));
         }
         let released = match inbox
             .free(&entry, &operator_claim(&Random::from_system()), leases)
