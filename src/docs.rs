@@ -38,6 +38,9 @@ mod testing {}
 #[doc = include_str!("../docs/settings.md")]
 mod settings {}
 
+#[doc = include_str!("../docs/setup.md")]
+mod setup {}
+
 #[doc = include_str!("../docs/localstack.md")]
 mod localstack {}
 
