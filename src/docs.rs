@@ -49,3 +49,6 @@ mod cli {}
 
 #[doc = include_str!("../docs/forward-and-exec.md")]
 mod forward_and_exec {}
+
+#[doc = include_str!("../docs/replaying.md")]
+mod replaying {}

@@ -15,6 +15,10 @@ mod dlq_export;
 mod dlq_import;
 #[path = "cli/dlq_ls.rs"]
 mod dlq_ls;
+#[path = "cli/dlq_replay.rs"]
+mod dlq_replay;
+#[path = "cli/dlq_replay_killed.rs"]
+mod dlq_replay_killed;
 #[path = "cli/dlq_show.rs"]
 mod dlq_show;
 #[path = "cli/dlq_watch.rs"]
@@ -27,6 +31,12 @@ mod endpoint;
 mod exec;
 #[path = "cli/forward.rs"]
 mod forward;
+#[path = "cli/gate.rs"]
+mod gate;
+#[path = "cli/inbox.rs"]
+mod inbox;
+#[path = "cli/init.rs"]
+mod init;
 #[path = "cli/pages.rs"]
 mod pages;
 #[path = "cli/queue_ls.rs"]
@@ -43,6 +53,8 @@ mod queue_stats;
 mod running;
 #[path = "cli/scripted.rs"]
 mod scripted;
+#[path = "cli/send_failures.rs"]
+mod send_failures;
 #[path = "cli/shell.rs"]
 mod shell;
 #[path = "cli/tool.rs"]

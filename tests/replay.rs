@@ -765,6 +765,8 @@ async fn what_was_about_to_be_sent_is_known_by_its_key_and_never_forced_to_run_t
             .run()
     };
     // Killed after the send, before the journal had it and before the delete.
+    let slow = Rates::new().latency(Duration::from_millis(50), Duration::from_millis(50));
+    dlq.faults().set(Operation::Delete, slow);
     tokio::select! {
         biased;
         () = journal.killed.cancelled() => {}

@@ -49,6 +49,11 @@ impl World {
         })
     }
 
+    /// The account's number, which no other test has.
+    pub(crate) fn account(&self) -> &str {
+        &self.account
+    }
+
     /// The tool in this account.
     pub(crate) fn tool(&self) -> Tool {
         Tool::new(&self.servers, &self.account)
