@@ -374,18 +374,20 @@ async fn completed_keys_are_left_dropped_or_forced() {
 async fn work(orders: &SqsQueue, inbox: redrive::DynamoInbox, handle: fn(&str) -> Result<(), Failure>) {
     let worker = Worker::builder(orders.clone())
         .inbox(inbox)
+        .long_poll(Duration::from_secs(1))
         .handler(move |body: redrive::extract::Text| async move { handle(&body) })
         .build()
         .unwrap();
+    let handle = worker.handle();
     let over = async {
         while counts(orders).await != (0, 0) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        // In order, so that no receive that is still under way takes what comes later.
+        handle.drain();
     };
-    tokio::select! {
-        done = worker.run() => panic!("the worker ended: {done:?}"),
-        () = over => {}
-    }
+    let (done, ()) = tokio::join!(worker.run_until_drained(), over);
+    done.unwrap();
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! `redrive dlq replay`, killed again and again: nothing is lost and nothing is done twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -30,10 +30,17 @@ async fn held(world: &World, queue: &SqsQueue) -> BTreeMap<String, usize> {
     let request = reqwest::Client::new().get(address).header("accept", "application/json");
     let text = request.send().await.unwrap().text().await.unwrap();
     let answer: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-    let mut known = std::collections::BTreeSet::new();
+    let result = &answer["ReceiveMessageResponse"]["ReceiveMessageResult"];
+    assert!(answer["ReceiveMessageResponse"].is_object(), "{text}");
+    // XML in the dress of JSON: one message is no list, and none is nothing.
+    let messages = match &result["Message"] {
+        Value::Array(messages) => messages.clone(),
+        Value::Null => Vec::new(),
+        one => vec![one.clone()],
+    };
+    let mut known = BTreeSet::new();
     let mut bodies = BTreeMap::new();
-    let empty = Vec::new();
-    for message in answer["Messages"].as_array().unwrap_or(&empty) {
+    for message in messages {
         if known.insert(message["MessageId"].as_str().unwrap().to_owned()) {
             *bodies.entry(message["Body"].as_str().unwrap().to_owned()).or_default() += 1;
         }
