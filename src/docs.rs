@@ -47,5 +47,7 @@ mod metrics {}
 #[doc = include_str!("../docs/cli.md")]
 mod cli {}
 
+#[doc = include_str!("../docs/forward-and-exec.md")]
+mod forward_and_exec {}
 #[doc = include_str!("../docs/replaying.md")]
 mod replaying {}

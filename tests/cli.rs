@@ -25,6 +25,18 @@ mod dlq_show;
 mod dlq_watch;
 #[path = "cli/doctor.rs"]
 mod doctor;
+#[path = "cli/endpoint.rs"]
+mod endpoint;
+#[path = "cli/exec.rs"]
+mod exec;
+#[path = "cli/forward.rs"]
+mod forward;
+#[path = "cli/gate.rs"]
+mod gate;
+#[path = "cli/inbox.rs"]
+mod inbox;
+#[path = "cli/init.rs"]
+mod init;
 #[path = "cli/pages.rs"]
 mod pages;
 #[path = "cli/queue_ls.rs"]
@@ -37,6 +49,8 @@ mod queue_purge;
 mod queue_send;
 #[path = "cli/queue_stats.rs"]
 mod queue_stats;
+#[path = "cli/running.rs"]
+mod running;
 #[path = "cli/scripted.rs"]
 mod scripted;
 #[path = "cli/send_failures.rs"]

@@ -216,7 +216,9 @@ fn problem(code: &'static str, text: String) -> Finding {
 
 fn days(duration: Duration) -> String {
     let seconds = duration.as_secs();
-    if seconds >= 86_400 && seconds.is_multiple_of(86_400) {
+    if seconds == 86_400 {
+        "1 day".to_owned()
+    } else if seconds >= 86_400 && seconds.is_multiple_of(86_400) {
         format!("{} days", seconds / 86_400)
     } else {
         format!("{seconds} s")

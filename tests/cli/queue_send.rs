@@ -324,7 +324,7 @@ async fn ctrl_c_ends_it_between_messages_and_says_what_is_left() {
     // It stays open: Ctrl-C must not wait for more input.
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(numbers(3).as_bytes()).unwrap();
-    let deadline = std::time::Duration::from_secs(60);
+    let deadline = Duration::from_secs(60);
     tokio::time::timeout(deadline, async {
         while visible(&orders).await < 3 {
             tokio::task::yield_now().await;

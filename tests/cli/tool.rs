@@ -158,7 +158,8 @@ pub(crate) fn tidy(text: &str) -> String {
             "http://<endpoint>",
         ),
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "<time>"),
-        (r"\b\d+[dhms]( \d+[hms])? ago\b", "<age> ago"),
+        (r"\b\d+[dhms]( \d+[hms])? (ago|left)\b", "<age> $2"),
+        (r"\b(in|to) \d+[dhms]( \d+[hms])?\b", "$1 <age>"),
         (r"  +(\d+[dhms]( \d+[hms])?)(  |\n)", "  <age>  "),
         (r" {3,}", "  "),
     ] {

@@ -49,6 +49,11 @@ impl World {
         })
     }
 
+    /// The account's number, which no other test has.
+    pub(crate) fn account(&self) -> &str {
+        &self.account
+    }
+
     /// The tool in this account.
     pub(crate) fn tool(&self) -> Tool {
         Tool::new(&self.servers, &self.account)
@@ -89,6 +94,18 @@ impl World {
             .await
             .expect("the table is made");
         DynamoInbox::connect(&self.dynamodb, TABLE)
+            .await
+            .expect("the table opens")
+    }
+
+    /// Makes an inbox table of this world's own, and opens it: DynamoDB Local shares its tables among accounts, and what one
+    /// test completed would be another's duplicate.
+    pub(crate) async fn own_inbox(&self) -> DynamoInbox {
+        let table = format!("redrive-inbox-{}", self.account);
+        DynamoInbox::create_table(&self.dynamodb, &table)
+            .await
+            .expect("the table is made");
+        DynamoInbox::connect(&self.dynamodb, &table)
             .await
             .expect("the table opens")
     }

@@ -53,6 +53,12 @@ pub(crate) enum Dlq {
     /// Delete dead letters, each written to a file before.
     #[command(after_help = drop::EXAMPLES, after_long_help = drop::long_help())]
     Drop(drop::Drop),
+    /// Show all that is known of one dead letter: why it died, where it came from, what it says.
+    #[command(after_help = show::EXAMPLES, after_long_help = show::long_help())]
+    Show(show::Show),
+    /// Count dead letters by reason, again and again.
+    #[command(after_help = watch::EXAMPLES, after_long_help = watch::long_help())]
+    Watch(watch::Watch),
 }
 
 impl Dlq {
@@ -67,6 +73,11 @@ impl Dlq {
             Self::Export(command) => command.run(aws, ui).await,
             Self::Import(command) => command.run(aws, ui).await,
             Self::Drop(command) => command.run(aws, ui).await,
+            Self::Export(command) => command.run(aws, ui).await,
+            Self::Import(command) => command.run(aws, ui).await,
+            Self::Drop(command) => command.run(aws, ui).await,
+            Self::Show(command) => command.run(aws, ui).await,
+            Self::Watch(command) => command.run(aws, ui).await,
         }
     }
 }

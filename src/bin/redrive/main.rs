@@ -8,6 +8,8 @@ mod examples;
 mod exec;
 mod failure;
 mod forward;
+mod inbox;
+mod init;
 mod interrupt;
 mod lines;
 mod queue;
@@ -21,7 +23,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use connection::{Aws, ConnectionFlags};
+use connection::ConnectionFlags;
 use failure::{Failure, Outcome};
 use ui::{Ui, UiFlags};
 
@@ -46,7 +48,7 @@ enum Command {
     /// Look at dead letters: why they are there.
     #[command(subcommand)]
     Dlq(dlq::Dlq),
-    /// Run a worker's preflight on a queue and its inbox table: one line per finding, with the fix.
+    /// Find out what is wrong with a queue and its inbox table before a worker does: one line per finding, with the fix.
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Doctor),
     /// Run a command for each message of a queue: body on standard input, the exit code decides.
@@ -55,6 +57,12 @@ enum Command {
     /// Post each message of a queue to an HTTP endpoint: the answer decides.
     #[command(after_help = forward::EXAMPLES)]
     Forward(forward::Forward),
+    /// Look at the records of keys, and mend them: stuck claims, keys that shall run again.
+    #[command(subcommand)]
+    Inbox(inbox::Inbox),
+    /// Make a queue, its dead-letter queue and the inbox table, or say what is already so.
+    #[command(after_help = init::EXAMPLES)]
+    Init(init::Init),
     /// Look at, fill and empty whole queues.
     #[command(subcommand)]
     Queue(queue::Queue),
@@ -97,6 +105,8 @@ async fn run(arguments: Arguments) -> Outcome {
         Command::Doctor(command) => command.run(&aws().await, &ui).await,
         Command::Exec(command) => command.run(&aws().await, &ui).await,
         Command::Forward(command) => command.run(&aws().await, &ui).await,
+        Command::Inbox(command) => command.run(&aws().await, &ui).await,
+        Command::Init(command) => command.run(&aws().await, &ui).await,
         Command::Queue(command) => command.run(&aws().await, &ui).await,
         Command::Completions(command) => Ok(command.run(&ui)),
         Command::Man(command) => command.run(&ui),

@@ -3,10 +3,13 @@
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 
 use super::DynamoInbox;
+use aws_sdk_dynamodb::types::BatchStatementErrorCodeEnum as StatementCode;
+
 use super::batch::{Statement, StatementAnswer};
 use super::convert::{attribute, number, text};
 use super::error::{call_error, statement_error};
 use super::table::FailedCall;
+use crate::aws::{CallFailure, FailureKind};
 use crate::inbox::InboxError;
 use crate::permission::{Permission, Verdict};
 
@@ -81,30 +84,30 @@ impl DynamoInbox {
         let Err(failed) = answer else {
             return Verdict::Allowed;
         };
-        match failed.failure.short_code() {
-            "ConditionalCheckFailedException" | "ValidationException" => Verdict::Allowed,
-            _ => verdict(call_error(&self.table.name, action, failed.failure)),
-        }
+        self.verdict(action, failed.failure)
     }
 
     async fn try_statement(&self, action: &'static str, statement: Statement) -> Verdict {
         match self.table.run_batch("write", &[statement]).await {
             Ok(answers) => match answers.into_iter().next() {
-                Some(StatementAnswer::Failed(failure, _)) => {
-                    statement_error(&self.table.name, action, &failure).map_or(Verdict::Allowed, verdict)
+                Some(StatementAnswer::Failed(failure, _)) if failure.code == StatementCode::AccessDenied => {
+                    Verdict::Denied(failure.message)
                 }
+                Some(StatementAnswer::Failed(failure, _)) => statement_error(&self.table.name, action, &failure)
+                    .map_or(Verdict::Allowed, |error| Verdict::Unknown(error.to_string())),
                 Some(StatementAnswer::Done) => Verdict::Allowed,
                 Some(StatementAnswer::Missing) | None => Verdict::Unknown("the answer says nothing of it".to_owned()),
             },
-            Err(failure) if failure.short_code() == "ValidationException" => Verdict::Allowed,
-            Err(failure) => verdict(call_error(&self.table.name, action, failure)),
+            Err(failure) => self.verdict(action, failure),
         }
     }
-}
 
-fn verdict(error: InboxError) -> Verdict {
-    match error {
-        InboxError::AccessDenied { detail, .. } => Verdict::Denied(detail),
-        other => Verdict::Unknown(other.to_string()),
+    /// What a failed call says of its permission: parameters and conditions are looked at after it.
+    fn verdict(&self, action: &'static str, failure: CallFailure) -> Verdict {
+        match (failure.kind, failure.short_code()) {
+            (_, "ConditionalCheckFailedException" | "ValidationException") => Verdict::Allowed,
+            (FailureKind::AccessDenied, _) => Verdict::Denied(failure.detail),
+            _ => Verdict::Unknown(call_error(&self.table.name, action, failure).to_string()),
+        }
     }
 }

@@ -38,7 +38,7 @@ pub enum QueueRole {
 }
 
 /// How far this host's clock is from a service's, as one answer tells: it carries the service's time to the second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClockSkew {
     /// By how many ms this host's clock is ahead, at least; negative where it is behind. Zero means within a second.
