@@ -354,7 +354,7 @@ async fn completed_keys_are_left_dropped_or_forced() {
         .await;
     work(&orders, inbox, |_| Ok(())).await;
     let tool = world.tool();
-    let run = |more: &[&str]| tool.run(&[&["dlq", "replay", "orders", "--yes", "--table", "inbox"], more].concat());
+    let run = |more: &[&str]| tool.run(&[&["dlq", "replay", "orders", "--yes", "--table", &table], more].concat());
     let ran = run(&[]);
     ran.exits(3);
     insta::assert_snapshot!("dlq_replay_completed", ran.shown());
@@ -430,7 +430,11 @@ async fn inv07_a_fifo_queue_replayed_twice_and_dead_twice_within_minutes_keeps_a
     let report = run(&[]);
     report.exits(3);
     let report = report.json();
-    assert_eq!((&report["replayed"], &report["skipped"]), (&json!(9), &json!(1)));
+    assert_eq!(
+        (&report["replayed"], &report["skipped"]),
+        (&json!(9), &json!(1)),
+        "{report}"
+    );
     static SEEN: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
     tool.run(&["dlq", "replay", "orders.fifo", "--yes"]).exits(0);
     work(&orders, inbox, |body| {
