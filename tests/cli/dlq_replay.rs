@@ -10,7 +10,7 @@ use redrive::{Failure, SqsQueue, Worker};
 use serde_json::{Value, json};
 
 use crate::tool::Ran;
-use crate::world::{Letter, TABLE, World};
+use crate::world::{Letter, World};
 
 /// A world with `orders`, its dead-letter queue, and four letters of two reasons.
 async fn night() -> Option<(World, SqsQueue, SqsQueue)> {
@@ -107,7 +107,7 @@ async fn inv12_what_cannot_be_meant_is_refused_before_anything_is_sent() {
         (vec!["orders"], 2),
         (vec!["orders", "--yes", "--force"], 2),
         (
-            vec!["orders", "--yes", "--force", "--drop-completed", "--table", TABLE],
+            vec!["orders", "--yes", "--force", "--drop-completed", "--table", "inbox"],
             2,
         ),
         (vec!["orders", "--yes", "--native", "--where", "reason = x"], 2),
@@ -340,7 +340,8 @@ async fn completed_keys_are_left_dropped_or_forced() {
     let Some((world, orders, dead)) = night().await else {
         return;
     };
-    let inbox = world.inbox().await;
+    let inbox = world.own_inbox().await;
+    let table = inbox.table_name().to_owned();
     // What these say was done under their keys meanwhile.
     world
         .send(
@@ -353,7 +354,7 @@ async fn completed_keys_are_left_dropped_or_forced() {
         .await;
     work(&orders, inbox, |_| Ok(())).await;
     let tool = world.tool();
-    let run = |more: &[&str]| tool.run(&[&["dlq", "replay", "orders", "--yes", "--table", TABLE], more].concat());
+    let run = |more: &[&str]| tool.run(&[&["dlq", "replay", "orders", "--yes", "--table", &table], more].concat());
     let ran = run(&[]);
     ran.exits(3);
     insta::assert_snapshot!("dlq_replay_completed", ran.shown());
@@ -374,18 +375,20 @@ async fn completed_keys_are_left_dropped_or_forced() {
 async fn work(orders: &SqsQueue, inbox: redrive::DynamoInbox, handle: fn(&str) -> Result<(), Failure>) {
     let worker = Worker::builder(orders.clone())
         .inbox(inbox)
+        .long_poll(Duration::from_secs(1))
         .handler(move |body: redrive::extract::Text| async move { handle(&body) })
         .build()
         .unwrap();
+    let handle = worker.handle();
     let over = async {
         while counts(orders).await != (0, 0) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        // In order, so that no receive that is still under way takes what comes later.
+        handle.drain();
     };
-    tokio::select! {
-        done = worker.run() => panic!("the worker ended: {done:?}"),
-        () = over => {}
-    }
+    let (done, ()) = tokio::join!(worker.run_until_drained(), over);
+    done.unwrap();
 }
 
 #[tokio::test]
@@ -393,7 +396,8 @@ async fn inv07_a_fifo_queue_replayed_twice_and_dead_twice_within_minutes_keeps_a
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders.fifo").await;
     let dead = world.open_queue("orders-dlq.fifo").await;
-    let inbox = world.inbox().await;
+    let inbox = world.own_inbox().await;
+    let table = inbox.table_name().to_owned();
     let sent = (0..12).map(|n| {
         Outgoing::new(format!("{n:02}"))
             .group(format!("g{}", n % 3))
@@ -405,7 +409,7 @@ async fn inv07_a_fifo_queue_replayed_twice_and_dead_twice_within_minutes_keeps_a
     for round in 0..2 {
         work(&orders, inbox.clone(), |_| Err(Failure::reject("not yet"))).await;
         assert_eq!(counts(&dead).await.0, 12, "round {round}");
-        let report = tool.run(&["dlq", "replay", "orders.fifo", "--yes", "--json", "--table", TABLE]);
+        let report = tool.run(&["dlq", "replay", "orders.fifo", "--yes", "--json", "--table", &table]);
         report.exits(0);
         assert_eq!(report.json()["replayed"], 12, "round {round}");
     }
@@ -426,7 +430,11 @@ async fn inv07_a_fifo_queue_replayed_twice_and_dead_twice_within_minutes_keeps_a
     let report = run(&[]);
     report.exits(3);
     let report = report.json();
-    assert_eq!((&report["replayed"], &report["skipped"]), (&json!(9), &json!(1)));
+    assert_eq!(
+        (&report["replayed"], &report["skipped"]),
+        (&json!(9), &json!(1)),
+        "{report}"
+    );
     static SEEN: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
     tool.run(&["dlq", "replay", "orders.fifo", "--yes"]).exits(0);
     work(&orders, inbox, |body| {
@@ -451,7 +459,8 @@ async fn it_stops_by_itself_when_too_much_dies_again() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
     let dead = world.open_queue("orders-dlq").await;
-    let inbox = world.inbox().await;
+    let inbox = world.own_inbox().await;
+    let table = inbox.table_name().to_owned();
     let letters = (0..300).map(|n| Letter::new(&format!("k{n}"), "timeout", "", &n.to_string()));
     world.plant(&dead, letters).await;
     let worker = Worker::builder(orders.clone())
@@ -471,7 +480,7 @@ async fn it_stops_by_itself_when_too_much_dies_again() {
         "--watch",
         "30s",
         "--table",
-        TABLE,
+        &table,
         "--json",
     ];
     let mut child = world.tool().command(&arguments).spawn().unwrap();

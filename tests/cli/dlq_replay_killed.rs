@@ -1,6 +1,6 @@
 //! `redrive dlq replay`, killed again and again: nothing is lost and nothing is done twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::send_failures::Proxy;
 use crate::tool::Ran;
-use crate::world::{Letter, TABLE, World};
+use crate::world::{Letter, World};
 
 /// What a kill leaves in both queues: the batch under way.
 const BATCH: usize = 10;
@@ -30,10 +30,17 @@ async fn held(world: &World, queue: &SqsQueue) -> BTreeMap<String, usize> {
     let request = reqwest::Client::new().get(address).header("accept", "application/json");
     let text = request.send().await.unwrap().text().await.unwrap();
     let answer: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-    let mut known = std::collections::BTreeSet::new();
+    let result = &answer["ReceiveMessageResponse"]["ReceiveMessageResult"];
+    assert!(answer["ReceiveMessageResponse"].is_object(), "{text}");
+    // XML in the dress of JSON: one message is no list, and none is nothing.
+    let messages = match &result["Message"] {
+        Value::Array(messages) => messages.clone(),
+        Value::Null => Vec::new(),
+        one => vec![one.clone()],
+    };
+    let mut known = BTreeSet::new();
     let mut bodies = BTreeMap::new();
-    let empty = Vec::new();
-    for message in answer["Messages"].as_array().unwrap_or(&empty) {
+    for message in messages {
         if known.insert(message["MessageId"].as_str().unwrap().to_owned()) {
             *bodies.entry(message["Body"].as_str().unwrap().to_owned()).or_default() += 1;
         }
@@ -59,16 +66,16 @@ struct Scene {
     letters: usize,
     random: Random,
     folder: tempfile::TempDir,
-    more: Vec<&'static str>,
+    with_table: bool,
     proxy: Option<Proxy>,
 }
 
 impl Scene {
-    async fn open(letters: usize, seed: u64, more: Vec<&'static str>) -> Option<Self> {
+    async fn open(letters: usize, seed: u64, with_table: bool) -> Option<Self> {
         let world = World::open()?;
         let orders = world.queue("orders").await;
         let dead = world.open_queue("orders-dlq").await;
-        let inbox = world.inbox().await;
+        let inbox = world.own_inbox().await;
         let planted = (0..letters).map(|n| Letter::new(&format!("key-{n}"), "timeout", "late", &n.to_string()));
         world.plant(&dead, planted).await;
         Some(Self {
@@ -79,7 +86,7 @@ impl Scene {
             letters,
             random: Random::seeded(seed),
             folder: tempfile::tempdir().unwrap(),
-            more,
+            with_table,
             proxy: None,
         })
     }
@@ -100,7 +107,10 @@ impl Scene {
             "--job",
             job.to_str().unwrap(),
         ];
-        let mut command = self.world.tool().command(&[&arguments[..], &self.more].concat());
+        let mut command = self.world.tool().command(&arguments);
+        if self.with_table {
+            command.args(["--table", self.inbox.table_name()]);
+        }
         if let Some(proxy) = &self.proxy {
             command.env("AWS_ENDPOINT_URL_SQS", proxy.url());
         }
@@ -202,7 +212,7 @@ async fn inv01_killed_ten_times_over_two_thousand_messages_each_is_handled_exact
     const KILLS: usize = 10;
     let seed = redrive::clock::Clock::system().epoch_ms();
     println!("seed {seed}");
-    let Some(scene) = Scene::open(2_000, seed, vec![]).await else {
+    let Some(scene) = Scene::open(2_000, seed, false).await else {
         return;
     };
     let mut most = 0;
@@ -231,7 +241,7 @@ async fn inv11_killed_and_with_sends_that_fail_inside_batches_each_is_handled_ex
     const KILLS: usize = 5;
     let seed = redrive::clock::Clock::system().epoch_ms() + 1;
     println!("seed {seed}");
-    let Some(mut scene) = Scene::open(1_000, seed, vec!["--table", TABLE]).await else {
+    let Some(mut scene) = Scene::open(1_000, seed, true).await else {
         return;
     };
     scene.proxy = Some(Proxy::start(&scene.world.servers.sqs_url, Random::seeded(seed)).await);
