@@ -53,5 +53,8 @@ mod cli {}
 #[doc = include_str!("../docs/forward-and-exec.md")]
 mod forward_and_exec {}
 
+#[doc = include_str!("../docs/queues-and-files.md")]
+mod queues_and_files {}
+
 #[doc = include_str!("../docs/replaying.md")]
 mod replaying {}
