@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use redrive::clock::{Clock, Random};
 use redrive::dlq::{
     Browser, CompletedKeys, ENVELOPE_ATTRIBUTE, Envelope, Intent, Journal, Replay, ReplayEnd, ReplayError,
-    ReplayReport, ScanEnd, Visit,
+    ReplayReport, ScanEnd, Visit, browse,
 };
 use redrive::faults::{Operation, Rates};
 use redrive::inbox::{ClaimAnswer, ClaimRequest, Inbox};
@@ -917,6 +917,27 @@ async fn a_scan_with_a_limit_spends_no_receive_of_other_messages() {
         }
     }
     assert_eq!(counts, BTreeMap::from([(1, 33), (2, 17)]));
+}
+
+/// What is deleted is not held: only what is kept counts.
+#[tokio::test(start_paused = true)]
+async fn a_scan_that_deletes_goes_on_beyond_what_it_may_hold() {
+    let count = browse::MAX_HELD + 1_000;
+    let dlq = queue("orders-dlq");
+    for first in (0..count).step_by(10) {
+        dlq.send((first..first + 10).map(|n| Outgoing::new(n.to_string())).collect())
+            .await
+            .unwrap();
+    }
+    let browser = Browser::new(shared(&dlq)).random(Random::seeded(1));
+    let report = browser
+        .scan_pages(|letters| vec![Visit::Delete; letters.len()])
+        .await
+        .unwrap();
+    assert_eq!(
+        (report.deleted as usize, report.end, dlq.len()),
+        (count, ScanEnd::Exhausted, 0)
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -130,7 +130,7 @@ impl Browser {
         let receives = if queue.attributes().fifo { 1 } else { 4 };
         Self {
             queue: Arc::new(queue),
-            limit: MAX_HELD,
+            limit: usize::MAX,
             hold: HOLD,
             receives,
             keys: KeySource::default(),
@@ -140,10 +140,11 @@ impl Browser {
         }
     }
 
-    /// Shows at most this many messages; 110,000 unless set, which is also the most.
+    /// Shows at most this many messages, and receives no more; all unless set. However many that are, it holds no more than
+    /// 110,000 at once: then it ends with [`ScanEnd::InFlightLimit`].
     #[must_use]
     pub fn limit(mut self, messages: usize) -> Self {
-        self.limit = messages.min(MAX_HELD);
+        self.limit = messages;
         self
     }
 

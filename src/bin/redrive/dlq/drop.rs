@@ -250,10 +250,11 @@ impl Drop {
             ))
             .remedy("drop again"));
         }
-        Ok(if report.end == ScanEnd::Cancelled {
-            Code::Interrupted
-        } else {
-            Code::Done
+        Ok(match report.end {
+            ScanEnd::Cancelled => Code::Interrupted,
+            // What was not seen may match.
+            ScanEnd::InFlightLimit => Code::Found,
+            _ => Code::Done,
         })
     }
 
@@ -280,7 +281,7 @@ impl Drop {
             ui.note("of a FIFO queue a message that is left hides the rest of its group, but for the first ten");
         }
         if report.end == ScanEnd::InFlightLimit {
-            ui.warn("there may be more: no more messages may be in flight at once");
+            ui.warn("there may be more: of what does not match no more can be held at once");
         }
     }
 }
