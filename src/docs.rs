@@ -49,3 +49,12 @@ mod metrics {}
 
 #[doc = include_str!("../docs/cli.md")]
 mod cli {}
+
+#[doc = include_str!("../docs/forward-and-exec.md")]
+mod forward_and_exec {}
+
+#[doc = include_str!("../docs/queues-and-files.md")]
+mod queues_and_files {}
+
+#[doc = include_str!("../docs/replaying.md")]
+mod replaying {}

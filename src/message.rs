@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -151,12 +152,13 @@ pub(crate) fn size_of(body: &str, attributes: &Attributes) -> usize {
 
 /// What a receive hands out to name this delivery when it is settled. Not to be parsed, and good for this delivery only.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Receipt(String);
+pub struct Receipt(Arc<str>);
 
 impl Receipt {
     /// Wraps a receipt handle.
     pub fn new(handle: impl Into<String>) -> Self {
-        Self(handle.into())
+        // Shared, because handles are long (some 400 bytes of SQS) and go with every settle, renewal and retry.
+        Self(handle.into().into())
     }
 
     /// The handle as the queue gave it.

@@ -15,12 +15,22 @@ mod dlq_export;
 mod dlq_import;
 #[path = "cli/dlq_ls.rs"]
 mod dlq_ls;
+#[path = "cli/dlq_replay.rs"]
+mod dlq_replay;
+#[path = "cli/dlq_replay_killed.rs"]
+mod dlq_replay_killed;
 #[path = "cli/dlq_show.rs"]
 mod dlq_show;
 #[path = "cli/dlq_watch.rs"]
 mod dlq_watch;
 #[path = "cli/doctor.rs"]
 mod doctor;
+#[path = "cli/endpoint.rs"]
+mod endpoint;
+#[path = "cli/exec.rs"]
+mod exec;
+#[path = "cli/forward.rs"]
+mod forward;
 #[path = "cli/gate.rs"]
 mod gate;
 #[path = "cli/inbox.rs"]
@@ -39,8 +49,12 @@ mod queue_purge;
 mod queue_send;
 #[path = "cli/queue_stats.rs"]
 mod queue_stats;
+#[path = "cli/running.rs"]
+mod running;
 #[path = "cli/scripted.rs"]
 mod scripted;
+#[path = "cli/send_failures.rs"]
+mod send_failures;
 #[path = "cli/shell.rs"]
 mod shell;
 #[path = "cli/tool.rs"]

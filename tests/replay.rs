@@ -559,6 +559,25 @@ async fn inv07_replayed_and_dead_twice_within_five_minutes_nothing_is_swallowed_
 }
 
 #[tokio::test(start_paused = true)]
+async fn inv07_what_is_left_of_a_group_holds_back_what_comes_after_it_and_not_what_comes_before() {
+    let (dlq, orders) = (queue("orders-dlq.fifo"), queue("orders.fifo"));
+    let letter = |n: usize| {
+        dead(n, "rejected")
+            .group(format!("g{}", n % 2))
+            .deduplication_id(format!("d{n}"))
+    };
+    fill(&dlq, (0..40).map(letter)).await;
+    let report = replay(&dlq, &orders)
+        .filter(|letter| letter.body() != "15")
+        .run()
+        .await
+        .unwrap();
+    let mut left: Vec<usize> = bodies(&dlq).iter().map(|body| body.parse().unwrap()).collect();
+    left.sort_unstable();
+    assert_eq!(left, (15..40).step_by(2).collect::<Vec<_>>(), "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn inv07_fifo_groups_are_replayed_from_their_heads_under_faults() {
     for seed in 0..10 {
         let (dlq, orders) = (queue("orders-dlq.fifo"), queue("orders.fifo"));
@@ -765,6 +784,8 @@ async fn what_was_about_to_be_sent_is_known_by_its_key_and_never_forced_to_run_t
             .run()
     };
     // Killed after the send, before the journal had it and before the delete.
+    let slow = Rates::new().latency(Duration::from_millis(50), Duration::from_millis(50));
+    dlq.faults().set(Operation::Delete, slow);
     tokio::select! {
         biased;
         () = journal.killed.cancelled() => {}

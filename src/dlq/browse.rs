@@ -17,7 +17,7 @@ use crate::message::Delivery;
 use crate::queue::{MAX_BATCH, Queue, QueueError, Receive};
 
 /// The most messages a scan holds: SQS lets a queue have 120,000 in flight, and its consumers need some of them.
-pub const MAX_HELD: usize = 100_000;
+pub const MAX_HELD: usize = 110_000;
 
 /// How long a message that was seen stays invisible, unless renewed or released.
 const HOLD: Duration = Duration::from_secs(120);
@@ -140,7 +140,7 @@ impl Browser {
         }
     }
 
-    /// Shows at most this many messages; 100,000 unless set, which is also the most.
+    /// Shows at most this many messages; 110,000 unless set, which is also the most.
     #[must_use]
     pub fn limit(mut self, messages: usize) -> Self {
         self.limit = messages.min(MAX_HELD);

@@ -18,6 +18,9 @@ const TRIES: u32 = 8;
 /// How many batches of one settling are under way at once: what is held is renewed by the ten thousand.
 const BATCHES: usize = 8;
 
+/// How many are renewed or given back before the next are looked at: what a hundred thousand need at once would be much.
+const PORTION: usize = 1_000;
+
 /// How long before the end of SQS's 12 hours nothing is renewed any more.
 const LAST_RENEWAL: Duration = Duration::from_secs(60);
 
@@ -211,11 +214,12 @@ impl Held {
         self.due.front().map(|&(at, _)| at)
     }
 
-    /// Takes what is to be renewed by `until`. What nears SQS's 12 hours is not: it comes back by itself.
+    /// Takes what is to be renewed by `until`, a portion of it if it is much. What nears SQS's 12 hours is not: it comes back
+    /// by itself.
     pub(super) fn take_due(&mut self, now: Instant, until: Instant) -> Vec<(u64, Receipt)> {
         let mut due = Vec::new();
         while let Some(&(at, number)) = self.due.front() {
-            if at > until {
+            if at > until || due.len() >= PORTION {
                 break;
             }
             self.due.pop_front();
@@ -238,13 +242,18 @@ impl Held {
         }
     }
 
-    /// Takes out all that is held, in the order in which it was received.
-    pub(super) fn take_all(&mut self) -> Vec<Receipt> {
-        self.due.clear();
-        std::mem::take(&mut self.held)
-            .into_values()
-            .map(|(receipt, _)| receipt)
-            .collect()
+    /// Takes out a portion of what is held, in the order in which it was received; nothing when nothing is held.
+    pub(super) fn take_some(&mut self) -> Vec<Receipt> {
+        let mut taken = Vec::new();
+        while taken.len() < PORTION
+            && let Some((_, (receipt, _))) = self.held.pop_first()
+        {
+            taken.push(receipt);
+        }
+        if self.held.is_empty() {
+            self.due.clear();
+        }
+        taken
     }
 }
 
@@ -280,10 +289,19 @@ pub(super) async fn renew(held: &Mutex<Held>, calls: &Calls) -> u64 {
 
 /// Gives back all that is held; says how many could be given back, and how many come back by themselves.
 pub(super) async fn release(held: &Mutex<Held>, calls: &Calls) -> (u64, u64) {
-    let receipts = lock(held).take_all();
-    let answers = calls.settle(receipts, Settle::Visibility(Duration::ZERO)).await;
-    let released = answers.iter().filter(|answer| answer.is_ok()).count();
-    (released as u64, (answers.len() - released) as u64)
+    let (mut released, mut lost) = (0, 0);
+    loop {
+        let receipts = lock(held).take_some();
+        if receipts.is_empty() {
+            return (released, lost);
+        }
+        for answer in calls.settle(receipts, Settle::Visibility(Duration::ZERO)).await {
+            match answer {
+                Ok(()) => released += 1,
+                Err(_) => lost += 1,
+            }
+        }
+    }
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -326,7 +344,7 @@ mod tests {
         assert_eq!(due, [1, 0]);
         held.renewed(1, at(40));
         assert_eq!(held.next_renewal(), Some(at(70)));
-        assert_eq!(held.take_all().len(), 2);
+        assert_eq!((held.take_some().len(), held.take_some().len()), (2, 0));
         assert_eq!((held.len(), held.next_renewal()), (0, None));
     }
 

@@ -23,8 +23,8 @@ pub use error::{EntryError, QueueError};
 pub use memory::MemoryQueue;
 #[cfg(feature = "aws")]
 pub use sqs::{
-    Changes, ClockSkew, QueuePlan, QueueRole, QueueSettings, RedriveAllow, SetUpState, SetUpStep, SqsQueue,
-    SqsQueueBuilder,
+    Changes, ClockSkew, MAX_MOVE_RATE, MoveStatus, MoveTask, QueuePlan, QueueRole, QueueSettings, RedriveAllow,
+    SetUpState, SetUpStep, SqsQueue, SqsQueueBuilder,
 };
 
 /// The most entries SQS takes in one batch, and the most messages it hands out in one receive.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_sdk_sqs::types::MessageSystemAttributeName;
 use redrive::SqsQueue;
 use redrive::clock::Clock;
-use redrive::queue::{Queue as _, QueueAttributes};
+use redrive::queue::{Queue as _, QueueAttributes, Receive};
 
 use crate::stub::{Reply, Stub};
 use crate::tool::{Ran, Tool};
@@ -154,6 +154,17 @@ async fn an_empty_queue_says_so_and_nobodys_queue_says_what_it_is() {
 }
 
 #[tokio::test]
+async fn what_somebody_else_holds_is_not_seen_and_that_is_said() {
+    let Some(world) = World::open() else { return };
+    world.queue("orders").await;
+    let dead = world.open_queue("orders-dlq").await;
+    world.plant(&dead, letters().into_iter().take(1)).await;
+    let held = dead.receive(Receive::new(1, Duration::from_secs(2))).await.unwrap();
+    assert_eq!(held.len(), 1);
+    insta::assert_snapshot!("ls_all_held", world.tool().run(&["dlq", "ls", "orders"]).shown());
+}
+
+#[tokio::test]
 async fn a_queue_whose_source_was_deleted_is_looked_at_as_it_is() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
@@ -271,6 +282,45 @@ async fn the_inbox_says_what_a_letter_that_sqs_moved_died_of() {
 }
 
 #[tokio::test]
+async fn of_a_queue_with_several_sources_each_letter_names_its_own() {
+    let Some(world) = World::open() else { return };
+    let dead = world.plain_queue("shared-dlq", &[]).await;
+    let policy = serde_json::json!({"deadLetterTargetArn": dead.attributes().arn, "maxReceiveCount": 5}).to_string();
+    for name in ["orders", "bills"] {
+        world.plain_queue(name, &[("RedrivePolicy", &policy)]).await;
+    }
+    let from = |name: &str| {
+        let mut letter = Letter::new(&format!("of-{name}"), "rejected", "no", "{}");
+        letter.envelope.as_mut().unwrap().source = format!("arn:aws:sqs:us-east-1:000000000000:{name}");
+        letter
+    };
+    world.plant(&dead, [from("orders"), from("bills")]).await;
+    let tool = world.tool();
+    let ran = tool.run(&["dlq", "ls", "bills"]);
+    let lines: Vec<&str> = ran.exits(0).lines().collect();
+    assert!(lines[0].contains("SOURCE"), "{}", ran.stdout);
+    for (key, source) in [("of-orders", " orders "), ("of-bills", " bills ")] {
+        assert!(
+            lines.iter().any(|line| line.contains(key) && line.contains(source)),
+            "{}",
+            ran.stdout
+        );
+    }
+    let ran = tool.run(&["dlq", "ls", "orders", "--where", "source = bills", "--json"]);
+    assert_eq!(ran.json_lines().len(), 1);
+    // Whose keys those are that SQS moved itself, only a person knows.
+    world.inbox().await;
+    world
+        .plant(
+            &dead,
+            [Letter::moved_by_sqs("{}").attribute("Idempotency-Key", "order-9")],
+        )
+        .await;
+    let ran = tool.run(&["dlq", "show", "shared-dlq", "order-9", "--table", TABLE]);
+    assert!(ran.exits(0).contains("name one with --consumer"), "{}", ran.stdout);
+}
+
+#[tokio::test]
 async fn ctrl_c_gives_everything_back() {
     let Some(world) = World::open() else { return };
     world.queue("orders").await;
@@ -317,6 +367,33 @@ async fn inv12_an_expired_session_token_is_named_with_what_to_do() {
     let ran = ran.await.unwrap();
     assert_eq!(ran.exits(1), "");
     insta::assert_snapshot!("ls_expired_token", ran.shown());
+}
+
+#[tokio::test]
+async fn inv12_a_missing_permission_is_named_with_what_to_allow() {
+    let denied = |what: &str| {
+        let message = format!("User: arn:aws:iam::123456789012:user/ann is not authorized to perform: sqs:{what}");
+        Reply::error(403, "com.amazon.coral.service#AccessDeniedException", &message)
+    };
+    let attributes = serde_json::json!({"Attributes": {
+        "QueueArn": "arn:aws:sqs:us-east-1:123456789012:orders-dlq",
+        "VisibilityTimeout": "30", "MessageRetentionPeriod": "1209600", "ApproximateNumberOfMessages": "3",
+    }});
+    let url = serde_json::json!({"QueueUrl": "http://localhost/123456789012/orders-dlq"});
+    let mut replies = vec![
+        Reply::ok(url),
+        Reply::ok(attributes),
+        denied("ListDeadLetterSourceQueues"),
+    ];
+    replies.extend((0..20).map(|_| denied("ReceiveMessage")));
+    let stub = Stub::start(replies).await.unwrap();
+    let ran = tokio::task::spawn_blocking(move || {
+        let mut command = Tool::alone().command(&["dlq", "ls", "orders-dlq"]);
+        Ran::of(command.env("AWS_ENDPOINT_URL", stub.url()).spawn().unwrap())
+    });
+    let ran = ran.await.unwrap();
+    assert_eq!(ran.exits(1), "");
+    insta::assert_snapshot!("ls_denied", ran.shown());
 }
 
 #[test]

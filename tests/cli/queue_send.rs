@@ -97,7 +97,7 @@ async fn a_file_of_messages_is_sent_in_batches_with_what_each_line_says() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
     let mut lines = vec![
-        r#"{"body":{"n":1.10},"key":"k-1","type":"t","attributes":{"a":"x","n":5,"b":{"type":"Binary","base64":"AP8="}}}"#.to_owned(),
+        r#"{"body":{"n":1.10},"key":"k-1","type":"t","attributes":{"a":"x","n":5,"b":{"data_type":"Binary","value_base64":"AP8="}}}"#.to_owned(),
         String::new(),
         r#"{"body":"text"}"#.to_owned(),
     ];
@@ -324,7 +324,7 @@ async fn ctrl_c_ends_it_between_messages_and_says_what_is_left() {
     // It stays open: Ctrl-C must not wait for more input.
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(numbers(3).as_bytes()).unwrap();
-    let deadline = std::time::Duration::from_secs(60);
+    let deadline = Duration::from_secs(60);
     tokio::time::timeout(deadline, async {
         while visible(&orders).await < 3 {
             tokio::task::yield_now().await;

@@ -98,6 +98,18 @@ impl World {
             .expect("the table opens")
     }
 
+    /// Makes an inbox table of this world's own, and opens it: DynamoDB Local shares its tables among accounts, and what one
+    /// test completed would be another's duplicate.
+    pub(crate) async fn own_inbox(&self) -> DynamoInbox {
+        let table = format!("redrive-inbox-{}", self.account);
+        DynamoInbox::create_table(&self.dynamodb, &table)
+            .await
+            .expect("the table is made");
+        DynamoInbox::connect(&self.dynamodb, &table)
+            .await
+            .expect("the table opens")
+    }
+
     /// Sends messages, ten at a time, in order.
     pub(crate) async fn send(&self, queue: &SqsQueue, messages: impl IntoIterator<Item = Outgoing>) {
         let messages: Vec<Outgoing> = messages.into_iter().collect();

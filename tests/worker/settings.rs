@@ -1,6 +1,6 @@
 //! Settings that change what a worker does: by code, by variables, shadow mode, keys and fingerprints.
 
-use redrive::flow::RateLimit;
+use redrive::flow::{BreakerState, RateLimit};
 use redrive::inbox::Status;
 use redrive::key::{Key, RecordKey};
 use redrive::message::Message;
@@ -131,6 +131,86 @@ async fn inv12_a_wrong_variable_is_an_error_that_names_it_and_its_value() {
         .handler(rig.succeeds())
         .build();
     assert!(worker.is_ok(), "an empty variable is none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn variables_say_where_dead_letters_go_and_whose_keys_these_are() {
+    let rig = Rig::new();
+    rig.send_many(3).await;
+    let set = [
+        ("REDRIVE_DEAD_LETTERS", "discard"),
+        ("REDRIVE_CONSUMER", "billing"),
+        ("REDRIVE_NAME", "charges"),
+        ("REDRIVE_MAX_ATTEMPTS", "1"),
+        ("REDRIVE_BREAKER", "false"),
+    ];
+    let worker = rig.worker().consumer("orders").from_variables(variables(&set));
+    let fails = async || Err::<(), _>(Failure::retry("no"));
+    let running = start(worker.handler(fails).build().unwrap());
+    assert_eq!(running.status().name, "charges");
+    rig.emptied(&running).await;
+    assert!(rig.letters().is_empty());
+    assert_eq!(running.status().totals.given_up, 3);
+    assert_eq!(running.status().breaker, None);
+    let key = RecordKey::new("billing", &Key::new("k0"));
+    assert!(rig.inbox.record(&key).is_some());
+    running.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_breaker_is_tuned_by_variables() {
+    let rig = Rig::new();
+    rig.send_many(10).await;
+    let set = [
+        ("REDRIVE_BREAKER_FAILURES", "2"),
+        ("REDRIVE_BREAKER_KEYS", "2"),
+        ("REDRIVE_BREAKER_OPEN_FOR", "10m"),
+        ("REDRIVE_CONCURRENCY", "1"),
+    ];
+    let worker = rig.worker().from_variables(variables(&set));
+    let fails = async || Err::<(), _>(Failure::retry("no"));
+    let running = start(worker.handler(fails).build().unwrap());
+    sleep(secs(240)).await;
+    let status = running.status();
+    assert!(matches!(status.breaker, Some(BreakerState::Open { .. })), "{status:?}");
+    assert_eq!(status.totals.breaker_opened, 1);
+    assert_eq!(status.totals.retried, 1, "the failure that opens it is no attempt");
+    running.crash().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv12_a_breaker_that_is_off_cannot_be_tuned() {
+    let rig = Rig::new();
+    for (set, told) in [
+        (
+            &[("REDRIVE_BREAKER", "false"), ("REDRIVE_BREAKER_PROBES", "2")][..],
+            "REDRIVE_BREAKER_PROBES=`2`: there is no breaker",
+        ),
+        (
+            &[("REDRIVE_BREAKER_PROBES", "0")],
+            "REDRIVE_BREAKER_PROBES=`0`: breaker",
+        ),
+        (
+            &[("REDRIVE_BREAKER_OPEN_FOR_MOST", "1s")],
+            "REDRIVE_BREAKER_OPEN_FOR, REDRIVE_BREAKER_OPEN_FOR_MOST=`30s, 1s`",
+        ),
+        (
+            &[("REDRIVE_BREAKER_SHARE", "0")],
+            "REDRIVE_BREAKER_SHARE, REDRIVE_BREAKER_SHARE_OF=`0, 20`",
+        ),
+        (
+            &[("REDRIVE_DEAD_LETTERS", "burn")],
+            "REDRIVE_DEAD_LETTERS=`burn`: give send, policy",
+        ),
+    ] {
+        let built = rig
+            .worker()
+            .from_variables(variables(set))
+            .handler(rig.succeeds())
+            .build();
+        let error = built.err().unwrap().to_string();
+        assert!(error.starts_with(told), "{error}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

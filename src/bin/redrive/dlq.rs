@@ -9,7 +9,9 @@ mod import;
 mod inbox;
 pub(crate) mod look;
 mod ls;
+mod moves;
 mod pretty;
+mod replay;
 mod show;
 mod story;
 pub(crate) mod summary;
@@ -33,6 +35,15 @@ pub(crate) enum Dlq {
     /// Count dead letters by reason, again and again.
     #[command(after_help = watch::EXAMPLES, after_long_help = watch::long_help())]
     Watch(watch::Watch),
+    /// Send dead letters back to be handled again, without losing one and without running what is done.
+    #[command(after_help = replay::EXAMPLES, after_long_help = replay::long_help())]
+    Replay(Box<replay::Replay>),
+    /// Show SQS's own moves of a dead-letter queue's messages: those of `dlq replay --native`, or of the AWS console.
+    #[command(after_help = moves::EXAMPLES)]
+    Moves(moves::Moves),
+    /// Cancel SQS's own move of a dead-letter queue's messages.
+    #[command(after_help = moves::CANCEL_EXAMPLES)]
+    CancelMove(moves::CancelMove),
     /// Write dead letters to a file, with nothing left out.
     #[command(after_help = export::EXAMPLES, after_long_help = export::long_help())]
     Export(export::Export),
@@ -50,6 +61,9 @@ impl Dlq {
             Self::Ls(command) => command.run(aws, ui).await,
             Self::Show(command) => command.run(aws, ui).await,
             Self::Watch(command) => command.run(aws, ui).await,
+            Self::Replay(command) => command.run(aws, ui).await,
+            Self::Moves(command) => command.run(aws, ui).await,
+            Self::CancelMove(command) => command.run(aws, ui).await,
             Self::Export(command) => command.run(aws, ui).await,
             Self::Import(command) => command.run(aws, ui).await,
             Self::Drop(command) => command.run(aws, ui).await,

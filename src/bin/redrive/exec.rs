@@ -21,17 +21,17 @@ use crate::ui::Ui;
 use child::{Ended, Limits, Stop};
 
 pub(crate) const EXAMPLES: &str = "\
-The message's body is the command's standard input; what it is and where it comes from is in REDRIVE_ variables of its
-environment. The exit code decides: 0 is done (standard output is the result), 65 is a dead letter, 75 and anything else is
-tried again. The end of standard error is kept as the error. At the timeout the command and all its children are ended:
-SIGTERM first, SIGKILL after the grace.
+The body is the command's standard input; what the message is and where it comes from is in REDRIVE_ variables of its \
+environment. The exit code decides: 0 is done (standard output is the result); 65 is a dead letter; 75 and anything else \
+is tried again. The end of standard error is kept as the error. At the timeout (15m unless set) the command and its \
+children are ended: SIGTERM, and SIGKILL after the grace.
 
-Every setting is a flag or a variable (in brackets); a flag wins. Logs go to standard error, the count at the end to
+Every setting of the worker is a flag or a variable (in brackets); a flag wins. Logs go to standard error, what was done to \
 standard output. Ctrl-C or SIGTERM ends in order, with exit code 0.
 
 Examples:
   redrive exec orders --table redrive-inbox -- ./charge.sh
-  redrive exec thumbnails --table redrive-inbox --concurrency 4 --timeout 5m -- python3 render.py --size 200
+  redrive exec thumbnails --table inbox --concurrency 4 --timeout 5m -- python3 render.py --size 200
   redrive exec orders --no-inbox --until-empty -- sh -c 'cat >> orders.jsonl'";
 
 /// How long a command may run, unless set.

@@ -22,16 +22,17 @@ use answer::{Answer, Verdict};
 use sign::Secrets;
 
 pub(crate) const EXAMPLES: &str = "\
-The answer decides: 2xx is done (its body is the result), 408, 429 and 5xx are tried again (as late as Retry-After says),
-any other 4xx is a dead letter. Timeouts, broken connections and redirects, which are not followed, are tried again.
+The answer decides: 2xx is done (its body is the result); 408, 429 and 5xx are tried again, as late as Retry-After says; \
+any other 4xx is a dead letter. No answer within the timeout (30s unless set), a broken connection, and a redirect, which \
+is not followed, are tried again.
 
-Every setting is a flag or a variable (in brackets); a flag wins. Logs go to standard error, the count at the end to
+Every setting of the worker is a flag or a variable (in brackets); a flag wins. Logs go to standard error, what was done to \
 standard output. Ctrl-C or SIGTERM ends in order, with exit code 0.
 
 Examples:
   redrive forward orders --to http://localhost:8080/orders --table redrive-inbox
-  redrive forward orders --to https://shop.example/hooks --table redrive-inbox --sign-secret-env HOOK_SECRET --rate 50
-  redrive forward orders --to https://api.example/v1/orders --table redrive-inbox --header-env 'Authorization=API_AUTH'
+  redrive forward orders --to https://a.example/in --table inbox --sign-secret-env HOOK_SECRET
+  redrive forward orders --to https://a.example/in --table inbox --header-env Authorization=API_AUTH
   redrive forward orders --to http://localhost:8080/ --no-inbox --until-empty";
 
 /// How long an answer may take, unless set.
@@ -185,7 +186,7 @@ impl Poster {
         let body = read(response, limit, left).await;
         tracing::debug!(
             status = status.as_u16(),
-            took_ms = spent.as_millis(),
+            took_ms = u64::try_from(spent.as_millis()).unwrap_or(u64::MAX),
             bytes = body.bytes.len(),
             "answered"
         );

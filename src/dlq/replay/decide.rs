@@ -1,6 +1,6 @@
 //! Which dead letters are replayed, and as what: pure but for the caller's filter and edit.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use super::{CompletedKeys, Filter, Intent};
 use crate::dlq::browse::identity;
@@ -36,8 +36,8 @@ pub(super) struct Destination {
 pub(super) struct Judge {
     filter: Option<Filter>,
     pub(super) rules: Rules,
-    /// FIFO groups that stopped at a message that is not replayed.
-    stopped: BTreeSet<String>,
+    /// FIFO groups that stopped at a message that is not replayed, and its place among what was received.
+    stopped: BTreeMap<String, u64>,
     /// MessageIds in the dead-letter queue that were looked at.
     seen: HashSet<u128>,
     /// MessageIds in the dead-letter queue that were sent or dropped by this run.
@@ -104,7 +104,7 @@ impl Judge {
         Self {
             filter,
             rules,
-            stopped: BTreeSet::new(),
+            stopped: BTreeMap::new(),
             seen: HashSet::new(),
             done: HashSet::new(),
             work: HashSet::new(),
@@ -133,8 +133,8 @@ impl Judge {
         self.work.contains(&work) && self.died.insert(work)
     }
 
-    /// What becomes of a letter that was received; `earlier` says whether an earlier run of the job sent its work.
-    pub(super) fn first(&mut self, letter: &DeadLetter, earlier: impl FnOnce(u128) -> bool) -> First {
+    /// What becomes of a letter that was received, the `place`th; `earlier` says whether an earlier run of the job sent its work.
+    pub(super) fn first(&mut self, letter: &DeadLetter, place: u64, earlier: impl FnOnce(u128) -> bool) -> First {
         if self.done.contains(&identity(letter.id())) {
             return First::Again;
         }
@@ -148,8 +148,7 @@ impl Judge {
                 false => First::TooLate,
             };
         }
-        let group = self.group(letter);
-        if group.as_ref().is_some_and(|group| self.stopped.contains(group)) {
+        if !self.may_go(letter, place) {
             return First::BehindGroup;
         }
         let verdict = if self.work.contains(&work) || earlier(work) {
@@ -162,16 +161,17 @@ impl Judge {
             self.chosen += 1;
             return First::Candidate;
         };
-        self.left(letter);
+        self.left(letter, place);
         verdict
     }
 
-    /// Notes that this letter stays where it is, so that none of its group passes it.
-    pub(super) fn left(&mut self, letter: &DeadLetter) {
+    /// Notes that this letter stays where it is, so that none of its group passes it. Those before it may still go.
+    pub(super) fn left(&mut self, letter: &DeadLetter, place: u64) {
         if let Some(group) = self.group(letter)
             && !self.rules.skip_order
         {
-            self.stopped.insert(group);
+            let stopped_at = self.stopped.entry(group).or_insert(place);
+            *stopped_at = place.min(*stopped_at);
         }
     }
 
@@ -189,8 +189,9 @@ impl Judge {
     }
 
     /// Whether this letter is still to be sent: one before it in its group may have failed since.
-    pub(super) fn may_go(&self, letter: &DeadLetter) -> bool {
-        !self.group(letter).is_some_and(|group| self.stopped.contains(&group))
+    pub(super) fn may_go(&self, letter: &DeadLetter, place: u64) -> bool {
+        let stopped_at = self.group(letter).and_then(|group| self.stopped.get(&group).copied());
+        stopped_at.is_none_or(|at| place < at)
     }
 
     /// What becomes of a candidate, by what the inbox has of its key and what an earlier run was about to do with it.
@@ -365,6 +366,11 @@ mod tests {
         )
     }
 
+    /// Letters come in the order of their ids.
+    fn place(letter: &DeadLetter) -> u64 {
+        letter.id().parse().unwrap_or(u64::MAX)
+    }
+
     fn sent(second: Second) -> Outgoing {
         match second {
             Second::Send(parcel) => parcel.outgoing,
@@ -384,11 +390,15 @@ mod tests {
         ]
         .map(|(id, group, reason)| letter(id, group, Some(reason)));
         let mut judge = Judge::new(only_rejected(), rules());
-        let verdicts = letters.each_ref().map(|letter| judge.first(letter, |_| false));
+        let verdicts = letters
+            .each_ref()
+            .map(|letter| judge.first(letter, place(letter), |_| false));
         assert_eq!(
             verdicts,
             [First::Candidate, First::Skipped, First::BehindGroup, First::Candidate]
         );
+        let may_go = letters.each_ref().map(|letter| judge.may_go(letter, place(letter)));
+        assert_eq!(may_go, [true, false, false, true], "those before it still go");
         let mut judge = Judge::new(
             only_rejected(),
             Rules {
@@ -396,7 +406,9 @@ mod tests {
                 ..rules()
             },
         );
-        let verdicts = letters.each_ref().map(|letter| judge.first(letter, |_| false));
+        let verdicts = letters
+            .each_ref()
+            .map(|letter| judge.first(letter, place(letter), |_| false));
         assert_eq!(
             verdicts,
             [First::Candidate, First::Skipped, First::Candidate, First::Candidate]
@@ -409,7 +421,9 @@ mod tests {
             },
         );
         assert_eq!(
-            letters.each_ref().map(|letter| judge.first(letter, |_| false))[2],
+            letters
+                .each_ref()
+                .map(|letter| judge.first(letter, place(letter), |_| false))[2],
             First::Candidate
         );
     }
@@ -418,17 +432,21 @@ mod tests {
     fn what_dies_again_is_not_sent_round() {
         let mut judge = Judge::new(None, rules());
         let first = letter("1", "a", Some("rejected"));
-        assert_eq!(judge.first(&first, |_| false), First::Candidate);
+        assert_eq!(judge.first(&first, place(&first), |_| false), First::Candidate);
         let outgoing = sent(judge.second(&first, None, None));
         judge.gone(&first, Some(&outgoing));
-        assert_eq!(judge.first(&first, |_| false), First::Again, "the same delivered twice");
+        assert_eq!(
+            judge.first(&first, place(&first), |_| false),
+            First::Again,
+            "the same delivered twice"
+        );
         let mut back = first.message().clone();
         back.id = "another id".into();
         let back = DeadLetter::new(
             Delivery::new(back, Receipt::new("r"), 1, Clock::system().now()),
             &KeySource::default(),
         );
-        assert_eq!(judge.first(&back, |_| false), First::CameBack);
+        assert_eq!(judge.first(&back, place(&back), |_| false), First::CameBack);
     }
 
     #[test]
@@ -551,12 +569,12 @@ mod tests {
     fn after_the_last_send_only_what_comes_back_counts() {
         let mut judge = Judge::new(None, rules());
         let first = letter("1", "a", Some("rejected"));
-        assert_eq!(judge.first(&first, |_| false), First::Candidate);
+        assert_eq!(judge.first(&first, place(&first), |_| false), First::Candidate);
         let outgoing = sent(judge.second(&first, None, None));
         judge.gone(&first, Some(&outgoing));
         judge.close();
         assert_eq!(
-            judge.first(&letter("2", "a", Some("rejected")), |_| false),
+            judge.first(&letter("2", "a", Some("rejected")), 2, |_| false),
             First::TooLate
         );
         let work = judge.work_of(&first);
@@ -568,6 +586,6 @@ mod tests {
         let mut judge = Judge::new(None, rules());
         let back = letter("3", "a", Some("rejected"));
         let work = judge.work_of(&back);
-        assert_eq!(judge.first(&back, |asked| asked == work), First::CameBack);
+        assert_eq!(judge.first(&back, place(&back), |asked| asked == work), First::CameBack);
     }
 }

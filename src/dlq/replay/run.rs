@@ -363,7 +363,7 @@ impl Run {
         let records = match self.records(&candidates).await {
             Ok(records) => records,
             Err(error) => {
-                self.not_reached(candidates.iter().map(|(_, letter)| letter));
+                self.not_reached(candidates.iter().map(|(number, letter)| (*number, letter)));
                 self.fail(Stop::Inbox(error));
                 return;
             }
@@ -400,7 +400,7 @@ impl Run {
                 continue;
             }
             let earlier = |work| journal.is_some_and(|journal| journal.knows_work(&work_text(work)));
-            let verdict = judge.first(&letter, earlier);
+            let verdict = judge.first(&letter, number, earlier);
             if !matches!(verdict, First::Again | First::Known | First::TooLate) {
                 report.seen += 1;
                 report.reason(letter.reason()).seen += 1;

@@ -121,7 +121,7 @@ impl BreakerConfig {
             (Duration::from_secs(1)..=LONGEST).contains(&window),
             "breaker.window",
             format!("{window:?}"),
-            "from 1 s to 24 hours",
+            "a time from 1 s to 24 hours",
         )?;
         self.window = window;
         Ok(self)

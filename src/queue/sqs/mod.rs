@@ -6,6 +6,7 @@ mod connect;
 mod convert;
 mod create;
 mod error;
+mod moves;
 mod probe;
 mod target;
 
@@ -35,6 +36,7 @@ use convert::seconds;
 
 pub use connect::SqsQueueBuilder;
 pub use create::{Changes, QueuePlan, SetUpState, SetUpStep};
+pub use moves::{MAX_MOVE_RATE, MoveStatus, MoveTask};
 pub use probe::{ClockSkew, QueueRole, QueueSettings, RedriveAllow};
 
 /// A queue of Amazon SQS, standard or FIFO, or of any service that speaks its API.

@@ -12,7 +12,7 @@ use crate::ui::{Ui, count};
 /// What a look costs, for the help of commands that look.
 pub(crate) const COST: &str =
     "SQS has no browsing. A look receives messages, holds them hidden until it ends, and gives them
-back, on Ctrl-C too. It spends one receive of each message it sees, holds at most 100,000, and of a
+back, on Ctrl-C too. It spends one receive of each message it sees, holds at most 110,000, and of a
 FIFO queue sees only the first messages of each group, at most ten.";
 
 /// The dead letters a command is about.
@@ -83,7 +83,7 @@ pub(crate) fn account(dead: &DeadLetters, ui: &Ui, report: &ScanReport) {
     }
     if attributes.in_flight > 0 {
         ui.note(format_args!(
-            "{} were in flight before: somebody else holds them, and a look does not see them",
+            "not seen: about {} in flight when the look began, which somebody else holds",
             count(attributes.in_flight, "message"),
         ));
     }

@@ -293,6 +293,9 @@ async fn ask(inbox: &Knows, rows: &mut [Summary]) -> Result<(), Failure> {
 fn print(rows: &[Summary], fifo: bool, ui: &Ui) {
     let id_length = id_length(rows);
     let typed = rows.iter().any(|row| row.message_type.is_some());
+    let several_sources = rows
+        .windows(2)
+        .any(|pair| matches!(pair, [a, b] if a.source != b.source));
     for part in rows.chunks(PART) {
         let mut columns = vec![
             Column::new("ID"),
@@ -304,10 +307,11 @@ fn print(rows: &[Summary], fifo: bool, ui: &Ui) {
         ];
         columns.extend(typed.then(|| narrow_or_elastic("TYPE", part.iter().map(|row| row.message_type.as_ref()))));
         columns.extend(fifo.then(|| narrow_or_elastic("GROUP", part.iter().map(|row| row.group.as_ref()))));
+        columns.extend(several_sources.then(|| Column::elastic("SOURCE")));
         columns.push(Column::number("SIZE"));
         let mut table = Table::new(columns);
         for row in part {
-            let text = |text: &Option<String>| brief(text.as_deref().unwrap_or("-"), TEXT_WIDTH);
+            let text = |text: Option<&str>| brief(text.unwrap_or("-"), TEXT_WIDTH);
             let known = row.inbox.as_ref();
             let attempts = row.attempts.or(known.map(|record| record.attempts));
             let error = row
@@ -324,8 +328,9 @@ fn print(rows: &[Summary], fifo: bool, ui: &Ui) {
                 brief(error.unwrap_or("-"), ERROR_WIDTH),
                 brief(&row.key, TEXT_WIDTH),
             ];
-            cells.extend(typed.then(|| text(&row.message_type)));
-            cells.extend(fifo.then(|| text(&row.group)));
+            cells.extend(typed.then(|| text(row.message_type.as_deref())));
+            cells.extend(fifo.then(|| text(row.group.as_deref())));
+            cells.extend(several_sources.then(|| text(row.source_name())));
             cells.push(bytes(row.size_bytes as u64));
             table.row(cells);
         }

@@ -56,6 +56,11 @@ impl Summary {
             inbox: None,
         }
     }
+
+    /// The name of the queue it came from, where that is known.
+    pub(crate) fn source_name(&self) -> Option<&str> {
+        self.source.as_deref()?.rsplit(':').next()
+    }
 }
 
 /// Foreign text on one line, cut at `columns`.

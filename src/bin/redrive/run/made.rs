@@ -6,7 +6,7 @@ use std::time::Duration;
 use redrive::flow::RateLimit;
 use redrive::handler::Handler;
 use redrive::inbox::{DEFAULT_MAX_RESULT, MAX_RESULT};
-use redrive::worker::{Builder, Fate, Observation};
+use redrive::worker::{Builder, Observation};
 use redrive::{DynamoInbox, SqsQueue, Worker};
 
 use super::refusal::refusal;
@@ -176,15 +176,9 @@ fn tenant(settings: &Settings<'_>) -> Result<Option<(Place, RateLimit)>, Failure
     Ok(Some((place, limit)))
 }
 
-/// What became of a delivery: what somebody should know of at once, the rest for those who ask.
+/// What became of a delivery, for those who ask: failures and dead letters are logged by the worker itself.
 fn log_fate(observation: &Observation<'_>) {
     let key = crate::ui::safe(observation.key.as_str());
     let message_id = crate::ui::safe(&observation.message.id);
-    match observation.fate {
-        Fate::DeadLettered(reason) => {
-            tracing::warn!(%key, %message_id, reason = %crate::ui::safe(reason), "dead-lettered");
-        }
-        Fate::GivenUp(reason) => tracing::warn!(%key, %message_id, reason = %crate::ui::safe(reason), "given up"),
-        other => tracing::debug!(%key, %message_id, fate = other.as_str(), "settled"),
-    }
+    tracing::debug!(%key, %message_id, fate = observation.fate.as_str(), "settled");
 }

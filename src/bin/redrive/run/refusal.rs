@@ -19,11 +19,19 @@ pub(super) fn refusal(error: &BuildError, settings: &Settings<'_>) -> Failure {
         ),
         BuildError::Setting { setting, why, .. } => {
             let name = settings.name_of_setting(setting).unwrap_or_else(|| (*setting).to_owned());
-            Failure::usage(format_args!("{name}: {}", in_flags(why, settings)))
+            Failure::usage(format_args!("{name}: {}", in_flags(why)))
         }
         BuildError::Variable { variable, value, why } => {
-            let names: Vec<String> = variable.split(", ").map(|variable| settings.name_of(variable)).collect();
-            Failure::usage(format_args!("{}=`{value}`: {}", names.join(", "), in_flags(why, settings)))
+            let both = variable.split(", ").zip(value.split(", "));
+            let named: Vec<String> = both
+                .map(|(variable, value)| settings.with_value(variable, value))
+                .collect();
+            // The library says once more which value it is, by a name of its own.
+            let why = why.split_once("; set it to ").map_or_else(
+                || in_flags(why),
+                |(_, allowed)| format!("it must be {allowed}"),
+            );
+            Failure::usage(format_args!("{}: {why}", named.join(", ")))
         }
         BuildError::Flow { source, .. } => {
             let text = source.to_string();
@@ -38,17 +46,13 @@ pub(super) fn refusal(error: &BuildError, settings: &Settings<'_>) -> Failure {
 }
 
 /// `text` with variables named as what set them, and the builder's methods as flags.
-fn in_flags(text: &str, settings: &Settings<'_>) -> String {
+fn in_flags(text: &str) -> String {
     let mut text = text.replace("set `.inbox(…)`", "give --table");
     // The longest first, so that no name is taken for another's beginning.
-    let mut variables: Vec<&str> = SETTINGS.iter().map(|setting| setting.variable).collect();
-    variables.sort_by_key(|variable| std::cmp::Reverse(variable.len()));
-    for variable in variables.into_iter().filter(|variable| !variable.is_empty()) {
-        if text.contains(variable) {
-            let flag = SETTINGS.iter().find(|setting| setting.variable == variable);
-            let shown = flag.map_or_else(|| settings.name_of(variable), |setting| format!("--{}", setting.flag));
-            text = text.replace(variable, &shown);
-        }
+    let mut named: Vec<_> = SETTINGS.iter().filter(|setting| !setting.variable.is_empty()).collect();
+    named.sort_by_key(|setting| std::cmp::Reverse(setting.variable.len()));
+    for setting in named {
+        text = text.replace(setting.variable, &format!("--{}", setting.flag));
     }
     text
 }

@@ -192,17 +192,11 @@ impl Settings<'_> {
         let Some(value) = self.get(table::TIMEOUT) else {
             return Ok(default);
         };
-        let name = self.name_of(table::TIMEOUT);
-        let span = humantime::parse_duration(value.trim()).map_err(|_| {
-            Failure::usage(format_args!(
-                "{name}: `{value}` is no duration; give one such as 30s or 5m"
-            ))
-        })?;
+        let span = humantime::parse_duration(value.trim())
+            .map_err(|_| self.wrong(table::TIMEOUT, &value, "give a duration such as 30s or 5m"))?;
         if span.is_zero() || span > LONGEST {
-            return Err(Failure::usage(format_args!(
-                "{name}: {} is outside 1ms to 6d",
-                super::shown(span)
-            )));
+            let shown = super::shown(span);
+            return Err(self.wrong(table::TIMEOUT, &shown, "it must be from 1ms to 6d"));
         }
         Ok(span)
     }
@@ -221,18 +215,33 @@ impl Settings<'_> {
         let Some(value) = self.get(variable) else {
             return Ok(None);
         };
-        let parsed = value.trim().parse();
-        parsed
+        value
+            .trim()
+            .parse()
             .map(Some)
-            .map_err(|_| Failure::usage(format_args!("{}=`{value}`: {what}", self.name_of(variable))))
+            .map_err(|_| self.wrong(variable, &value, what))
     }
 
-    /// What set it: the flag where it was given, else the variable.
+    fn wrong(&self, variable: &str, value: &str, what: &str) -> Failure {
+        Failure::usage(format_args!("{}: {what}", self.with_value(variable, value)))
+    }
+
+    /// What set it: the flag where it was given, else the variable; the flag again where neither was.
     pub(super) fn name_of(&self, variable: &str) -> String {
-        match SETTINGS.iter().find(|setting| setting.variable == variable) {
-            Some(setting) if self.flags.given.contains_key(setting.flag) => format!("--{}", setting.flag),
+        let flag = SETTINGS.iter().find(|setting| setting.variable == variable);
+        match flag {
+            Some(setting) if self.flags.given.contains_key(setting.flag) || self.get(variable).is_none() => {
+                format!("--{}", setting.flag)
+            }
             _ => variable.to_owned(),
         }
+    }
+
+    /// What set it, with its value, as it was written: `--burst 5`, `REDRIVE_BURST=5`.
+    pub(super) fn with_value(&self, variable: &str, value: &str) -> String {
+        let name = self.name_of(variable);
+        let between = if name.starts_with('-') { ' ' } else { '=' };
+        format!("{name}{between}`{}`", crate::ui::safe(value))
     }
 
     /// The library's name of a setting as the one that set it, if it is one of ours: what was given, else the flag.
@@ -344,7 +353,7 @@ mod tests {
     fn inv12_wrong_values_are_refused_with_their_flag() {
         for line in [
             &["--concurrency", "many"][..],
-            &["--rate", "-1"],
+            &["--rate=-1"],
             &["--backoff", "5"],
             &["--dead-letters", "burn"],
             &["--heartbeat=perhaps"],

@@ -276,7 +276,7 @@ pub(super) const SETTINGS: [Setting; 48] = [
         TIMEOUT,
         Span,
         "handler_timeout",
-        "How long one message may take; longer is a failed attempt",
+        "How long one message may take; longer is a failed attempt. See below for what it is unless set",
     ),
     setting(
         FAILURES,
@@ -463,7 +463,7 @@ pub(super) const SETTINGS: [Setting; 48] = [
         "How logs are written to standard error; text on a terminal and json elsewhere unless set. RUST_LOG says how much",
     ),
     setting(
-        PACE,
+        END,
         "until-empty",
         "",
         Switch,

@@ -24,7 +24,7 @@ use crate::ui::{Ui, count};
 const TICK: Duration = Duration::from_millis(200);
 
 /// How often the depth of the queue is asked for, for the status line.
-const DEPTH_EVERY: Duration = Duration::from_secs(10);
+const DEPTH_EVERY: Duration = Duration::from_secs(5);
 
 /// How often the log tells how the worker is, where there is no status line.
 const STATUS_EVERY: Duration = Duration::from_secs(60);
@@ -68,11 +68,18 @@ impl Job<'_> {
         };
         logs::start(format, self.ui.is_quiet(), live.bar());
         let until_empty = self.flags.until_empty();
-        let queue = self.aws.queue(self.queue).await?;
+        let made = async {
+            let queue = self.aws.queue(self.queue).await?;
+            let worker = asked.worker(queue.clone(), handler, limit, until_empty, &settings, self.aws);
+            Ok::<_, Failure>((queue, worker.await?))
+        };
+        let (queue, worker) = tokio::select! {
+            biased;
+            // Nothing is held yet.
+            () = self.ui.interrupt().cancelled() => return Ok(Code::Interrupted),
+            made = made => made?,
+        };
         let name = queue.attributes().name.clone();
-        let worker = asked
-            .worker(queue.clone(), handler, limit, until_empty, &settings, self.aws)
-            .await?;
         let handle = worker.handle();
         let clock = Clock::system();
         let begun = clock.now();

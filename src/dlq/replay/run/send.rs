@@ -27,7 +27,7 @@ impl Run {
         for ((number, letter), record) in candidates.into_iter().zip(records) {
             let second = {
                 let mut judge = lock(&self.judge);
-                if !judge.may_go(&letter) {
+                if !judge.may_go(&letter, number) {
                     judge.not_sent();
                     lock(&self.report).behind_group += 1;
                     continue;
@@ -42,14 +42,14 @@ impl Run {
             let parcel = match second {
                 Second::Send(parcel) => *parcel,
                 other => {
-                    drops.extend(self.not_sent(&letter, other).then_some(number));
+                    drops.extend(self.not_sent(&letter, number, other).then_some(number));
                     continue;
                 }
             };
             let edited = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
-                    self.not_reached([&letter]);
+                    self.not_reached([(number, &letter)]);
                     continue;
                 }
                 edited = self.edited(&letter, parcel) => edited,
@@ -62,7 +62,7 @@ impl Run {
                     token: record.map_or(0, |record| record.fencing_token),
                 }),
                 Err(error) => {
-                    self.not_sent(&letter, Second::Failed(error));
+                    self.not_sent(&letter, number, Second::Failed(error));
                 }
             }
         }
@@ -70,7 +70,7 @@ impl Run {
     }
 
     /// Notes why a candidate is not sent; whether it is to be deleted.
-    fn not_sent(&self, letter: &DeadLetter, why: Second) -> bool {
+    fn not_sent(&self, letter: &DeadLetter, number: u64, why: Second) -> bool {
         let mut judge = lock(&self.judge);
         let mut report = lock(&self.report);
         judge.not_sent();
@@ -86,11 +86,11 @@ impl Run {
             }
             Second::Completed => report.completed += 1,
             Second::Failed(error) => {
-                judge.left(letter);
+                judge.left(letter, number);
                 report.fail(letter.id(), letter.key().as_str(), error);
             }
             Second::Unrouted(error) => {
-                judge.left(letter);
+                judge.left(letter, number);
                 report.unrouted += 1;
                 report.fail(letter.id(), letter.key().as_str(), error);
             }
@@ -133,12 +133,12 @@ impl Run {
             let many = self.tokens(sends.len()).await;
             let moving = self.moving.lock().await;
             if many == 0 || self.is_to_stop() {
-                self.not_reached(sends.iter().map(|ready| &ready.letter));
+                self.not_reached(sends.iter().map(|ready| (ready.number, &ready.letter)));
                 return;
             }
             let mut chunk = Vec::new();
             for ready in sends.drain(..many) {
-                if lock(&self.judge).may_go(&ready.letter) {
+                if lock(&self.judge).may_go(&ready.letter, ready.number) {
                     chunk.push(ready);
                 } else {
                     lock(&self.judge).not_sent();
@@ -153,7 +153,7 @@ impl Run {
                     })
                     .collect();
                 if let Err(error) = journal.intend(&intents) {
-                    self.not_reached(chunk.iter().chain(&sends).map(|ready| &ready.letter));
+                    self.not_reached(chunk.iter().chain(&sends).map(|ready| (ready.number, &ready.letter)));
                     self.fail(Stop::Journal(error));
                     return;
                 }
@@ -230,13 +230,13 @@ impl Run {
                 Some(Err(error)) => error,
                 None => {
                     judge.not_sent();
-                    judge.left(&letter);
+                    judge.left(&letter, number);
                     report.not_reached += 1;
                     continue;
                 }
             };
             judge.not_sent();
-            judge.left(&letter);
+            judge.left(&letter, number);
             match error {
                 ProducerError::GroupFailed { .. } => report.behind_group += 1,
                 // This message's own fault; the next may go.
@@ -254,12 +254,12 @@ impl Run {
         sent
     }
 
-    pub(super) fn not_reached<'a>(&self, letters: impl IntoIterator<Item = &'a DeadLetter>) {
+    pub(super) fn not_reached<'a>(&self, letters: impl IntoIterator<Item = (u64, &'a DeadLetter)>) {
         let mut judge = lock(&self.judge);
         let mut report = lock(&self.report);
-        for letter in letters {
+        for (number, letter) in letters {
             judge.not_sent();
-            judge.left(letter);
+            judge.left(letter, number);
             report.not_reached += 1;
         }
     }

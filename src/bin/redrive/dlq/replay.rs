@@ -1,0 +1,539 @@
+//! `redrive dlq replay`: dead letters go back to be handled again.
+
+mod edit;
+mod job;
+mod report;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use clap::Args;
+use redrive::SqsQueue;
+use redrive::clock::{Clock, Random};
+use redrive::dlq::{CompletedKeys, DeadLetter, Journal, Replay as Replaying, ReplayEnd, ReplayReport};
+use redrive::queue::{Queue, QueueError};
+
+use self::edit::Edit;
+use self::job::{Job, JobFile};
+use self::report::Told;
+use super::filter::{LANGUAGE, Where};
+use super::look::Target;
+use super::moves;
+use crate::connection::{Aws, DeadLetters};
+use crate::failure::{Code, Failure, Outcome};
+use crate::ui::{Ui, count, timestamp};
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  redrive dlq replay orders --dry-run
+  redrive dlq replay orders --where 'reason = timeout' --rate 50/s --job night.job
+  redrive dlq replay orders --where '/currency = euro' --edit '/currency=EUR' --edit -/debug
+  redrive dlq replay orders --rate 20/s --stop-at 10 --watch 5m --table redrive-inbox
+  redrive dlq replay orders-dlq --to orders-v2 --yes";
+
+/// How long what comes back is watched for unless told otherwise.
+const WATCH: Duration = Duration::from_secs(60);
+
+/// The fewest that died again before `--stop-at` judges.
+const FEWEST_DEATHS: u64 = 5;
+
+/// Beyond the hold of an earlier run, what servers take to give back what it held.
+const LATE: Duration = Duration::from_secs(5);
+
+pub(crate) fn long_help() -> String {
+    format!(
+        "{EXAMPLES}\n\n{LANGUAGE}\n\nEach message is sent, its acceptance read, and then deleted: whatever happens in between, it \
+         is in one of the two queues. It keeps its key. What a kill leaves in both, at most one batch of ten, workers with an \
+         inbox handle once.\n\n{}\n\nExit codes: 0 all that was meant is replayed; 3 some was left, or it stopped by itself; 130 \
+         ended by Ctrl-C; 1 failed. The report is printed in any case.",
+        moves::LIMITS
+    )
+}
+
+/// What `redrive dlq replay` is asked.
+#[derive(Args, Debug)]
+pub(crate) struct Replay {
+    #[command(flatten)]
+    target: Target,
+
+    /// Send them to this queue. Unless given, each goes back to the queue it came from; if QUEUE is a source, only its own
+    /// letters are replayed.
+    #[arg(long, value_name = "QUEUE")]
+    to: Option<String>,
+
+    #[command(flatten)]
+    filter: Where,
+
+    /// Replay at most this many; with --job, in all runs of the job together.
+    #[arg(long, short = 'n', value_name = "N")]
+    limit: Option<u64>,
+
+    /// Send at most this many a second, such as 50 or 0.5/s.
+    #[arg(long, value_name = "N", value_parser = rate)]
+    rate: Option<f64>,
+
+    /// Only say what would be replayed, by reason. Edits are tried; nothing is sent or deleted, and the job file is not touched.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Change the JSON body first: /path=VALUE sets a field, -/path deletes one. VALUE is JSON, or else text. May be given
+    /// several times. A body that cannot be changed so stays.
+    #[arg(long = "edit", value_name = "EDIT", allow_hyphen_values = true)]
+    edits: Vec<Edit>,
+
+    /// Run each body through this shell command first, after the edits: it reads the body and prints the new one, within 30 s.
+    /// If it fails, the message stays. It must print the same for the same body each time.
+    #[arg(long, value_name = "COMMAND")]
+    edit_command: Option<String>,
+
+    /// Keep in this file what was sent, so that the same command goes on where it was ended, by whatever.
+    #[arg(long, value_name = "FILE")]
+    job: Option<PathBuf>,
+
+    /// The workers' inbox: keys that are completed are then not sent again.
+    #[arg(long, value_name = "TABLE", env = "REDRIVE_INBOX_TABLE")]
+    table: Option<String>,
+
+    /// The consumer the workers are in the inbox; the source queue's name unless given.
+    #[arg(long, value_name = "NAME", requires = "table")]
+    consumer: Option<String>,
+
+    /// Delete letters whose key is completed, instead of leaving them.
+    #[arg(long, requires = "table", conflicts_with = "force")]
+    drop_completed: bool,
+
+    /// Run letters again whose key is completed, under a new key.
+    #[arg(long, requires = "table")]
+    force: bool,
+
+    /// On a FIFO queue, go on with a group past a message that is left. Without it a group stops there.
+    #[arg(long)]
+    skip_order: bool,
+
+    /// After the last send, watch this long for what comes back dead, such as 5m; 1m with --stop-at.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    watch: Option<Duration>,
+
+    /// Stop by itself when more than this share of what was replayed has died again, and at least 5 have. What died is known
+    /// from the inbox with --table, else when it is seen among the letters: give it a --rate, so that there is time to see it.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    stop_at: Option<f64>,
+
+    /// How long a letter stays hidden if this is killed while it holds it: 20s to 1h. A rerun of a job waits for it.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "2m")]
+    hold: Duration,
+
+    /// Let SQS move the whole queue by itself; see below for what it cannot do.
+    #[arg(long, conflicts_with_all = [
+        "filters", "limit", "dry_run", "edits", "edit_command", "job", "consumer", "drop_completed", "force", "skip_order",
+        "watch", "stop_at",
+    ])]
+    native: bool,
+
+    /// Do not ask.
+    #[arg(long, short)]
+    yes: bool,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    number
+        .parse()
+        .ok()
+        .filter(|rate: &f64| *rate > 0.0 && rate.is_finite())
+        .ok_or_else(|| "give messages a second, such as 50, 50/s or 0.5".to_owned())
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    number
+        .parse()
+        .ok()
+        .filter(|percent| (0.0..=100.0).contains(percent))
+        .ok_or_else(|| "give a share from 0 to 100 percent, such as 10".to_owned())
+}
+
+/// Where the letters go.
+struct Route {
+    targets: Vec<SqsQueue>,
+    /// Whether each goes to the queue it came from.
+    by_source: bool,
+}
+
+impl Replay {
+    pub(crate) async fn run(&self, aws: &Aws, ui: &Ui) -> Outcome {
+        let dead = self.target.open(aws, ui).await?;
+        let route = self.route(&dead, aws).await?;
+        if self.native {
+            let to = match route.targets.as_slice() {
+                [one] => Some(one.attributes().arn.as_str()),
+                _ => None,
+            };
+            return moves::start(&dead, to, self.rate, self.yes, ui).await;
+        }
+        let inbox = match &self.table {
+            Some(table) => Some(aws.inbox(table).await?),
+            None => None,
+        };
+        let job_file = match &self.job {
+            Some(path) if !self.dry_run => Some(Arc::new(JobFile::open(path, self.job_of(&dead, &route))?)),
+            _ => None,
+        };
+        if let Some(file) = &job_file {
+            if let Some(at_ms) = file.finished_at_ms {
+                ui.line(format_args!(
+                    "job {} is finished since {}: it replayed {}; begin another with another file",
+                    file.job().id,
+                    timestamp(at_ms),
+                    count(file.sent_before, "message"),
+                ));
+                return Ok(Code::Done);
+            }
+            if file.resumed {
+                ui.note(format_args!(
+                    "going on with job {} of {}, which has replayed {}",
+                    file.job().id,
+                    timestamp(file.job().started_at_ms),
+                    count(file.sent_before, "message"),
+                ));
+            }
+        }
+        if !self.dry_run {
+            ui.confirm(self.question(&dead, &route), self.yes)?;
+        }
+        let others = Arc::new(AtomicU64::new(0));
+        let clock = Clock::system();
+        let began = clock.now();
+        let bar = ui.progress(
+            self.expected(&dead),
+            if self.dry_run { "looking at" } else { "replaying" },
+        );
+        let id = job_file
+            .as_ref()
+            .map_or_else(|| self.job_of(&dead, &route).id, |file| file.job().id.clone());
+        let replaying = match (route.by_source, route.targets.first()) {
+            (false, Some(target)) => Replaying::new(dead.queue.clone(), target.clone(), &id),
+            _ => {
+                let sources = route
+                    .targets
+                    .iter()
+                    .map(|queue| Arc::new(queue.clone()) as Arc<dyn Queue>);
+                Replaying::to_sources(dead.queue.clone(), sources, &id)
+            }
+        };
+        let replaying = self.set(replaying, &dead, inbox, job_file.clone(), &others, ui)?;
+        let shown = bar.clone();
+        let done = replaying
+            .progress(move |report| shown.set_position(report.seen))
+            .run()
+            .await;
+        bar.finish_and_clear();
+        let report = match &done {
+            Ok(report) => report,
+            Err(error) => match error.report() {
+                Some(report) => report,
+                None => return Err(self.resumable(Failure::new(error))),
+            },
+        };
+        let told = Told {
+            job: &id,
+            job_file: job_file.as_ref().map(|file| file.path()),
+            from: &dead.queue.attributes().name,
+            to: route
+                .targets
+                .iter()
+                .map(|queue| queue.attributes().name.as_str())
+                .collect(),
+            dry_run: self.dry_run,
+            other_source: others.load(Ordering::Relaxed),
+            elapsed: clock.now().saturating_duration_since(began),
+            report,
+        };
+        told.print(ui);
+        self.advise(report, &told, ui);
+        let hidden = self.hidden(&dead, report, ui).await;
+        if let Err(error) = &done {
+            return Err(self.resumable(Failure::new(error)));
+        }
+        if let Some(file) = job_file.as_ref().filter(|_| told.is_all_done() && !hidden) {
+            file.finish(clock.epoch_ms())?;
+        }
+        Ok(told.code())
+    }
+
+    async fn route(&self, dead: &DeadLetters, aws: &Aws) -> Result<Route, Failure> {
+        let name = &dead.queue.attributes().name;
+        if let Some(to) = &self.to {
+            let target = aws.queue(to).await?;
+            let (from, to) = (dead.queue.attributes(), target.attributes());
+            if from.arn == to.arn {
+                return Err(Failure::usage(format_args!("`{name}` cannot be replayed into itself")));
+            }
+            if to.fifo && !from.fifo {
+                return Err(Failure::usage(format_args!(
+                    "`{}` is a FIFO queue and `{name}` is not: its messages have no group to be sent in",
+                    to.name
+                )));
+            }
+            return Ok(Route {
+                targets: vec![target],
+                by_source: false,
+            });
+        }
+        if let Some(source) = &dead.named_source {
+            return Ok(Route {
+                targets: vec![source.clone()],
+                by_source: false,
+            });
+        }
+        let mut targets = Vec::new();
+        for source in &dead.sources {
+            match aws.queue(source).await {
+                Ok(queue) => targets.push(queue),
+                Err(failure) => {
+                    return Err(failure.remedy("give --to QUEUE to replay elsewhere"));
+                }
+            }
+        }
+        if targets.is_empty() {
+            return Err(Failure::new(format_args!(
+                "no queue has `{name}` for its dead-letter queue, so there is none to replay to: the queue its letters came from \
+                 was deleted, or its redrive policy was changed"
+            ))
+            .remedy("give --to QUEUE"));
+        }
+        Ok(Route {
+            targets,
+            by_source: true,
+        })
+    }
+
+    fn job_of(&self, dead: &DeadLetters, route: &Route) -> Job {
+        let clock = Clock::system();
+        let id = format!("{:016x}", Random::from_system().next_u64());
+        let to = route
+            .targets
+            .iter()
+            .map(|queue| queue.attributes().arn.clone())
+            .collect();
+        let mut edits: Vec<String> = self.edits.iter().map(ToString::to_string).collect();
+        edits.extend(self.edit_command.as_ref().map(|command| format!("| {command}")));
+        Job::new(id, clock.epoch_ms(), &dead.queue.attributes().arn, to, edits)
+    }
+
+    /// About how many there are to be looked at; none where that is not known.
+    fn expected(&self, dead: &DeadLetters) -> Option<u64> {
+        let visible = dead.queue.attributes().visible;
+        let expected = match self.limit {
+            Some(limit) if self.filter.is_everything() => visible.min(limit),
+            _ => visible,
+        };
+        Some(expected).filter(|&expected| expected > 0)
+    }
+
+    fn question(&self, dead: &DeadLetters, route: &Route) -> String {
+        let names: Vec<String> = route
+            .targets
+            .iter()
+            .map(|queue| format!("`{}`", queue.attributes().name))
+            .collect();
+        let which = if self.filter.is_everything() {
+            ""
+        } else {
+            " that match --where"
+        };
+        let most = self.limit.map_or(String::new(), |limit| format!("at most {limit} of "));
+        format!(
+            "replay {most}the dead letters of `{}` (about {}){which} to {}?",
+            dead.queue.attributes().name,
+            dead.queue.attributes().visible,
+            names.join(", "),
+        )
+    }
+
+    fn set(
+        &self,
+        mut replaying: Replaying,
+        dead: &DeadLetters,
+        inbox: Option<redrive::DynamoInbox>,
+        job_file: Option<Arc<JobFile>>,
+        others: &Arc<AtomicU64>,
+        ui: &Ui,
+    ) -> Result<Replaying, Failure> {
+        let sent_before = job_file.as_ref().map_or(0, |file| file.sent_before);
+        replaying = replaying
+            .filter(self.chooser(dead, Arc::clone(others)))
+            .dry_run(self.dry_run)
+            .skip_order(self.skip_order)
+            .hold(self.hold)
+            .limit(self.limit.map_or(u64::MAX, |limit| limit.saturating_sub(sent_before)))
+            .cancel(ui.interrupt().clone());
+        if let Some(rate) = self.rate {
+            replaying = replaying.rate(rate)?;
+        }
+        if let Some(inbox) = inbox {
+            replaying = match &self.consumer {
+                Some(consumer) => replaying.inbox(Arc::new(inbox), consumer),
+                None => replaying.inbox_of_sources(Arc::new(inbox), self.likely_consumer(dead)),
+            };
+        }
+        if self.drop_completed {
+            replaying = replaying.completed(CompletedKeys::Drop);
+        } else if self.force {
+            replaying = replaying.completed(CompletedKeys::Force);
+        }
+        if let Some(file) = job_file {
+            if file.resumed {
+                replaying = replaying.wait_for_hidden(self.hold + LATE);
+            }
+            replaying = replaying.journal(file as Arc<dyn Journal>);
+        }
+        if !self.edits.is_empty() || self.edit_command.is_some() {
+            let (edits, command) = (self.edits.clone(), self.edit_command.clone());
+            replaying = replaying.edit_with(move |_, mut outgoing| {
+                let (edits, command) = (edits.clone(), command.clone());
+                async move {
+                    for edit in &edits {
+                        outgoing.body = edit.apply(&outgoing.body)?;
+                    }
+                    if let Some(command) = command {
+                        outgoing.body = edit::through(&command, &outgoing.body).await?;
+                    }
+                    Ok(outgoing)
+                }
+            });
+        }
+        if let Some(percent) = self.stop_at {
+            replaying = replaying.stop_when(move |report| too_many_died(report, percent));
+        }
+        if let Some(watch) = self.watch.or(self.stop_at.map(|_| WATCH)) {
+            replaying = replaying.watch(watch);
+        }
+        Ok(replaying)
+    }
+
+    /// Whether a letter is meant. `others` counts those of another queue than that which was named.
+    fn chooser(&self, dead: &DeadLetters, others: Arc<AtomicU64>) -> impl FnMut(&DeadLetter) -> bool + Send + 'static {
+        let now_ms = Clock::system().epoch_ms();
+        let filter = self.filter.clone();
+        let named = dead.named_source.as_ref().map(|queue| queue.attributes().arn.clone());
+        let shared = dead.sources.len() > 1;
+        move |letter| {
+            let elsewhere = named.as_deref().is_some_and(|named| match letter.source() {
+                Some(source) => source != named,
+                None => shared,
+            });
+            if elsewhere {
+                others.fetch_add(1, Ordering::Relaxed);
+            }
+            !elsewhere && filter.matches(letter, now_ms)
+        }
+    }
+
+    /// The consumer that letters are looked up as which do not say where they came from.
+    fn likely_consumer(&self, dead: &DeadLetters) -> String {
+        let named = dead.named_source.as_ref().map(|queue| queue.attributes().name.clone());
+        let only = || match dead.sources.as_slice() {
+            [url] => url.rsplit('/').next().map(ToOwned::to_owned),
+            _ => None,
+        };
+        named
+            .or_else(only)
+            .unwrap_or_else(|| dead.queue.attributes().name.clone())
+    }
+
+    /// What to do about what the report says.
+    fn advise(&self, report: &ReplayReport, told: &Told<'_>, ui: &Ui) {
+        if report.unrouted > 0 {
+            ui.note("for letters whose queue is gone or not known, give --to QUEUE");
+        }
+        if report.completed > 0 {
+            ui.note("of completed keys, --drop-completed deletes the letters and --force runs them again");
+        }
+        if report.not_deleted > 0 {
+            ui.warn(format_args!(
+                "{} could not be deleted after being sent: what is in both queues is handled once by workers with an inbox, and \
+                 a rerun with the same --job deletes it",
+                count(report.not_deleted, "message")
+            ));
+        }
+        if report.came_back > 0 && self.job.is_some() {
+            ui.note("what died again is left by this job; another --job file replays it once more");
+        }
+        if report.end == ReplayEnd::InFlightLimit {
+            ui.warn("no more could be held at once: what was left is in the way; run it again for the rest");
+        }
+        if !told.is_all_done() && !self.dry_run && matches!(report.end, ReplayEnd::Cancelled | ReplayEnd::Stopped) {
+            ui.note(self.how_to_go_on());
+        }
+    }
+
+    fn how_to_go_on(&self) -> &'static str {
+        if self.job.is_some() {
+            "what was held is given back; the same command with the same --job goes on"
+        } else {
+            "what was held is given back; the same command goes on with what is left (with a --job file, sure not to send twice)"
+        }
+    }
+
+    fn resumable(&self, failure: Failure) -> Failure {
+        failure.remedy(if self.job.is_some() {
+            "when that is mended, the same command with the same --job goes on where it ended"
+        } else {
+            "when that is mended, the same command goes on with what is left"
+        })
+    }
+
+    /// Tells of messages that somebody else holds; whether there are any.
+    async fn hidden(&self, dead: &DeadLetters, report: &ReplayReport, ui: &Ui) -> bool {
+        if report.end != ReplayEnd::Exhausted {
+            return false;
+        }
+        let hidden = match dead.queue.describe().await {
+            Ok(attributes) => attributes.in_flight,
+            Err(QueueError::AccessDenied { .. }) => 0,
+            Err(_) => return true,
+        };
+        if hidden > 0 {
+            ui.note(format_args!(
+                "{} of `{}` are hidden: somebody else holds them, or a run that was killed did; they come back by themselves",
+                count(hidden, "message"),
+                dead.queue.attributes().name
+            ));
+        }
+        hidden > 0
+    }
+}
+
+fn too_many_died(report: &ReplayReport, percent: f64) -> bool {
+    #[allow(clippy::cast_precision_loss, reason = "counts of messages are far below 2^52")]
+    let share = 100.0 * report.died_again as f64 / report.replayed.max(1) as f64;
+    report.died_again >= FEWEST_DEATHS && share > percent
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_and_shares_are_read_as_people_write_them() {
+        assert_eq!((rate("50"), rate("50/s"), rate("0.5/s")), (Ok(50.0), Ok(50.0), Ok(0.5)));
+        assert_eq!((percent("10"), percent("2.5%")), (Ok(10.0), Ok(2.5)));
+        for wrong in ["0", "-1", "fast", "inf", "50/m", ""] {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
+        assert!(percent("101").is_err() && percent("-1").is_err());
+    }
+
+    #[test]
+    fn it_stops_only_on_enough_deaths() {
+        let mut report = ReplayReport::default();
+        report.replayed = 10;
+        report.died_again = 4;
+        assert!(!too_many_died(&report, 10.0));
+        report.died_again = 5;
+        assert!(too_many_died(&report, 10.0) && !too_many_died(&report, 50.0));
+    }
+}

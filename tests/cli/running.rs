@@ -1,0 +1,95 @@
+//! A run of the tool that goes on while the test looks at it.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use redrive::clock::Clock;
+
+use crate::tool::{Ran, Tool};
+
+/// How long a condition is waited for.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The tool under way.
+pub(crate) struct Running {
+    child: Child,
+    log: Arc<(Mutex<String>, Condvar)>,
+    reader: JoinHandle<()>,
+}
+
+impl Running {
+    pub(crate) fn start(tool: &Tool, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = tool.command(arguments);
+        command.envs(variables.iter().copied());
+        Self::of(command)
+    }
+
+    fn of(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the tool starts");
+        let log = Arc::new((Mutex::new(String::new()), Condvar::new()));
+        let stderr = child.stderr.take().expect("it has a standard error");
+        let theirs = Arc::clone(&log);
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut text = theirs.0.lock().unwrap();
+                text.push_str(&line);
+                text.push('\n');
+                theirs.1.notify_all();
+            }
+        });
+        Self { child, log, reader }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until its log holds this.
+    pub(crate) fn wait_for(&self, text: &str) {
+        let log = self.log.0.lock().unwrap();
+        let waited = self
+            .log
+            .1
+            .wait_timeout_while(log, DEADLINE, |log| !log.contains(text))
+            .unwrap();
+        assert!(!waited.1.timed_out(), "no `{text}` in\n{}", waited.0);
+    }
+
+    /// Sends it a signal, such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.id().to_string();
+        let sent = Command::new("kill")
+            .args(["-s", name, &id])
+            .status()
+            .expect("kill runs");
+        assert!(sent.success());
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Ran {
+        let mut stdout = String::new();
+        let mut out = self.child.stdout.take().expect("it has a standard output");
+        out.read_to_string(&mut stdout).expect("it prints text");
+        let status = self.child.wait().expect("the tool ends");
+        self.reader.join().expect("its log is read");
+        let stderr = self.log.0.lock().unwrap().clone();
+        Ran {
+            code: status.code().unwrap_or(-1),
+            stdout,
+            stderr,
+        }
+    }
+}
+
+/// Waits until `holds`.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let clock = Clock::system();
+    let begun = clock.now();
+    while !holds() {
+        assert!(clock.now().duration_since(begun) < DEADLINE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
