@@ -58,3 +58,6 @@ mod queues_and_files {}
 
 #[doc = include_str!("../docs/replaying.md")]
 mod replaying {}
+
+#[doc = include_str!("../docs/night.md")]
+mod night {}

@@ -10,7 +10,7 @@ use redrive::queue::{Queue as _, QueueAttributes, Receive};
 
 use crate::stub::{Reply, Stub};
 use crate::tool::{Ran, Tool};
-use crate::world::{Letter, TABLE, World};
+use crate::world::{Letter, World};
 
 /// The dead letters of a small shop, the oldest first.
 pub(crate) fn letters() -> Vec<Letter> {
@@ -257,6 +257,8 @@ async fn a_dead_letter_queue_with_a_redrive_policy_of_its_own_is_warned_of() {
 #[tokio::test]
 async fn the_inbox_says_what_a_letter_that_sqs_moved_died_of() {
     let Some(world) = World::open() else { return };
+    let table = world.table();
+    let table = table.as_str();
     world.queue("orders").await;
     let dead = world.open_queue("orders-dlq").await;
     world.inbox().await;
@@ -268,14 +270,14 @@ async fn the_inbox_says_what_a_letter_that_sqs_moved_died_of() {
         )
         .await;
     let tool = world.tool();
-    let ran = tool.run(&["dlq", "ls", "orders", "--table", TABLE]);
+    let ran = tool.run(&["dlq", "ls", "orders", "--table", table]);
     assert!(
         ran.exits(0).contains("redrive_policy") && ran.stdout.contains("gateway timed out"),
         "{}",
         ran.stdout
     );
     let rows = tool
-        .run(&["dlq", "ls", "orders", "--table", TABLE, "--json"])
+        .run(&["dlq", "ls", "orders", "--table", table, "--json"])
         .json_lines();
     assert_eq!(rows[0]["inbox"]["status"], "released");
     assert_eq!(rows[0]["inbox"]["attempts"], 2);
@@ -284,6 +286,8 @@ async fn the_inbox_says_what_a_letter_that_sqs_moved_died_of() {
 #[tokio::test]
 async fn of_a_queue_with_several_sources_each_letter_names_its_own() {
     let Some(world) = World::open() else { return };
+    let table = world.table();
+    let table = table.as_str();
     let dead = world.plain_queue("shared-dlq", &[]).await;
     let policy = serde_json::json!({"deadLetterTargetArn": dead.attributes().arn, "maxReceiveCount": 5}).to_string();
     for name in ["orders", "bills"] {
@@ -316,7 +320,7 @@ async fn of_a_queue_with_several_sources_each_letter_names_its_own() {
             [Letter::moved_by_sqs("{}").attribute("Idempotency-Key", "order-9")],
         )
         .await;
-    let ran = tool.run(&["dlq", "show", "shared-dlq", "order-9", "--table", TABLE]);
+    let ran = tool.run(&["dlq", "show", "shared-dlq", "order-9", "--table", table]);
     assert!(ran.exits(0).contains("name one with --consumer"), "{}", ran.stdout);
 }
 

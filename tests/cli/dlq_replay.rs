@@ -340,7 +340,7 @@ async fn completed_keys_are_left_dropped_or_forced() {
     let Some((world, orders, dead)) = night().await else {
         return;
     };
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let table = inbox.table_name().to_owned();
     // What these say was done under their keys meanwhile.
     world
@@ -396,7 +396,7 @@ async fn inv07_a_fifo_queue_replayed_twice_and_dead_twice_within_minutes_keeps_a
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders.fifo").await;
     let dead = world.open_queue("orders-dlq.fifo").await;
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let table = inbox.table_name().to_owned();
     let sent = (0..12).map(|n| {
         Outgoing::new(format!("{n:02}"))
@@ -459,7 +459,7 @@ async fn it_stops_by_itself_when_too_much_dies_again() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
     let dead = world.open_queue("orders-dlq").await;
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let table = inbox.table_name().to_owned();
     let letters = (0..300).map(|n| Letter::new(&format!("k{n}"), "timeout", "", &n.to_string()));
     world.plant(&dead, letters).await;

@@ -75,7 +75,7 @@ impl Scene {
         let world = World::open()?;
         let orders = world.queue("orders").await;
         let dead = world.open_queue("orders-dlq").await;
-        let inbox = world.own_inbox().await;
+        let inbox = world.inbox().await;
         let planted = (0..letters).map(|n| Letter::new(&format!("key-{n}"), "timeout", "late", &n.to_string()));
         world.plant(&dead, planted).await;
         Some(Self {

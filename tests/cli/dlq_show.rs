@@ -9,12 +9,12 @@ use redrive::message::{Attribute, AttributeValue};
 
 use crate::dlq_ls::{letters, until};
 use crate::tool::Tool;
-use crate::world::{Letter, TABLE, World};
+use crate::world::{Letter, World};
 
 /// Leaves a record behind as a worker does whose handler failed twice: released, with its error.
 pub(crate) async fn fail_in_the_inbox(world: &World, record: &str) {
     let (consumer, key) = record.split_once('#').unwrap();
-    let inbox = redrive::DynamoInbox::connect(&world.dynamodb, TABLE).await.unwrap();
+    let inbox = world.inbox().await;
     let request = ClaimRequest {
         key: RecordKey::new(consumer, &Key::new(key)),
         claim_id: "test-1".to_owned(),
@@ -93,6 +93,8 @@ async fn it_tells_the_whole_story() {
 #[tokio::test]
 async fn the_inbox_knows_what_a_letter_that_sqs_moved_died_of() {
     let Some(world) = World::open() else { return };
+    let table = world.table();
+    let table = table.as_str();
     let dead = shop(&world).await;
     world.inbox().await;
     fail_in_the_inbox(&world, "orders#order-9").await;
@@ -103,14 +105,14 @@ async fn the_inbox_knows_what_a_letter_that_sqs_moved_died_of() {
         "show_moved_by_sqs",
         tool.run(&["dlq", "show", "orders", "order-9"]).shown()
     );
-    let with_inbox = tool.run(&["dlq", "show", "orders-dlq", "order-9", "--table", TABLE]);
+    let with_inbox = tool.run(&["dlq", "show", "orders-dlq", "order-9", "--table", table]);
     insta::assert_snapshot!("show_inbox", with_inbox.shown());
     let story = tool
-        .run(&["dlq", "show", "orders", "order-9", "--table", TABLE, "--json"])
+        .run(&["dlq", "show", "orders", "order-9", "--table", table, "--json"])
         .json();
     assert_eq!(story["inbox"]["status"], "released");
     assert_eq!(story["inbox"]["error"], "gateway timed out");
-    let ran = tool.run(&["dlq", "show", "orders", "order-10", "--table", TABLE]);
+    let ran = tool.run(&["dlq", "show", "orders", "order-10", "--table", table]);
     assert!(ran.exits(0).contains("none of `orders#order-10`"), "{}", ran.stdout);
     let ran = tool.run(&[
         "dlq",
@@ -118,7 +120,7 @@ async fn the_inbox_knows_what_a_letter_that_sqs_moved_died_of() {
         "orders",
         "order-9",
         "--table",
-        TABLE,
+        table,
         "--consumer",
         "billing",
     ]);
@@ -127,7 +129,7 @@ async fn the_inbox_knows_what_a_letter_that_sqs_moved_died_of() {
     ran.exits(1);
     assert!(ran.stderr.contains("no-such-table"), "{}", ran.stderr);
     let mut command = tool.command(&["dlq", "show", "orders", "order-9", "--json"]);
-    let ran = crate::tool::Ran::of(command.env("REDRIVE_INBOX_TABLE", TABLE).spawn().unwrap());
+    let ran = crate::tool::Ran::of(command.env("REDRIVE_INBOX_TABLE", table).spawn().unwrap());
     assert_eq!(ran.json()["inbox"]["status"], "released");
 }
 

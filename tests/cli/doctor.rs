@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::gate::Gate;
 use crate::localstack;
 use crate::tool::{Ran, Tool};
-use crate::world::{TABLE, World};
+use crate::world::World;
 
 /// The codes of the findings of a severity.
 fn codes(json: &Value, severity: &str) -> Vec<String> {
@@ -87,6 +87,8 @@ async fn what_it_tries_has_no_effect() {
 #[tokio::test]
 async fn each_denied_action_is_a_problem_that_names_it_and_the_arn() {
     let Some(world) = World::open() else { return };
+    let table = world.table();
+    let table = table.as_str();
     world.queue("orders").await;
     world.inbox().await;
     let sqs = Gate::start(
@@ -97,7 +99,7 @@ async fn each_denied_action_is_a_problem_that_names_it_and_the_arn() {
     let denied = ["GetItem", "PutItem", "UpdateItem", "PartiQLInsert"];
     let dynamodb = Gate::start(&world.servers.dynamodb_url, &denied, 0);
     let run = |more: &[&str]| {
-        let mut command = world.tool().command(&[&["doctor", "orders", TABLE], more].concat());
+        let mut command = world.tool().command(&[&["doctor", "orders", table], more].concat());
         command
             .env("AWS_ENDPOINT_URL_SQS", sqs.url())
             .env("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.url());
@@ -249,10 +251,12 @@ async fn policies_and_limits_that_do_not_fit_are_found() {
 #[tokio::test]
 async fn inv12_what_is_not_there_is_named_with_what_to_do() {
     let Some(world) = World::open() else { return };
+    let table = world.table();
+    let table = table.as_str();
     world.queue("orders").await;
     world.inbox().await;
     let tool = world.tool();
-    tool.run(&["doctor", "orders", TABLE]).exits(0);
+    tool.run(&["doctor", "orders", table]).exits(0);
     let ran = tool.run(&["doctor", "no-such-queue"]);
     ran.exits(1);
     assert!(

@@ -64,7 +64,7 @@ fn read(path: &Path) -> String {
 async fn each_exit_code_decides_what_becomes_of_its_message() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let scripts = [
         ("done", "echo '{\"receipt\": 7}'; echo noise >&2"),
         ("text", "echo thanks"),
@@ -121,7 +121,7 @@ async fn each_exit_code_decides_what_becomes_of_its_message() {
 async fn a_command_is_told_its_message_in_its_environment_and_nothing_of_the_workers() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let message = keyed("order-7", "the body")
         .attribute("content-type", Attribute::string("text/plain; a=\"$(reboot)\"\nX=1"))
         .attribute("raw", Attribute::binary(vec![0, 255]));
@@ -144,7 +144,7 @@ async fn a_command_is_told_its_message_in_its_environment_and_nothing_of_the_wor
 async fn a_hang_is_killed_with_its_children_even_if_it_ignores_sigterm_and_leaves_no_zombie() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let hang = |name: &str, trap: &str| {
@@ -202,7 +202,7 @@ async fn a_hang_is_killed_with_its_children_even_if_it_ignores_sigterm_and_leave
 async fn large_bodies_and_outputs_flow_and_a_command_may_ignore_its_input() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let body = "x".repeat(200_000);
     world
         .send(
@@ -240,7 +240,7 @@ async fn large_bodies_and_outputs_flow_and_a_command_may_ignore_its_input() {
 async fn inv08_ctrl_c_lets_the_command_finish_and_a_second_one_kills_it() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let folder = tempfile::tempdir().unwrap();
     let (pid, go) = (folder.path().join("pid"), folder.path().join("go"));
     let script = format!(
@@ -288,7 +288,7 @@ async fn inv08_ctrl_c_lets_the_command_finish_and_a_second_one_kills_it() {
 async fn inv08_the_drains_deadline_ends_the_command_and_gives_the_message_back_uncounted() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let folder = tempfile::tempdir().unwrap();
     let pid = folder.path().join("pid");
     let script = format!(
@@ -327,7 +327,7 @@ async fn inv08_the_drains_deadline_ends_the_command_and_gives_the_message_back_u
 async fn inv03_a_lost_lease_kills_the_command_and_its_children() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let folder = tempfile::tempdir().unwrap();
     let pids = folder.path().join("pids");
     let script = format!("trap '' TERM; sleep 1000 & echo $$ $! > {}; wait", pids.display());
@@ -360,7 +360,7 @@ async fn inv03_a_lost_lease_kills_the_command_and_its_children() {
 async fn tenants_dead_letter_modes_and_keys_come_from_flags_and_variables() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let of = |tenant: &str, id: u32| Outgoing::new(json!({"tenant": tenant, "order": {"id": id}}).to_string());
     let messages = [of("a", 1), of("a", 2), of("a", 3), of("b", 4)];
     world.send(&orders, messages).await;
@@ -410,7 +410,7 @@ async fn inv12_a_command_that_cannot_run_is_refused_before_a_message_is_taken() 
 async fn it_begins_with_its_preflight_and_ends_with_what_it_did() {
     let Some(world) = World::open() else { return };
     world.queue("orders").await;
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let more = ["--log-format", "text", "--max-attempts", "7"];
     let ran = world.tool().run(&line(&inbox, &more, "cat"));
     let shown = ran.shown();

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::endpoint::{Answer, Asked, Endpoint};
 use crate::running::Running;
 use crate::tool::Tool;
-use crate::world::{TABLE, World};
+use crate::world::World;
 
 /// A worker that ends with its queue and loses no time on the way.
 const BRISK: [&str; 7] = [
@@ -68,7 +68,7 @@ fn result(text: &str) -> StoredResult {
 async fn each_answer_of_the_table_decides_what_becomes_of_its_message() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let endpoint = Endpoint::start(|asked| {
         let status: u16 = asked.body.parse().unwrap();
         let answer = Answer::status(status);
@@ -135,7 +135,7 @@ async fn each_answer_of_the_table_decides_what_becomes_of_its_message() {
 async fn a_message_is_told_in_headers_and_its_key_is_the_same_each_time() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let endpoint = Endpoint::start(|asked| Answer::status(if asked.before == 0 { 500 } else { 200 }));
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let message = Outgoing::new(r#"{"order":{"id":17}}"#)
@@ -192,7 +192,7 @@ async fn a_message_is_told_in_headers_and_its_key_is_the_same_each_time() {
 async fn a_signature_is_verified_by_time_key_and_body_with_either_secret() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let endpoint = Endpoint::start(|_| Answer::status(204));
     world.send(&orders, [keyed("order-7", "{\"amount\":12}\n")]).await;
     let secrets = [("NEW", "0123456789abcdef"), ("OLD", "fedcba9876543210")];
@@ -227,7 +227,7 @@ async fn a_signature_is_verified_by_time_key_and_body_with_either_secret() {
 async fn what_comes_late_broken_or_never_is_tried_again_and_what_was_said_is_done() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let endpoint = Endpoint::start(|asked| match (asked.body.as_str(), asked.before) {
         ("late", 0) => Answer::status(503).header("retry-after", "4"),
         ("hang up", 0) => Answer::HangUp,
@@ -259,7 +259,7 @@ async fn what_comes_late_broken_or_never_is_tried_again_and_what_was_said_is_don
 async fn inv04_an_outage_opens_the_breaker_and_does_not_fill_the_dead_letter_queue() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let down = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
     let theirs = std::sync::Arc::clone(&down);
     let endpoint = Endpoint::start(move |_| {
@@ -296,7 +296,7 @@ async fn inv04_an_outage_opens_the_breaker_and_does_not_fill_the_dead_letter_que
 async fn inv07_fifo_groups_are_posted_in_order_though_one_message_fails_and_another_is_given_up() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders.fifo").await;
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let endpoint = Endpoint::start(|asked| {
         Answer::status(match asked.body.as_str() {
             // The last of its group: LocalStack opens a group when what was received behind a failed head is given back.
@@ -328,7 +328,7 @@ async fn inv07_fifo_groups_are_posted_in_order_though_one_message_fails_and_anot
 async fn inv08_sigterm_ends_in_order_and_a_second_one_at_once() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let (release, gate) = std::sync::mpsc::channel::<()>();
     let gate = std::sync::Mutex::new(gate);
     let endpoint = Endpoint::start(move |asked| match asked.body.as_str() {
@@ -375,7 +375,7 @@ async fn inv08_sigterm_ends_in_order_and_a_second_one_at_once() {
 async fn inv03_a_lost_lease_cancels_the_request() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
-    let inbox = world.own_inbox().await;
+    let inbox = world.inbox().await;
     let endpoint = Endpoint::start(|asked| {
         if asked.before == 0 {
             Answer::Silence
@@ -424,6 +424,8 @@ pub(crate) async fn take_over(world: &World, inbox: &DynamoInbox, key: &str) {
 #[tokio::test]
 async fn inv12_wrong_settings_are_refused_with_what_to_do() {
     let Some(world) = World::open() else { return };
+    let table = world.table();
+    let table = table.as_str();
     world.queue("orders").await;
     world.plain_queue("lonely", &[]).await;
     world.inbox().await;
@@ -432,19 +434,19 @@ async fn inv12_wrong_settings_are_refused_with_what_to_do() {
     let mut told = String::new();
     for (more, code) in [
         (&[][..], 2),
-        (&["--table", TABLE, "--max-attempts", "0"], 2),
-        (&["--table", TABLE, "--long-poll", "1m"], 2),
-        (&["--table", TABLE, "--burst", "5"], 2),
-        (&["--table", TABLE, "--breaker=false", "--breaker-failures", "3"], 2),
-        (&["--table", TABLE, "--breaker-window", "1ms"], 2),
-        (&["--table", TABLE, "--backoff", "1h"], 2),
-        (&["--table", TABLE, "--concurrency", "0"], 2),
-        (&["--table", TABLE, "--key-pointer", "order.id"], 2),
-        (&["--table", TABLE, "--key-from-deduplication-id"], 2),
+        (&["--table", table, "--max-attempts", "0"], 2),
+        (&["--table", table, "--long-poll", "1m"], 2),
+        (&["--table", table, "--burst", "5"], 2),
+        (&["--table", table, "--breaker=false", "--breaker-failures", "3"], 2),
+        (&["--table", table, "--breaker-window", "1ms"], 2),
+        (&["--table", table, "--backoff", "1h"], 2),
+        (&["--table", table, "--concurrency", "0"], 2),
+        (&["--table", table, "--key-pointer", "order.id"], 2),
+        (&["--table", table, "--key-from-deduplication-id"], 2),
         (
             &[
                 "--table",
-                TABLE,
+                table,
                 "--dead-letters",
                 "keep",
                 "--dead-letter-queue",
@@ -452,12 +454,12 @@ async fn inv12_wrong_settings_are_refused_with_what_to_do() {
             ],
             2,
         ),
-        (&["--table", TABLE, "--dead-letter-queue", "orders"], 2),
-        (&["--table", TABLE, "--tenant-rate", "5"], 2),
-        (&["--table", TABLE, "--timeout", "30d"], 2),
-        (&["--table", TABLE, "--max-result", "1000000"], 2),
+        (&["--table", table, "--dead-letter-queue", "orders"], 2),
+        (&["--table", table, "--tenant-rate", "5"], 2),
+        (&["--table", table, "--timeout", "30d"], 2),
+        (&["--table", table, "--max-result", "1000000"], 2),
         (&["--no-inbox", "--shadow"], 2),
-        (&["--table", TABLE, "--sign-secret-env", "NO_SUCH_SECRET"], 2),
+        (&["--table", table, "--sign-secret-env", "NO_SUCH_SECRET"], 2),
         (&["--table", "no-such-table"], 1),
     ] {
         let ran = tool.run(&[&to[..], more].concat());
@@ -468,8 +470,8 @@ async fn inv12_wrong_settings_are_refused_with_what_to_do() {
     let ran = tool.run(&lonely);
     ran.exits(1);
     told.push_str(&format!("$ of a queue without a dead-letter queue\n{}", ran.stderr));
-    insta::assert_snapshot!("forward_refusals", told);
-    let mut command = tool.command(&[&to[..], &["--table", TABLE]].concat());
+    insta::assert_snapshot!("forward_refusals", crate::tool::tidy(&told));
+    let mut command = tool.command(&[&to[..], &["--table", table]].concat());
     command.env("REDRIVE_CONCURRENCY", "sixty-four");
     let ran = crate::tool::Ran::of(command.spawn().unwrap());
     ran.exits(2);

@@ -13,7 +13,10 @@ use redrive::message::Outgoing;
 use regex_lite::Regex;
 
 use crate::tool::tidy;
-use crate::world::{Letter, TABLE, World};
+use crate::world::{Letter, World};
+
+/// The inbox table as the pages call it.
+const TABLE: &str = "redrive-inbox";
 
 /// What pages are set in.
 async fn set_up(world: &World, name: &str) {
@@ -48,7 +51,7 @@ async fn claim(world: &World, key: &str, status: &str, lease_until: u64, now: u6
     let number = |number: u64| AttributeValue::N(number.to_string());
     let call = aws_sdk_dynamodb::Client::new(&world.dynamodb)
         .put_item()
-        .table_name(TABLE);
+        .table_name(world.table());
     let call = call
         .item("pk", text(key))
         .item("status", text(status))
@@ -181,7 +184,8 @@ fn play(world: &World, page: &str) -> String {
         {
             told.extend(lines.next());
         }
-        let printed = run(world, folder.path(), &ids.in_this_run(&command));
+        let command = with_table(&ids.in_this_run(&command), &world.table());
+        let printed = run(world, folder.path(), &command).replace(&world.table(), TABLE);
         ids.learn(&told.join("\n"), &printed);
         shown.extend(for_readers(&ids.as_told(&printed)).lines().map(str::to_owned));
     }
@@ -263,6 +267,21 @@ impl Ids {
 /// Ids, in full or their first eight characters.
 fn uuid() -> Regex {
     Regex::new(r"\b[0-9a-f]{8}(-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})?\b").unwrap()
+}
+
+/// A line of a session about this world's table, also where the line leaves the name out.
+fn with_table(line: &str, table: &str) -> String {
+    if line.contains(TABLE) {
+        return line.replace(TABLE, table);
+    }
+    let taken = ["redrive inbox ", "redrive init "]
+        .iter()
+        .any(|command| line.starts_with(command));
+    if taken {
+        format!("REDRIVE_INBOX_TABLE={table} {line}")
+    } else {
+        line.to_owned()
+    }
 }
 
 /// What was printed with the endpoint and the account that readers expect.

@@ -152,6 +152,7 @@ pub(crate) fn tidy(text: &str) -> String {
     };
     let mut text = uuid.replace_all(text, numbered).into_owned();
     for (pattern, with) in [
+        (r"redrive-inbox-\d{12}\b", "redrive-inbox"),
         (r"\b\d{12}\b", "<account>"),
         (
             r"http://(127\.0\.0\.1|localhost|[a-z0-9.-]*localstack\.cloud)(:\d+)?",

@@ -14,11 +14,9 @@ use serde_json::json;
 use crate::localstack::{self, Servers};
 use crate::tool::Tool;
 
-/// The inbox table of every world that has one.
-pub(crate) const TABLE: &str = "redrive-inbox";
-
 pub(crate) struct World {
-    /// Both servers keep what belongs to each access key apart; LocalStack takes twelve digits for the account's number.
+    /// LocalStack takes an access key of twelve digits for the account's number. DynamoDB Local shares its tables among
+    /// accounts, so the inbox table's name has it too.
     account: String,
     pub(crate) servers: Servers,
     pub(crate) sqs: SdkConfig,
@@ -88,20 +86,14 @@ impl World {
         SqsQueue::connect(&self.sqs, name).await.expect("the queue opens")
     }
 
-    /// Makes the inbox table, and opens it.
-    pub(crate) async fn inbox(&self) -> DynamoInbox {
-        DynamoInbox::create_table(&self.dynamodb, TABLE)
-            .await
-            .expect("the table is made");
-        DynamoInbox::connect(&self.dynamodb, TABLE)
-            .await
-            .expect("the table opens")
+    /// The name of this world's inbox table.
+    pub(crate) fn table(&self) -> String {
+        format!("redrive-inbox-{}", self.account)
     }
 
-    /// Makes an inbox table of this world's own, and opens it: DynamoDB Local shares its tables among accounts, and what one
-    /// test completed would be another's duplicate.
-    pub(crate) async fn own_inbox(&self) -> DynamoInbox {
-        let table = format!("redrive-inbox-{}", self.account);
+    /// Makes the inbox table, and opens it.
+    pub(crate) async fn inbox(&self) -> DynamoInbox {
+        let table = self.table();
         DynamoInbox::create_table(&self.dynamodb, &table)
             .await
             .expect("the table is made");

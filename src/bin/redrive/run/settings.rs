@@ -181,7 +181,7 @@ impl Settings<'_> {
                 "no inbox table is given, so nothing would keep a message from being processed twice",
             )
             .remedy(
-                "give --table (or REDRIVE_TABLE); `redrive init` makes one. --no-inbox works without, at least once",
+                "give --table (or REDRIVE_INBOX_TABLE); `redrive init` makes one. --no-inbox works without, at least once",
             ));
         }
         Ok(table)

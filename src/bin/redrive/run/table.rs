@@ -56,7 +56,7 @@ const PACE: &str = "How much, how fast";
 const FAILURES: &str = "Failures";
 const END: &str = "Leases and the end";
 
-pub(super) const TABLE: &str = "REDRIVE_TABLE";
+pub(super) const TABLE: &str = "REDRIVE_INBOX_TABLE";
 pub(super) const CONSUMER: &str = "REDRIVE_CONSUMER";
 pub(super) const KEY_ATTRIBUTE: &str = "REDRIVE_KEY_ATTRIBUTE";
 pub(super) const KEY_POINTER: &str = "REDRIVE_KEY_POINTER";
