@@ -549,7 +549,10 @@ async fn sqs_moves_a_whole_queue_by_itself_is_asked_about_it_and_told_to_end() {
     tool.run(&["dlq", "replay", "orders", "--native", "--yes"]).exits(0);
     wait("completed").await;
     assert_eq!((drained(&orders).await.len(), counts(&dead).await), (4, (0, 0)));
+    // How far the first got before it was cancelled is chance.
+    let numbers = regex_lite::Regex::new(r"  \d  \d  ").unwrap();
     let shown = tool.run(&["dlq", "moves", "orders"]).shown();
+    let shown = numbers.replace_all(&shown, "  <n>  <n>  ");
     insta::assert_snapshot!("dlq_moves", shown);
 }
 
