@@ -38,6 +38,9 @@ mod testing {}
 #[doc = include_str!("../docs/settings.md")]
 mod settings {}
 
+#[doc = include_str!("../docs/setup.md")]
+mod setup {}
+
 #[doc = include_str!("../docs/localstack.md")]
 mod localstack {}
 
@@ -49,5 +52,9 @@ mod cli {}
 
 #[doc = include_str!("../docs/forward-and-exec.md")]
 mod forward_and_exec {}
+
+#[doc = include_str!("../docs/queues-and-files.md")]
+mod queues_and_files {}
+
 #[doc = include_str!("../docs/replaying.md")]
 mod replaying {}

@@ -8,8 +8,12 @@ use redrive::inbox::{
     Attempted, Change, Claim, ClaimAnswer, InboxEntry, InboxError, InboxScan, InboxScanEnd, Intervention, Leases,
     Status, Write,
 };
+use redrive::permission::Verdict;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::stub::Reply;
+use super::wire::{DATE_MS, condition_failed, connect, item, operations};
 use super::*;
 
 async fn claimed(inbox: &DynamoInbox, key: &RecordKey, claim_id: &str) -> Arc<Claim> {
@@ -336,4 +340,93 @@ async fn a_scan_finds_every_record_once_and_only_what_it_looks_for() {
         .unwrap();
     assert_eq!((cancelled.end, cancelled.scanned), (InboxScanEnd::Cancelled, 0));
     client.delete_table().table_name(&table).send().await.unwrap();
+}
+
+#[tokio::test]
+async fn inv03_a_release_whose_reply_was_lost_finds_itself_made() {
+    let key = &keys(1)[0];
+    let mut held = item(key, "w-1", "processing", DATE_MS - 90_000);
+    held["lease_until"] = json!({"N": (DATE_MS - 60_000).to_string()});
+    let (inbox, stub) = connect(
+        2,
+        [
+            Reply::ok(json!({"Item": held})),
+            Reply::HangUp,
+            condition_failed(&item(key, "operator-1", "released", DATE_MS)),
+            condition_failed(&item(key, "w-2", "processing", DATE_MS)),
+        ],
+    )
+    .await;
+    let entry = look(&inbox, key).await;
+    assert_eq!(
+        inbox.free(&entry, "operator-1", Leases::Respect).await.unwrap(),
+        Intervention::Done
+    );
+    assert_eq!(
+        inbox.free(&entry, "operator-2", Leases::Respect).await.unwrap(),
+        Intervention::Changed
+    );
+    assert_eq!(operations(&stub), ["GetItem", "UpdateItem", "UpdateItem", "UpdateItem"]);
+}
+
+#[tokio::test]
+async fn a_scan_asks_again_for_a_page_that_the_service_was_too_busy_for() {
+    let keys = keys(2);
+    let page = |key: &RecordKey, next: Option<&RecordKey>| {
+        let mut page = json!({"Items": [item(key, "w-1", "processing", DATE_MS)], "Count": 1, "ScannedCount": 1});
+        if let Some(next) = next {
+            page["LastEvaluatedKey"] = json!({"pk": {"S": next.as_str()}});
+        }
+        Reply::ok(page)
+    };
+    let busy = || Reply::error(400, "ProvisionedThroughputExceededException", "too fast");
+    let replies = [busy(), page(&keys[0], Some(&keys[0])), busy(), page(&keys[1], None)];
+    let (inbox, stub) = connect(1, replies).await;
+    let found = scan(&inbox, InboxScan::new().segments(1)).await;
+    assert_eq!(names(&found).len(), 2);
+    let requests = stub.take_requests();
+    assert_eq!(requests.len(), 4);
+    assert_eq!(requests[2].body["ExclusiveStartKey"]["pk"]["S"], keys[0].as_str());
+    assert_eq!(requests[0].body["ReturnConsumedCapacity"], "TOTAL");
+}
+
+#[tokio::test]
+async fn a_denied_statement_is_a_denied_action() {
+    let described = json!({"Table": {"TableArn": "arn:aws:dynamodb:eu-west-1:123456789012:table/orders-inbox"}});
+    let denied = |message: &str| json!({"Responses": [{"Error": {"Code": "AccessDenied", "Message": message}}]});
+    let failed = || {
+        let code = "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException";
+        Reply::error(400, code, "The conditional request failed")
+    };
+    let (inbox, _stub) = connect(
+        1,
+        [
+            Reply::ok(described),
+            Reply::ok(json!({})),
+            failed(),
+            Reply::error(
+                400,
+                "com.amazon.coral.service#AccessDeniedException",
+                "no policy allows it",
+            ),
+            Reply::ok(denied("not you")),
+            Reply::error(500, "InternalServerError", "again"),
+        ],
+    )
+    .await;
+    let permissions = inbox.permissions("probe").await.unwrap();
+    let verdict = |action: &str| {
+        let found = permissions.iter().find(|permission| permission.action == action);
+        let found = found.unwrap_or_else(|| panic!("{action} is not told of"));
+        assert!(found.resource.ends_with(":table/orders-inbox"), "{found}");
+        found.verdict.clone()
+    };
+    assert_eq!(verdict("dynamodb:GetItem"), Verdict::Allowed);
+    assert_eq!(verdict("dynamodb:PutItem"), Verdict::Allowed);
+    assert_eq!(
+        verdict("dynamodb:UpdateItem"),
+        Verdict::Denied("no policy allows it".into())
+    );
+    assert_eq!(verdict("dynamodb:PartiQLInsert"), Verdict::Denied("not you".into()));
+    assert!(matches!(verdict("dynamodb:PartiQLUpdate"), Verdict::Unknown(_)));
 }

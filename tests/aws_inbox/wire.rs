@@ -10,7 +10,7 @@ use super::*;
 
 const NAME: &str = "orders-inbox";
 const DATE: &str = "Sat, 01 Aug 2026 12:00:00 GMT";
-const DATE_MS: u64 = 1_785_585_600_000;
+pub(super) const DATE_MS: u64 = 1_785_585_600_000;
 
 /// What connecting asks for: the table, then its time to live.
 fn welcome() -> [Reply; 2] {
@@ -28,7 +28,7 @@ fn welcome() -> [Reply; 2] {
 }
 
 /// An inbox on a stub, through a client that waits shortly and tries as often as said.
-async fn connect(attempts: u32, replies: impl IntoIterator<Item = Reply>) -> (DynamoInbox, Stub) {
+pub(super) async fn connect(attempts: u32, replies: impl IntoIterator<Item = Reply>) -> (DynamoInbox, Stub) {
     let stub = Stub::start(welcome()).await.unwrap();
     stub.then(replies);
     let settings = aws_sdk_dynamodb::config::Builder::from(&config(&stub.url()))
@@ -59,7 +59,7 @@ fn statements(errors: &[Option<(&str, &str)>]) -> Reply {
 }
 
 /// A failed condition, with the record it failed on.
-fn condition_failed(item: &Value) -> Reply {
+pub(super) fn condition_failed(item: &Value) -> Reply {
     let code = "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException";
     Reply::raw(
         400,
@@ -68,7 +68,7 @@ fn condition_failed(item: &Value) -> Reply {
 }
 
 /// A record as the wire has it.
-fn item(key: &RecordKey, claim_id: &str, status: &str, fencing_token: u64) -> Value {
+pub(super) fn item(key: &RecordKey, claim_id: &str, status: &str, fencing_token: u64) -> Value {
     json!({
         "pk": {"S": key.as_str()},
         "status": {"S": status},
@@ -81,7 +81,7 @@ fn item(key: &RecordKey, claim_id: &str, status: &str, fencing_token: u64) -> Va
     })
 }
 
-fn operations(stub: &Stub) -> Vec<String> {
+pub(super) fn operations(stub: &Stub) -> Vec<String> {
     stub.take_requests()
         .into_iter()
         .map(|request| request.operation)

@@ -52,26 +52,26 @@ async fn everything_of_a_message_is_written() {
     assert_eq!(written.len(), 3);
     let first = written.iter().find(|line| line["body"] == r#"{"order":1}"#).unwrap();
     assert_eq!(
-        (&first["redrive_export"], &first["queue"], &first["receive_count"]),
+        (&first["redrive_export"], &first["queue"], &first["receives"]),
         (&json!(1), &json!("orders-dlq"), &json!(1))
     );
     assert_eq!(
         first["attributes"]["photo"],
-        json!({"type": "Binary", "base64": "AJ//"})
+        json!({"data_type":"Binary","value_base64": "AJ//"})
     );
     assert_eq!(
         first["attributes"]["type"],
-        json!({"type": "String", "value": "charge"})
+        json!({"data_type": "String", "value": "charge"})
     );
     assert_eq!(first["envelope"]["reason"], "malformed");
     let raw = first["attributes"]["Redrive-Envelope"]["value"].as_str().unwrap();
     assert_eq!(serde_json::from_str::<Value>(raw).unwrap(), first["envelope"]);
     assert_eq!(first["trace_header"], "Root=1-5759e988-bd862e3fe1be46a994272793");
     assert!(first["sent_at_ms"].as_u64().unwrap() > 1_700_000_000_000);
-    assert!(first["message_id"].as_str().unwrap().len() == 36);
+    assert!(first["id"].as_str().unwrap().len() == 36);
     let plain = written.iter().find(|line| line["body"] == "plain\ttext\n").unwrap();
     assert_eq!(
-        (plain.get("envelope"), plain.get("attributes"), plain.get("group_id")),
+        (plain.get("envelope"), plain.get("attributes"), plain.get("group")),
         (None, None, None)
     );
     assert_eq!(dead.describe().await.unwrap().visible, 3);
@@ -233,7 +233,7 @@ async fn export_measured(letters: u64) -> (Arc<ManyLetters>, u64) {
     let ids: std::collections::BTreeSet<String> = file
         .lines()
         .map(|line| {
-            serde_json::from_str::<Value>(&line.unwrap()).unwrap()["message_id"]
+            serde_json::from_str::<Value>(&line.unwrap()).unwrap()["id"]
                 .as_str()
                 .unwrap()
                 .to_owned()

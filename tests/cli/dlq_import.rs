@@ -19,7 +19,7 @@ fn content(file: &Path) -> Vec<String> {
     let text = fs::read_to_string(file).unwrap();
     let strip = |line: &str| {
         let mut line: Value = serde_json::from_str(line).unwrap();
-        for fresh in ["message_id", "sent_at_ms", "receive_count", "deduplication_id"] {
+        for fresh in ["id", "sent_at_ms", "receives", "deduplication_id"] {
             line.as_object_mut().unwrap().remove(fresh);
         }
         line.to_string()
@@ -122,7 +122,7 @@ async fn inv12_a_broken_line_is_named_and_nothing_is_sent() {
     let dead = world.open_queue("orders-dlq").await;
     let mut eleven = line("x");
     for n in 0..11 {
-        eleven["attributes"][format!("a{n}")] = json!({"type": "String", "value": "x"});
+        eleven["attributes"][format!("a{n}")] = json!({"data_type": "String", "value": "x"});
     }
     let lines = [
         line("good").to_string(),

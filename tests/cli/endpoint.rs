@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use redrive::clock::{Clock, Instant};
 
 /// How long a condition is waited for.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -204,7 +206,7 @@ fn read(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Asked>> {
         line: line.trim_end().to_owned(),
         headers,
         body: String::from_utf8(body).expect("bodies are text"),
-        at: Instant::now(),
+        at: Clock::system().now(),
         before: 0,
     }))
 }

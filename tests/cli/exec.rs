@@ -357,6 +357,39 @@ async fn inv03_a_lost_lease_kills_the_command_and_its_children() {
 }
 
 #[tokio::test]
+async fn tenants_dead_letter_modes_and_keys_come_from_flags_and_variables() {
+    let Some(world) = World::open() else { return };
+    let orders = world.queue("orders").await;
+    let inbox = world.own_inbox().await;
+    let of = |tenant: &str, id: u32| Outgoing::new(json!({"tenant": tenant, "order": {"id": id}}).to_string());
+    let messages = [of("a", 1), of("a", 2), of("a", 3), of("b", 4)];
+    world.send(&orders, messages).await;
+    let variables = [
+        ("REDRIVE_KEY_POINTER", "/order/id"),
+        ("REDRIVE_TENANT_POINTER", "/tenant"),
+        ("REDRIVE_TENANT_RATE", "1"),
+        ("REDRIVE_CONSUMER", "billing"),
+        ("REDRIVE_DEAD_LETTERS", "keep"),
+        ("REDRIVE_SHADOW", "no boolean"),
+        ("REDRIVE_LOG_FORMAT", "json"),
+    ];
+    let script = r#"[ "$REDRIVE_KEY" != 2 ] || exit 65; date +%s.%N"#;
+    let more = ["--dead-letters", "discard", "--shadow=false"];
+    let running = Running::start(&world.tool(), &line(&inbox, &more, script), &variables);
+    assert_eq!(running.end().exits(3), "3 messages done, 1 given up\n");
+    assert!(letters(&world.open_queue("orders-dlq").await).await.is_empty());
+    let ran_at = async |key: &str| {
+        let key = redrive::key::RecordKey::new("billing", &redrive::key::Key::new(key));
+        let record = redrive::inbox::Inbox::get(&inbox, &key).await.unwrap().unwrap();
+        json_of(&record.result).as_f64().unwrap()
+    };
+    // Three of one tenant at one a second, the second of them given up.
+    let apart = (ran_at("3").await - ran_at("1").await).abs();
+    assert!(apart > 0.9, "{apart}");
+    ran_at("4").await;
+}
+
+#[tokio::test]
 async fn inv12_a_command_that_cannot_run_is_refused_before_a_message_is_taken() {
     let Some(world) = World::open() else { return };
     world.queue("orders").await;

@@ -1,9 +1,10 @@
 //! `redrive forward`.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use redrive::clock::Clock;
 use redrive::dlq::Envelope;
 use redrive::inbox::{Inbox as _, Status};
 use redrive::key::{Key, RecordKey};
@@ -282,13 +283,45 @@ async fn inv04_an_outage_opens_the_breaker_and_does_not_fill_the_dead_letter_que
     let running = Running::start(&world.tool(), &line(&url, &inbox, &more), &[]);
     running.wait_for("receiving pauses: a breaker is open");
     let before = endpoint.asked().len();
-    // Two probes, at least, find it down before it is up again.
-    endpoint.wait_for(before + 2);
+    // More than were under way by then: probes find it down too, before it is up again.
+    endpoint.wait_for(before + 7);
     down.store(false, std::sync::atomic::Ordering::SeqCst);
     let ran = running.end();
     assert!(ran.exits(0).starts_with("40 messages done"), "{}", ran.stdout);
     assert!(!ran.stdout.contains("dead"), "{}", ran.stdout);
     assert!(letters(&world.open_queue("orders-dlq").await).await.is_empty());
+}
+
+#[tokio::test]
+async fn inv07_fifo_groups_are_posted_in_order_though_one_message_fails_and_another_is_given_up() {
+    let Some(world) = World::open() else { return };
+    let orders = world.queue("orders.fifo").await;
+    let inbox = world.own_inbox().await;
+    let endpoint = Endpoint::start(|asked| {
+        Answer::status(match asked.body.as_str() {
+            // The last of its group: LocalStack opens a group when what was received behind a failed head is given back.
+            "a2" if asked.before == 0 => 500,
+            "b1" => 422,
+            _ => 200,
+        })
+    });
+    let messages = ["a0", "b0", "a1", "b1", "a2", "b2"].map(|body| {
+        keyed(body, body)
+            .group(&body[..1])
+            .deduplication_id(format!("once-{body}"))
+    });
+    world.send(&orders, messages).await;
+    let url = endpoint.url();
+    let arguments = [
+        &["forward", "orders.fifo", "--to", &url, "--table", inbox.table_name()][..],
+        &BRISK,
+    ];
+    world.tool().run(&arguments.concat()).exits(3);
+    for (group, order) in [("a", &["a0", "a1", "a2", "a2"][..]), ("b", &["b0", "b1", "b2"])] {
+        let asked = endpoint.asked();
+        let of_group = asked.iter().filter(|asked| asked.headers["redrive-group-id"] == group);
+        assert_eq!(of_group.map(|asked| asked.body.as_str()).collect::<Vec<_>>(), order);
+    }
 }
 
 #[tokio::test]
@@ -330,10 +363,11 @@ async fn inv08_sigterm_ends_in_order_and_a_second_one_at_once() {
     endpoint.wait_for(2);
     running.signal("INT");
     running.wait_for("\"draining\"");
-    let begun = Instant::now();
+    let clock = Clock::system();
+    let begun = clock.now();
     running.signal("INT");
     running.end().exits(130);
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(clock.now().duration_since(begun) < Duration::from_secs(10));
     endpoint.wait_until_left(1);
 }
 
@@ -434,7 +468,7 @@ async fn inv12_wrong_settings_are_refused_with_what_to_do() {
     let ran = tool.run(&lonely);
     ran.exits(1);
     told.push_str(&format!("$ of a queue without a dead-letter queue\n{}", ran.stderr));
-    insta::assert_snapshot!("forward_refusals", crate::tool::tidy(&told));
+    insta::assert_snapshot!("forward_refusals", told);
     let mut command = tool.command(&[&to[..], &["--table", TABLE]].concat());
     command.env("REDRIVE_CONCURRENCY", "sixty-four");
     let ran = crate::tool::Ran::of(command.spawn().unwrap());

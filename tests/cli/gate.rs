@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use redrive::clock::Clock;
 use serde_json::json;
 
 /// The gate. It lets through what it does not deny, and ends with the process.
@@ -65,7 +66,8 @@ fn serve(mut client: TcpStream, rules: &Rules) -> io::Result<()> {
     let response = match answer {
         Some((status, body)) => {
             let body = body.to_string();
-            let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+            let date =
+                httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_millis(Clock::system().epoch_ms()));
             format!(
                 "HTTP/1.1 {status} scripted\r\ndate: {date}\r\ncontent-length: {}\r\n\r\n{body}",
                 body.len()

@@ -451,3 +451,35 @@ async fn inv12_a_missing_permission_is_named_by_its_action() {
     }
     run(&["inbox", "get", "orders#done"]).exits(0);
 }
+
+#[tokio::test]
+async fn ctrl_c_ends_a_scan_at_once() {
+    let Some(shop) = Shop::open().await else { return };
+    // Some hundreds of read units: minutes, at one a second.
+    let checkpoint = ("checkpoint", AttributeValue::B(Blob::new(vec![7; 16_000])));
+    for n in 0..120 {
+        shop.put(
+            &format!("orders#k{n}"),
+            "released",
+            0,
+            std::slice::from_ref(&checkpoint),
+        )
+        .await;
+    }
+    let mut command = shop.command(&["inbox", "ls", "--read-capacity", "1", "--json"]);
+    let mut child = command.spawn().unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    std::io::BufRead::read_line(&mut lines, &mut first).unwrap();
+    assert!(first.contains("orders#k"), "{first}");
+    let killed = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    // What was printed meanwhile is read, so that it is not that which ends it.
+    std::io::copy(&mut lines, &mut std::io::sink()).unwrap();
+    let ran = Ran::of(child);
+    assert_eq!(ran.code, 130, "{}", ran.stderr);
+    assert!(ran.stderr.contains("interrupted"), "{}", ran.stderr);
+}

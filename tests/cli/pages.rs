@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use aws_sdk_dynamodb::types::AttributeValue;
+use redrive::inbox::Inbox as _;
 use redrive::message::Outgoing;
 use regex_lite::Regex;
 
 use crate::tool::tidy;
-use crate::world::{Letter, World};
+use crate::world::{Letter, TABLE, World};
 
 /// What pages are set in.
 async fn set_up(world: &World, name: &str) {
@@ -28,8 +30,37 @@ async fn set_up(world: &World, name: &str) {
                 .send(&orders, [Outgoing::new(r#"{"order":2001,"amount":12}"#)])
                 .await;
         }
+        // An inbox that other workers use already: a claim whose worker died, one that is done, one that runs.
+        "refunds" => {
+            let now = world.inbox().await.time().lo;
+            let minute = 60_000;
+            claim(world, "refunds#r-1", "processing", now - 5 * minute, now).await;
+            claim(world, "refunds#r-2", "completed", now - 9 * minute, now).await;
+            claim(world, "refunds#r-3", "processing", now + 10 * minute, now).await;
+        }
         other => panic!("there is no world `{other}`; it is made in {}", file!()),
     }
+}
+
+/// Plants a record that was first seen two hours ago.
+async fn claim(world: &World, key: &str, status: &str, lease_until: u64, now: u64) {
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let number = |number: u64| AttributeValue::N(number.to_string());
+    let call = aws_sdk_dynamodb::Client::new(&world.dynamodb)
+        .put_item()
+        .table_name(TABLE);
+    let call = call
+        .item("pk", text(key))
+        .item("status", text(status))
+        .item("claim_id", text("worker-7f3a-12"))
+        .item("fencing_token", number(1_790_000_000_000))
+        .item("lease_until", number(lease_until))
+        .item("attempts", number(1))
+        .item("last_error", text("gateway timed out after 3000 ms"))
+        .item("message_id", text("5c0a2f6e-8f4e-4f0a-9a53-2d7c1b8e6a10"))
+        .item("first_seen", number(now - 2 * 3_600_000))
+        .item("expires_at", number(now / 1_000 + 35 * 86_400));
+    call.send().await.expect("the record is stored");
 }
 
 /// The dead letters of a bad night.

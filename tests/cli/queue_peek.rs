@@ -34,15 +34,12 @@ async fn it_shows_messages_and_gives_them_back() {
     assert_eq!(seen.len(), 2);
     assert_eq!(
         seen[0]["attributes"]["type"],
-        json!({"type": "String", "value": "order.created"})
+        json!({"data_type": "String", "value": "order.created"})
     );
-    assert_eq!(
-        (&seen[0]["receive_count"], &seen[0]["queue"]),
-        (&json!(3), &json!("orders"))
-    );
+    assert_eq!((&seen[0]["receives"], &seen[0]["queue"]), (&json!(3), &json!("orders")));
     assert_eq!(
         seen[1]["attributes"]["bytes"],
-        json!({"type": "Binary", "base64": "AAEC"})
+        json!({"data_type":"Binary","value_base64": "AAEC"})
     );
     assert_eq!(orders.describe().await.unwrap().visible, 2);
 }

@@ -97,7 +97,7 @@ async fn a_file_of_messages_is_sent_in_batches_with_what_each_line_says() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
     let mut lines = vec![
-        r#"{"body":{"n":1.10},"key":"k-1","type":"t","attributes":{"a":"x","n":5,"b":{"type":"Binary","base64":"AP8="}}}"#.to_owned(),
+        r#"{"body":{"n":1.10},"key":"k-1","type":"t","attributes":{"a":"x","n":5,"b":{"data_type":"Binary","value_base64":"AP8="}}}"#.to_owned(),
         String::new(),
         r#"{"body":"text"}"#.to_owned(),
     ];

@@ -6,6 +6,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use redrive::clock::Clock;
+
 use crate::tool::{Ran, Tool};
 
 /// How long a condition is waited for.
@@ -84,9 +86,10 @@ impl Running {
 
 /// Waits until `holds`.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = std::time::Instant::now();
+    let clock = Clock::system();
+    let begun = clock.now();
     while !holds() {
-        assert!(begun.elapsed() < DEADLINE, "never: {what}");
+        assert!(clock.now().duration_since(begun) < DEADLINE, "never: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -65,10 +65,6 @@ impl Aws {
         &self.config
     }
 
-    pub(crate) fn sqs(&self) -> aws_sdk_sqs::Client {
-        aws_sdk_sqs::Client::new(&self.config)
-    }
-
     /// The queue with this name, URL or ARN.
     pub(crate) async fn queue(&self, named: &str) -> Result<SqsQueue, Failure> {
         Ok(SqsQueue::connect(&self.config, named).await?)

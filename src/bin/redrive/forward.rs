@@ -186,7 +186,7 @@ impl Poster {
         let body = read(response, limit, left).await;
         tracing::debug!(
             status = status.as_u16(),
-            took_ms = spent.as_millis(),
+            took_ms = u64::try_from(spent.as_millis()).unwrap_or(u64::MAX),
             bytes = body.bytes.len(),
             "answered"
         );

@@ -45,27 +45,27 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Look at dead letters: why they are there.
+    /// See why messages died, mend and replay them, export or drop them.
     #[command(subcommand)]
     Dlq(dlq::Dlq),
-    /// Find out what is wrong with a queue and its inbox table before a worker does: one line per finding, with the fix.
-    #[command(after_help = doctor::EXAMPLES)]
-    Doctor(doctor::Doctor),
-    /// Run a command for each message of a queue: body on standard input, the exit code decides.
-    #[command(after_help = exec::EXAMPLES)]
-    Exec(exec::Exec),
-    /// Post each message of a queue to an HTTP endpoint: the answer decides.
-    #[command(after_help = forward::EXAMPLES)]
-    Forward(forward::Forward),
+    /// Look at, fill and empty whole queues.
+    #[command(subcommand)]
+    Queue(queue::Queue),
     /// Look at the records of keys, and mend them: stuck claims, keys that shall run again.
     #[command(subcommand)]
     Inbox(inbox::Inbox),
     /// Make a queue, its dead-letter queue and the inbox table, or say what is already so.
     #[command(after_help = init::EXAMPLES)]
     Init(init::Init),
-    /// Look at, fill and empty whole queues.
-    #[command(subcommand)]
-    Queue(queue::Queue),
+    /// Find out what is wrong with a queue and its inbox table before a worker does: one line per finding, with the fix.
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::Doctor),
+    /// Post each message of a queue to an HTTP endpoint: the answer decides.
+    #[command(after_help = forward::EXAMPLES)]
+    Forward(forward::Forward),
+    /// Run a command for each message of a queue: body on standard input, the exit code decides.
+    #[command(after_help = exec::EXAMPLES)]
+    Exec(exec::Exec),
     /// Print a shell's completions.
     #[command(after_help = shell::COMPLETIONS_EXAMPLES)]
     Completions(shell::Completions),
@@ -102,12 +102,12 @@ async fn run(arguments: Arguments) -> Outcome {
     let aws = || arguments.connection.connect();
     match &arguments.command {
         Command::Dlq(command) => command.run(&aws().await, &ui).await,
-        Command::Doctor(command) => command.run(&aws().await, &ui).await,
-        Command::Exec(command) => command.run(&aws().await, &ui).await,
-        Command::Forward(command) => command.run(&aws().await, &ui).await,
+        Command::Queue(command) => command.run(&aws().await, &ui).await,
         Command::Inbox(command) => command.run(&aws().await, &ui).await,
         Command::Init(command) => command.run(&aws().await, &ui).await,
-        Command::Queue(command) => command.run(&aws().await, &ui).await,
+        Command::Doctor(command) => command.run(&aws().await, &ui).await,
+        Command::Forward(command) => command.run(&aws().await, &ui).await,
+        Command::Exec(command) => command.run(&aws().await, &ui).await,
         Command::Completions(command) => Ok(command.run(&ui)),
         Command::Man(command) => command.run(&ui),
     }

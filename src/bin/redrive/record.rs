@@ -17,12 +17,12 @@ pub(crate) const VERSION: u32 = 1;
 pub(crate) struct Written<'a> {
     redrive_export: u32,
     queue: &'a str,
-    message_id: &'a str,
+    id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     sent_at_ms: Option<u64>,
-    receive_count: u32,
+    receives: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    group_id: Option<&'a str>,
+    group: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deduplication_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,11 +36,11 @@ pub(crate) struct Written<'a> {
 
 #[derive(Debug, Serialize)]
 struct WrittenAttribute<'a> {
-    r#type: &'a str,
+    data_type: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    base64: Option<String>,
+    value_base64: Option<String>,
 }
 
 impl<'a> Written<'a> {
@@ -50,10 +50,10 @@ impl<'a> Written<'a> {
         Self {
             redrive_export: VERSION,
             queue,
-            message_id: &message.id,
+            id: &message.id,
             sent_at_ms: message.sent_at_ms,
-            receive_count: letter.delivery.receive_count,
-            group_id: message.group_id.as_deref(),
+            receives: letter.delivery.receive_count,
+            group: message.group_id.as_deref(),
             deduplication_id: message.deduplication_id.as_deref(),
             trace_header: message.trace_header.as_deref(),
             body: &message.body,
@@ -76,14 +76,14 @@ impl<'a> Written<'a> {
 
 impl<'a> From<&'a Attribute> for WrittenAttribute<'a> {
     fn from(attribute: &'a Attribute) -> Self {
-        let (value, base64) = match &attribute.value {
+        let (value, value_base64) = match &attribute.value {
             AttributeValue::Text(text) => (Some(text.as_str()), None),
             AttributeValue::Binary(bytes) => (None, Some(base64::encode(bytes))),
         };
         Self {
-            r#type: &attribute.data_type,
+            data_type: &attribute.data_type,
             value,
-            base64,
+            value_base64,
         }
     }
 }
@@ -97,16 +97,16 @@ struct Line {
     body: String,
     #[serde(default)]
     attributes: BTreeMap<String, ReadAttribute>,
-    group_id: Option<String>,
+    group: Option<String>,
     trace_header: Option<String>,
     #[serde(default, rename = "queue")]
     _queue: IgnoredAny,
-    #[serde(default, rename = "message_id")]
-    _message_id: IgnoredAny,
+    #[serde(default, rename = "id")]
+    _id: IgnoredAny,
     #[serde(default, rename = "sent_at_ms")]
     _sent_at_ms: IgnoredAny,
-    #[serde(default, rename = "receive_count")]
-    _receive_count: IgnoredAny,
+    #[serde(default, rename = "receives")]
+    _receives: IgnoredAny,
     #[serde(default, rename = "deduplication_id")]
     _deduplication_id: IgnoredAny,
     #[serde(default, rename = "envelope")]
@@ -117,21 +117,21 @@ struct Line {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReadAttribute {
-    r#type: String,
+    data_type: String,
     value: Option<String>,
-    base64: Option<String>,
+    value_base64: Option<String>,
 }
 
 impl ReadAttribute {
     pub(crate) fn attribute(self, name: &str) -> Result<Attribute, String> {
-        let value = match (self.value, self.base64) {
+        let value = match (self.value, self.value_base64) {
             (Some(text), None) => AttributeValue::Text(text),
             (None, Some(text)) => AttributeValue::Binary(decoded(name, &text)?.into()),
-            (Some(_), Some(_)) => return Err(format!("attribute `{name}` has both `value` and `base64`")),
-            (None, None) => return Err(format!("attribute `{name}` has neither `value` nor `base64`")),
+            (Some(_), Some(_)) => return Err(format!("attribute `{name}` has both `value` and `value_base64`")),
+            (None, None) => return Err(format!("attribute `{name}` has neither `value` nor `value_base64`")),
         };
         Ok(Attribute {
-            data_type: self.r#type,
+            data_type: self.data_type,
             value,
         })
     }
@@ -170,7 +170,7 @@ pub(crate) fn read(line: &str) -> Result<Outgoing, String> {
     let line: Line = serde_json::from_str(line).map_err(|error| said(&error))?;
     let mut outgoing = Outgoing::new(line.body);
     outgoing.attributes = attributes(line.attributes)?;
-    outgoing.group_id = line.group_id;
+    outgoing.group_id = line.group;
     outgoing.trace_header = line.trace_header;
     Ok(outgoing)
 }
@@ -238,20 +238,20 @@ mod tests {
             (r#"{"body":"x"}"#.into(), "no `redrive_export`"),
             (r#"{"redrive_export":2,"body":"x","new":1}"#.into(), "version 2"),
             (r#"{"redrive_export":0,"body":"x"}"#.into(), "version 0"),
-            (line(r#""message_id":"m""#), "missing field `body`"),
+            (line(r#""id":"m""#), "missing field `body`"),
             (line(r#""body":7"#), "invalid type: integer `7`, expected a string"),
             (line(r#""body":"x","bdy":1"#), "unknown field `bdy`"),
             (
-                line(r#""body":"x","attributes":{"a":{"type":"Binary","base64":"!"}}"#),
+                line(r#""body":"x","attributes":{"a":{"data_type":"Binary","value_base64":"!"}}"#),
                 "`a` is not base64",
             ),
             (
-                line(r#""body":"x","attributes":{"a":{"type":"String"}}"#),
-                "neither `value` nor `base64`",
+                line(r#""body":"x","attributes":{"a":{"data_type":"String"}}"#),
+                "neither `value` nor `value_base64`",
             ),
             (
-                line(r#""body":"x","attributes":{"a":{"type":"String","value":"x","base64":"eA=="}}"#),
-                "both `value` and `base64`",
+                line(r#""body":"x","attributes":{"a":{"data_type":"String","value":"x","value_base64":"eA=="}}"#),
+                "both `value` and `value_base64`",
             ),
         ] {
             let error = read(&line).unwrap_err();

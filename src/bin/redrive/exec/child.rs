@@ -63,6 +63,7 @@ pub(super) async fn run(
         .kill_on_drop(true);
     #[cfg(unix)]
     command.process_group(0);
+    super::group::reap();
     let mut child = command.spawn()?;
     // Declared after the child, so dropped before it: while the child is not reaped, its id names no other group.
     let group = child.id().map(Group::of);
@@ -73,25 +74,25 @@ pub(super) async fn run(
     };
     let (status, stopped) = {
         let mut talk = pin!(talk);
-        let mut ending = pin!(end(&mut child, group.as_ref(), limits, unwanted));
         let mut talking = true;
-        let ended = loop {
-            tokio::select! {
-                biased;
-                ended = &mut ending => break ended,
-                () = &mut talk, if talking => talking = false,
+        let ended = {
+            let mut ending = pin!(end(&mut child, group.as_ref(), limits, unwanted));
+            loop {
+                tokio::select! {
+                    biased;
+                    ended = &mut ending => break ended,
+                    () = &mut talk, if talking => talking = false,
+                }
             }
         };
-        // Its run ends with the command: children that it left behind end too, and with them the pipes.
-        if let Some(group) = &group {
-            group.kill();
-        }
+        // Its run ends with the command: children that it left behind are killed, which closes the pipes. At once, as the id
+        // of the group can be another's once its leader is reaped and its last member is gone.
+        drop(group);
         if talking {
             let _ = tokio::time::timeout(LINGER, talk).await;
         }
         ended
     };
-    drop(group);
     let (output, whole) = output.into_parts();
     Ok(Ended {
         status: status?,

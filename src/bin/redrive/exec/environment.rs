@@ -49,7 +49,8 @@ fn variables(context: &Context) -> BTreeMap<String, String> {
         set("REDRIVE_FENCING_TOKEN", claim.fencing_token.to_string());
     }
     if let Some(envelope) = context.envelope() {
-        set("REDRIVE_REPLAYS", envelope.replays.to_string());
+        // The envelope counts the replays before this one.
+        set("REDRIVE_REPLAYS", envelope.replays.saturating_add(1).to_string());
         set("REDRIVE_ORIGINAL_MESSAGE_ID", envelope.message_id.clone());
     }
     if let Some(trace) = TraceContext::of(message) {

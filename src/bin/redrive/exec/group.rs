@@ -7,6 +7,9 @@ use std::sync::{Mutex, PoisonError};
 /// The groups that run, by their leaders' process ids.
 static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
+/// Groups that were killed, whose members may still have to be reaped.
+static KILLED: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
 /// A running process group. Dropped, it is killed at once.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -35,7 +38,16 @@ impl Drop for Group {
     fn drop(&mut self) {
         self.kill();
         lock().remove(&self.leader);
+        KILLED.lock().unwrap_or_else(PoisonError::into_inner).push(self.leader);
     }
+}
+
+/// Reaps what is left of the groups that were killed. Their orphans are ours where nothing else takes them: in a container,
+/// where this is process 1. Called before a process is started, so that no group has taken over an id of the list: a group
+/// stays in it for as long as it has members that are ours.
+pub(super) fn reap() {
+    let mut killed = KILLED.lock().unwrap_or_else(PoisonError::into_inner);
+    killed.retain(|&leader| has_members_of_ours(leader));
 }
 
 /// Kills whatever still runs: for an end without order.
@@ -71,6 +83,27 @@ fn signal(leader: u32, sign: Sign) {
 
 #[cfg(not(unix))]
 fn signal(_: u32, _: Sign) {}
+
+/// Takes those that ended; answers whether some have not.
+#[cfg(unix)]
+fn has_members_of_ours(leader: u32) -> bool {
+    use rustix::process::{Pid, WaitOptions, waitpgid};
+    let Some(group) = i32::try_from(leader).ok().and_then(Pid::from_raw) else {
+        return false;
+    };
+    loop {
+        match waitpgid(group, WaitOptions::NOHANG) {
+            Ok(Some(_)) => {}
+            Ok(None) => return true,
+            Err(_) => return false,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+fn has_members_of_ours(_: u32) -> bool {
+    false
+}
 
 /// The signal that ended it.
 #[cfg(unix)]

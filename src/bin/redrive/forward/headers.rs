@@ -47,7 +47,8 @@ pub(super) fn of_message(context: &Context) -> HeaderMap {
         set("redrive-fencing-token", &claim.fencing_token.to_string());
     }
     if let Some(envelope) = context.envelope() {
-        set("redrive-replays", &envelope.replays.to_string());
+        // The envelope counts the replays before this one.
+        set("redrive-replays", &envelope.replays.saturating_add(1).to_string());
         set("redrive-original-message-id", &envelope.message_id);
     }
     if let Some(trace) = TraceContext::of(message) {
@@ -192,6 +193,7 @@ fn valued(flag: &str, name: &str, value: &str) -> Result<HeaderValue, Failure> {
 mod tests {
     use std::sync::Arc;
 
+    use redrive::dlq::Envelope;
     use redrive::key::Key;
     use redrive::message::{Attribute, Delivery, Receipt};
 
@@ -218,6 +220,14 @@ mod tests {
             .attributes
             .insert("type".into(), Attribute::string("order.created"));
         message.attributes.insert("raw".into(), Attribute::binary(vec![0, 255]));
+        let mut envelope = Envelope::default();
+        envelope.key = "order-7".into();
+        envelope.message_id = "mid-0".into();
+        envelope.replays = 1;
+        let envelope = serde_json::to_string(&envelope).unwrap();
+        message
+            .attributes
+            .insert(ENVELOPE_ATTRIBUTE.into(), Attribute::string(envelope));
         let headers = of_message(&context(message, "order-7"));
         for (name, value) in [
             ("content-type", "application/json"),
@@ -229,12 +239,15 @@ mod tests {
             ("redrive-sent-at-ms", "1700000000123"),
             ("redrive-group-id", "customer-7"),
             ("traceparent", "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01"),
+            ("redrive-replays", "2"),
+            ("redrive-original-message-id", "mid-0"),
             ("redrive-attr-type", "order.created"),
             ("redrive-binary-raw", "AP8="),
         ] {
             assert_eq!(text(&headers, name), Some(value), "{name}");
         }
         assert!(headers.get("redrive-fencing-token").is_none());
+        assert!(headers.get("redrive-attr-redrive-envelope").is_none());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{KeyFlags, TableFlags, operator_claim};
 use crate::connection::Aws;
 use crate::failure::{Code, Failure, Outcome};
-use crate::ui::{Ui, safe, short_age};
+use crate::ui::{Ui, count, safe, short_age};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   redrive inbox release orders#order-1001
@@ -89,7 +89,8 @@ impl Release {
                 ""
             };
             ui.line(format_args!(
-                "released {key}: its next delivery runs at once, with {attempts} attempts counted{fenced}"
+                "released {key}: its next delivery runs at once, with {} counted{fenced}",
+                count(u64::from(attempts), "attempt")
             ));
         } else {
             ui.line(format_args!("{key} is released already"));

@@ -70,6 +70,9 @@ fn rate(text: &str) -> Result<RateLimit, String> {
     RateLimit::per_second(number).map_err(|error| error.to_string())
 }
 
+/// Reads the message of a line, given its number and text.
+pub(crate) type Read<'a> = Box<dyn Fn(u64, &str) -> Result<Outgoing, String> + Send + Sync + 'a>;
+
 /// What is sent, and where to.
 pub(crate) struct Sending<'a> {
     pub(crate) queue: &'a SqsQueue,
@@ -77,7 +80,7 @@ pub(crate) struct Sending<'a> {
     pub(crate) source: Source,
     pub(crate) flags: &'a FileFlags,
     /// The message of a line.
-    pub(crate) read: Box<dyn Fn(u64, &str) -> Result<Outgoing, String> + Send + Sync + 'a>,
+    pub(crate) read: Read<'a>,
     /// Whether the messages were in a queue before; see [`NewMessage::verbatim`].
     pub(crate) verbatim: bool,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use console::Term;
 use redrive::clock::{Clock, Instant};
-use redrive::queue::{Queue, QueueAttributes};
+use redrive::queue::{Queue, QueueAttributes, QueueError};
 use serde::Serialize;
 
 use crate::connection::Aws;
@@ -135,7 +135,11 @@ impl Stats {
             let taken = counted_at.map(|at| clock.now().saturating_duration_since(at));
             if taken.is_some() {
                 for side in &mut sides {
-                    side.count(taken).await?;
+                    match side.count(taken).await {
+                        // It is asked again soon.
+                        Err(error) if error.is_transient() => ui.warn(&error),
+                        counted => counted?,
+                    }
                 }
             }
             counted_at = Some(clock.now());
@@ -193,13 +197,13 @@ impl Watched {
     }
 
     /// Reads the counts again, `passed` after the last time.
-    async fn count(&mut self, passed: Option<Duration>) -> Outcome {
+    async fn count(&mut self, passed: Option<Duration>) -> Result<(), QueueError> {
         let now = self.queue.describe().await?;
         self.net_per_s = passed
             .filter(|passed| !passed.is_zero())
             .map(|passed| (held(&now) as f64 - held(&self.now) as f64) / passed.as_secs_f64());
         self.now = now;
-        Ok(Code::Done)
+        Ok(())
     }
 
     fn side(&self) -> Side<'_> {
@@ -249,9 +253,9 @@ fn table(sides: &[Watched], watching: bool) -> Table {
     row("in flight", &|side| side.now.in_flight.to_string());
     row("delayed", &|side| side.now.delayed.to_string());
     row("oldest message", &|side| {
-        side.measured
-            .oldest_age_s
-            .map_or_else(unknown, |age| ui::short_age(Duration::from_secs_f64(age.max(0.0))))
+        side.measured.oldest_age_s.map_or_else(unknown, |age| {
+            ui::short_age(Duration::try_from_secs_f64(age).unwrap_or_default())
+        })
     });
     row("sent", &|side| rate(side.measured.sent_per_s));
     row("received", &|side| rate(side.measured.received_per_s));

@@ -83,7 +83,10 @@ struct Line<'a> {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "an attribute is a text, a number, or an object with `data_type` and `value` or `value_base64`"
+)]
 enum LineAttribute {
     Text(String),
     Number(serde_json::Number),
@@ -185,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_line_has_all_that_a_message_has() {
-        let line = r#"{"body":"x","attributes":{"a":"t","n":1.50,"b":{"type":"Binary.png","base64":"AP8="}},"key":"k","type":"t","group":"g","deduplication_id":"d","delay_s":5}"#;
+        let line = r#"{"body":"x","attributes":{"a":"t","n":1.50,"b":{"data_type":"Binary.png","value_base64":"AP8="}},"key":"k","type":"t","group":"g","deduplication_id":"d","delay_s":5}"#;
         let outgoing = of_line(line).unwrap();
         assert_eq!(outgoing.attributes["a"], Attribute::string("t"));
         assert_eq!(outgoing.attributes["n"], Attribute::number("1.5"));
@@ -207,7 +210,10 @@ mod tests {
             ("{}", "missing field `body`"),
             (r#"{"body":"x","dedup_id":"d"}"#, "unknown field `dedup_id`"),
             (r#"{"body":"x"} x"#, "column 14: trailing characters"),
-            (r#"{"body":"x","attributes":{"a":true}}"#, "did not match any variant"),
+            (
+                r#"{"body":"x","attributes":{"a":true}}"#,
+                "an attribute is a text, a number, or an object",
+            ),
             (
                 r#"{"body":"x","key":"k","attributes":{"Idempotency-Key":"j"}}"#,
                 "given twice",
