@@ -295,7 +295,10 @@ impl Replay {
                 )));
             }
             if from.fifo && !to.fifo {
-                ui.warn(format_args!("`{}` is no FIFO queue: order within groups ends there", to.name));
+                ui.warn(format_args!(
+                    "`{}` is no FIFO queue: order within groups ends there",
+                    to.name
+                ));
             }
             return Ok(Route {
                 targets: vec![target],
