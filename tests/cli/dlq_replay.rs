@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
 
+use redrive::clock::Clock;
 use redrive::dlq::Envelope;
 use redrive::message::{Attribute, Outgoing};
 use redrive::queue::{Queue, Receive};
@@ -273,9 +274,9 @@ async fn on_ctrl_c_it_gives_back_what_it_holds_and_goes_on_with_its_job() {
         .command(&[&arguments[..], &["--rate", "5"]].concat())
         .spawn()
         .unwrap();
-    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let deadline = Clock::system().now() + Duration::from_secs(60);
     while !std::fs::read_to_string(&job).is_ok_and(|text| text.contains(r#"{"sent""#)) {
-        assert!(std::time::Instant::now() < deadline);
+        assert!(Clock::system().now() < deadline);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let locked = world.tool().run(&arguments);
@@ -535,12 +536,12 @@ async fn sqs_moves_a_whole_queue_by_itself_is_asked_about_it_and_told_to_end() {
         (latest["status"] == expected).then_some(latest)
     };
     let wait = |expected: &'static str| async move {
-        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        let deadline = Clock::system().now() + Duration::from_secs(60);
         loop {
             if let Some(found) = status(expected) {
                 return found;
             }
-            assert!(std::time::Instant::now() < deadline, "it never is {expected}");
+            assert!(Clock::system().now() < deadline, "it never is {expected}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
@@ -549,7 +550,10 @@ async fn sqs_moves_a_whole_queue_by_itself_is_asked_about_it_and_told_to_end() {
     tool.run(&["dlq", "replay", "orders", "--native", "--yes"]).exits(0);
     wait("completed").await;
     assert_eq!((drained(&orders).await.len(), counts(&dead).await), (4, (0, 0)));
+    // How far the first got before it was cancelled is chance.
+    let numbers = regex_lite::Regex::new(r"  \d  \d  ").unwrap();
     let shown = tool.run(&["dlq", "moves", "orders"]).shown();
+    let shown = numbers.replace_all(&shown, "  <n>  <n>  ");
     insta::assert_snapshot!("dlq_moves", shown);
 }
 

@@ -451,7 +451,7 @@ mod tests {
 
     #[test]
     fn key_and_first_message_id_travel_along_and_a_message_without_an_envelope_gets_them() {
-        let mut judge = Judge::new(None, rules());
+        let judge = Judge::new(None, rules());
         let with = sent(judge.second(&letter("1", "a", Some("rejected")), None, None));
         let envelope = envelope_in(&with).unwrap();
         assert_eq!(
@@ -467,7 +467,7 @@ mod tests {
     #[test]
     fn inv07_deduplication_ids_are_fresh_for_each_death_and_job_and_the_same_for_a_retry() {
         let id = |id: &str, job: &str| {
-            let mut judge = Judge::new(
+            let judge = Judge::new(
                 None,
                 Rules {
                     job: job.into(),
@@ -481,7 +481,7 @@ mod tests {
         assert_eq!(id("1", "job"), id("1", "job"));
         assert_ne!(id("1", "job"), id("2", "job"));
         assert_ne!(id("1", "job"), id("1", "other"));
-        let mut judge = Judge::new(
+        let judge = Judge::new(
             None,
             Rules {
                 destinations: vec![to("orders", 1024 * 1024)],
@@ -496,7 +496,7 @@ mod tests {
 
     #[test]
     fn inv01_a_message_that_has_no_room_for_its_envelope_stays() {
-        let mut judge = Judge::new(
+        let judge = Judge::new(
             None,
             Rules {
                 destinations: vec![to("orders.fifo", 20)],

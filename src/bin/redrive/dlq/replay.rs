@@ -38,6 +38,10 @@ const WATCH: Duration = Duration::from_secs(60);
 /// The fewest that died again before `--stop-at` judges.
 const FEWEST_DEATHS: u64 = 5;
 
+const SHORTEST_HOLD: Duration = Duration::from_secs(20);
+
+const LONGEST_HOLD: Duration = Duration::from_secs(3_600);
+
 /// Beyond the hold of an earlier run, what servers take to give back what it held.
 const LATE: Duration = Duration::from_secs(5);
 
@@ -121,7 +125,7 @@ pub(crate) struct Replay {
     stop_at: Option<f64>,
 
     /// How long a letter stays hidden if this is killed while it holds it: 20s to 1h. A rerun of a job waits for it.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "2m")]
+    #[arg(long, value_name = "DURATION", value_parser = hold, default_value = "2m")]
     hold: Duration,
 
     /// Let SQS move the whole queue by itself; see below for what it cannot do.
@@ -145,6 +149,13 @@ fn rate(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "give messages a second, such as 50, 50/s or 0.5".to_owned())
 }
 
+fn hold(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|hold| (SHORTEST_HOLD..=LONGEST_HOLD).contains(hold))
+        .ok_or_else(|| "give a duration from 20s to 1h".to_owned())
+}
+
 fn percent(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text);
     number
@@ -164,7 +175,7 @@ struct Route {
 impl Replay {
     pub(crate) async fn run(&self, aws: &Aws, ui: &Ui) -> Outcome {
         let dead = self.target.open(aws, ui).await?;
-        let route = self.route(&dead, aws).await?;
+        let route = self.route(&dead, aws, ui).await?;
         if self.native {
             let to = match route.targets.as_slice() {
                 [one] => Some(one.attributes().arn.as_str()),
@@ -182,9 +193,16 @@ impl Replay {
         };
         if let Some(file) = &job_file {
             if let Some(at_ms) = file.finished_at_ms {
+                if ui.is_json() {
+                    ui.json(&serde_json::json!({
+                        "job": file.job().id, "job_file": file.path().display().to_string(), "end": "finished_before",
+                        "finished_at_ms": at_ms, "replayed": 0, "replayed_before": file.sent_before,
+                    }));
+                    return Ok(Code::Done);
+                }
                 ui.line(format_args!(
                     "job {} is finished since {}: it replayed {}; begin another with another file",
-                    file.job().id,
+                    file.path().display(),
                     timestamp(at_ms),
                     count(file.sent_before, "message"),
                 ));
@@ -262,7 +280,7 @@ impl Replay {
         Ok(told.code())
     }
 
-    async fn route(&self, dead: &DeadLetters, aws: &Aws) -> Result<Route, Failure> {
+    async fn route(&self, dead: &DeadLetters, aws: &Aws, ui: &Ui) -> Result<Route, Failure> {
         let name = &dead.queue.attributes().name;
         if let Some(to) = &self.to {
             let target = aws.queue(to).await?;
@@ -275,6 +293,12 @@ impl Replay {
                     "`{}` is a FIFO queue and `{name}` is not: its messages have no group to be sent in",
                     to.name
                 )));
+            }
+            if from.fifo && !to.fifo {
+                ui.warn(format_args!(
+                    "`{}` is no FIFO queue: order within groups ends there",
+                    to.name
+                ));
             }
             return Ok(Route {
                 targets: vec![target],
@@ -525,6 +549,8 @@ mod tests {
             assert!(rate(wrong).is_err(), "{wrong}");
         }
         assert!(percent("101").is_err() && percent("-1").is_err());
+        assert_eq!(hold("20s"), Ok(SHORTEST_HOLD));
+        assert!(hold("19s").is_err() && hold("2h").is_err() && hold("long").is_err());
     }
 
     #[test]
