@@ -7,6 +7,12 @@ use std::time::Duration;
 use clap::Command;
 use redrive::flow::RateLimit;
 
+use crate::failure::Failure;
+use crate::ui::safe;
+
+/// The variable that names the consumer, for workers and for those who look after them.
+pub(crate) const CONSUMER: &str = "REDRIVE_CONSUMER";
+
 /// The longest consumer's name that workers take, in bytes.
 const LONGEST_CONSUMER: usize = 512;
 
@@ -83,6 +89,16 @@ pub(crate) fn consumer(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// The consumer that the environment names.
+pub(crate) fn consumer_of_variable() -> Result<Option<String>, Failure> {
+    match std::env::var(CONSUMER) {
+        Ok(name) if !name.trim().is_empty() => consumer(&name)
+            .map(Some)
+            .map_err(|why| Failure::usage(format_args!("{CONSUMER}=`{}`: {why}", safe(&name)))),
+        _ => Ok(None),
+    }
+}
+
 /// The command line with every variable that is set to nothing left out: empty is not set.
 pub(crate) fn without_empty_variables(command: Command) -> Command {
     without(command, |name| std::env::var_os(name))
@@ -148,6 +164,58 @@ mod tests {
         assert_eq!(consumer("orders"), Ok("orders".to_owned()));
         for wrong in ["", " ", "a#b", &"x".repeat(LONGEST_CONSUMER + 1)] {
             assert!(consumer(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_flag_means_the_same_in_every_command() {
+        use clap::CommandFactory as _;
+        fn walk(command: &Command, name: &str) {
+            for arg in command.get_arguments() {
+                let flag = arg.get_long().unwrap_or_default();
+                let shown = format!("{name} --{flag}");
+                match arg.get_short() {
+                    Some('n') => assert_eq!(flag, "limit", "{shown}"),
+                    short => assert!(flag != "limit" || short.is_some(), "{shown} has no -n"),
+                }
+            }
+            for sub in command.get_subcommands() {
+                walk(sub, &format!("{name} {}", sub.get_name()));
+            }
+        }
+        walk(&crate::Arguments::command(), "redrive");
+    }
+
+    #[test]
+    fn inv12_values_that_are_none_are_refused_before_anything_is_done() {
+        use clap::Parser as _;
+        let parsed = |line: &str| crate::Arguments::try_parse_from(line.split(' '));
+        for line in [
+            "redrive dlq import orders f --rate 50/s",
+            "redrive queue send orders --jsonl --rate 0.5/s",
+            "redrive dlq drop orders -n 5",
+            "redrive inbox ls -n 0",
+            "redrive queue peek orders -n 3",
+            "redrive queue peek orders --count 3",
+            "redrive queue send orders x --delay 0s",
+        ] {
+            assert!(parsed(line).is_ok(), "{line}: {}", parsed(line).unwrap_err());
+        }
+        for (line, says) in [
+            ("redrive dlq import orders f --rate 50/m", "50/s"),
+            ("redrive dlq drop orders --limit 0", "1 or more"),
+            ("redrive queue peek orders --limit 0", "1 or more"),
+            ("redrive queue peek orders --limit 1001", "from 1 to 1000"),
+            ("redrive inbox ls --limit many", "0 for all"),
+            ("redrive dlq ls orders --consumer a#b", "no `#`"),
+            ("redrive inbox stats --consumer=", "not empty"),
+            ("redrive queue send orders x --delay 16m", "from 0s to 15m"),
+            ("redrive dlq watch orders --interval 0s", "from 1s to 1day"),
+            ("redrive queue stats orders --watch 5", "before --watch"),
+            ("redrive inbox ls --older-than 3", "12h or 4d"),
+        ] {
+            let error = parsed(line).unwrap_err().to_string();
+            assert!(error.contains(says), "{line}: {error}");
         }
     }
 
