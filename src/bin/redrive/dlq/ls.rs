@@ -1,5 +1,6 @@
 //! `redrive dlq ls`: which dead letters there are, or how many of what.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use serde::Serialize;
 use super::filter::{LANGUAGE, Where};
 use super::inbox::{InboxFlags, Knows, is_silent};
 use super::look::{self, COST, Target};
-use super::summary::{Summary, TEXT_WIDTH, ago, brief};
+use super::summary::{Earlier, Summary, TEXT_WIDTH, ago, brief};
 use crate::connection::{Aws, DeadLetters};
 use crate::failure::{Code, Failure, Outcome};
 use crate::keys::KeyFlags;
@@ -323,7 +324,9 @@ fn print(rows: &[Summary], fifo: bool, ui: &Ui) {
             let error = row
                 .error
                 .as_deref()
-                .or(known.and_then(|record| record.error.as_deref()));
+                .or(known.and_then(|record| record.error.as_deref()))
+                .map(Cow::Borrowed)
+                .or_else(|| row.earlier.as_ref().map(before));
             let id: String = row.id.chars().take(id_length).collect();
             let mut cells = vec![
                 safe(&id).into_owned(),
@@ -331,7 +334,7 @@ fn print(rows: &[Summary], fifo: bool, ui: &Ui) {
                     .map_or("-".to_owned(), |age| short_age(Duration::from_secs(age))),
                 attempts.map_or("-".to_owned(), |attempts| attempts.to_string()),
                 reason(&row.reason),
-                brief(error.unwrap_or("-"), ERROR_WIDTH),
+                brief(error.as_deref().unwrap_or("-"), ERROR_WIDTH),
                 brief(&row.key, TEXT_WIDTH),
             ];
             cells.extend(typed.then(|| text(row.message_type.as_deref())));
@@ -341,6 +344,14 @@ fn print(rows: &[Summary], fifo: bool, ui: &Ui) {
             table.row(cells);
         }
         ui.table(table);
+    }
+}
+
+/// What stands for the error of a letter that only tells of an earlier death.
+fn before(earlier: &Earlier) -> Cow<'_, str> {
+    match &earlier.error {
+        Some(error) => format!("(died before: {}: {error})", earlier.reason).into(),
+        None => format!("(died before: {})", earlier.reason).into(),
     }
 }
 
