@@ -295,8 +295,8 @@ impl Judge {
 /// Whether a letter whose key is completed is a copy of the work that was. One that died because its payload is another
 /// than the key's is not, and without an envelope to say why it died, the payload itself must agree.
 fn is_leftover(letter: &DeadLetter, record: Option<&Record>) -> bool {
-    if letter.envelope.is_some() {
-        return letter.reason() != Reason::FingerprintMismatch.as_str();
+    if let Some(envelope) = &letter.envelope {
+        return envelope.reason != Reason::FingerprintMismatch.as_str();
     }
     record
         .and_then(|record| record.fingerprint)
