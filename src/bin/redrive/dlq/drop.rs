@@ -17,6 +17,7 @@ use super::summary::brief;
 use crate::connection::{Aws, DeadLetters};
 use crate::failure::{Code, Failure, Outcome};
 use crate::ui::{self, Column, Table, Ui};
+use crate::values;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   redrive dlq drop orders --where 'reason = malformed' --dry-run
@@ -41,11 +42,11 @@ pub(crate) struct Drop {
     filter: Where,
 
     /// Drop at most this many.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, short = 'n', value_name = "N", value_parser = values::limit)]
     limit: Option<u64>,
 
     /// Say what would be dropped, by reason, and delete nothing.
-    #[arg(long, short = 'n')]
+    #[arg(long)]
     dry_run: bool,
 
     /// Do not ask.
@@ -114,6 +115,7 @@ impl Drop {
                     ui::count(held, "message")
                 ),
                 self.yes,
+                "look with --dry-run, then give --yes",
             )?;
         }
         let mut backup = path.as_deref().map(Safe::create).transpose()?;

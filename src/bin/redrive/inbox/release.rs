@@ -70,6 +70,7 @@ impl Release {
             ui.confirm(
                 format_args!("take `{key}` away from its worker? ({})", lease(held_for)),
                 self.yes,
+                format_args!("look with: redrive inbox get '{key}'; then give --yes"),
             )?;
         }
         let released = match inbox
