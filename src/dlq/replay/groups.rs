@@ -141,7 +141,7 @@ mod tests {
         let mut groups = Groups::default();
         let back = groups.page(&letters("a", 0..10, |number| number == 0, true), true);
         assert_eq!((back, groups.unseen()), (vec![0], 1));
-        assert_eq!(groups.page(&letters("a", 20..21, |_| true, false), false), []);
+        assert!(groups.page(&letters("a", 20..21, |_| true, false), false).is_empty());
         assert_eq!(groups.unseen(), 0);
     }
 
@@ -150,13 +150,13 @@ mod tests {
         let mut groups = Groups::default();
         for (at, group) in ["a", "b", "c"].into_iter().enumerate() {
             let first = at as u64 * 100;
-            assert_eq!(groups.page(&letters(group, first..first + 4, |_| true, true), true), []);
+            assert!(groups.page(&letters(group, first..first + 4, |_| true, true), true).is_empty());
         }
-        assert_eq!(groups.look_behind(false), [], "not before the queue was seen once");
+        assert!(groups.look_behind(false).is_empty(), "not before the queue was seen once");
         groups.exhausted();
         assert_eq!(groups.look_behind(true), [0, 1, 2, 3, 100, 101, 102, 103]);
         groups.page(&letters("a", 300..304, |_| true, false), false);
-        assert_eq!(groups.look_behind(false), [], "b has not come again");
+        assert!(groups.look_behind(false).is_empty(), "b has not come again");
         groups.page(&letters("b", 400..403, |_| true, false), false);
         assert_eq!(groups.unseen(), 2, "not all of b came again");
         assert_eq!(groups.look_behind(false), [200, 201, 202, 203, 400, 401, 402]);
@@ -165,12 +165,12 @@ mod tests {
     #[test]
     fn ten_that_are_left_hide_the_rest_and_what_is_known_to_stay_behind_is_not_looked_for() {
         let mut groups = Groups::default();
-        assert_eq!(groups.page(&letters("a", 0..10, |_| true, true), true), []);
+        assert!(groups.page(&letters("a", 0..10, |_| true, true), true).is_empty());
         groups.exhausted();
-        assert_eq!((groups.look_behind(true), groups.unseen()), (vec![], 1));
+        assert_eq!((groups.look_behind(true).len(), groups.unseen()), (0, 1));
         let mut stopped = letters("b", 10..13, |number| number > 10, true);
         stopped[2].behind = true;
-        assert_eq!(groups.page(&stopped, false), []);
-        assert_eq!((groups.look_behind(true), groups.unseen()), (vec![], 1));
+        assert!(groups.page(&stopped, false).is_empty());
+        assert_eq!((groups.look_behind(true).len(), groups.unseen()), (0, 1));
     }
 }
