@@ -8,6 +8,7 @@ use console::Style;
 use futures::StreamExt as _;
 use redrive::clock::Clock;
 use redrive::dlq::{DeadLetter, ErrorGroup, ErrorGroups, MOVED_BY_SQS, ScanEnd, Visit, error_shape};
+use redrive::key::KeySource;
 use redrive::queue::Queue as _;
 use serde::Serialize;
 
@@ -17,6 +18,7 @@ use super::look::{self, COST, Target};
 use super::summary::{Summary, TEXT_WIDTH, ago, brief};
 use crate::connection::{Aws, DeadLetters};
 use crate::failure::{Code, Failure, Outcome};
+use crate::keys::KeyFlags;
 use crate::ui::{Column, Table, Ui, bytes, safe, short_age};
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -80,6 +82,9 @@ pub(crate) struct Ls {
 
     #[command(flatten)]
     inbox: InboxFlags,
+
+    #[command(flatten)]
+    keys: KeyFlags,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -92,20 +97,21 @@ enum GroupBy {
 impl Ls {
     pub(crate) async fn run(&self, aws: &Aws, ui: &Ui) -> Outcome {
         let dead = self.target.open(aws, ui).await?;
+        let keys = self.keys.source(aws, &dead).await?;
         match self.group_by {
-            Some(by) => self.groups(&dead, by, ui).await,
+            Some(by) => self.groups(&dead, keys, by, ui).await,
             // A stream needs no memory: it comes in the queue's order.
-            None if ui.is_json() && !self.is_ordered() => self.stream(&dead, ui).await,
+            None if ui.is_json() && !self.is_ordered() => self.stream(&dead, keys, ui).await,
             None => {
                 let inbox = self.inbox.open(aws, &dead).await?;
-                self.rows(&dead, inbox.as_ref(), ui).await
+                self.rows(&dead, keys, inbox.as_ref(), ui).await
             }
         }
     }
 
-    async fn stream(&self, dead: &DeadLetters, ui: &Ui) -> Outcome {
+    async fn stream(&self, dead: &DeadLetters, keys: KeySource, ui: &Ui) -> Outcome {
         let now_ms = Clock::system().epoch_ms();
-        let report = look::look(dead, ui, |letter| {
+        let report = look::look(dead, keys, ui, |letter| {
             if self.filter.matches(letter, now_ms) {
                 ui.json(&Summary::of(letter, now_ms));
             }
@@ -121,10 +127,10 @@ impl Ls {
         self.newest || self.oldest || self.limit.is_some() || self.inbox.has_table()
     }
 
-    async fn rows(&self, dead: &DeadLetters, inbox: Option<&Knows>, ui: &Ui) -> Outcome {
+    async fn rows(&self, dead: &DeadLetters, keys: KeySource, inbox: Option<&Knows>, ui: &Ui) -> Outcome {
         let now_ms = Clock::system().epoch_ms();
         let mut rows = Rows::new(!self.oldest, self.most(ui));
-        let report = look::look(dead, ui, |letter| {
+        let report = look::look(dead, keys, ui, |letter| {
             if self.filter.matches(letter, now_ms) {
                 rows.offer(letter, now_ms);
             }
@@ -160,10 +166,10 @@ impl Ls {
         Ok(Code::Done)
     }
 
-    async fn groups(&self, dead: &DeadLetters, by: GroupBy, ui: &Ui) -> Outcome {
+    async fn groups(&self, dead: &DeadLetters, keys: KeySource, by: GroupBy, ui: &Ui) -> Outcome {
         let now_ms = Clock::system().epoch_ms();
         let mut groups = ErrorGroups::default();
-        let report = look::look(dead, ui, |letter| {
+        let report = look::look(dead, keys, ui, |letter| {
             if self.filter.matches(letter, now_ms) {
                 groups.add(&by.name_of(letter), letter);
             }
