@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::connection::Aws;
 use crate::failure::{Code, Failure, Outcome};
-use crate::inbox::duration;
 use crate::ui::{Column, Table, Ui, safe};
+use crate::values;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   redrive init orders --dry-run
@@ -47,11 +47,11 @@ pub(crate) struct Init {
     fifo: bool,
 
     /// How long a received message stays invisible, and how long a claim holds without a heartbeat. 30s unless given.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
     visibility: Option<Duration>,
 
     /// How long the queue keeps messages, to 14d. 4d unless given; the dead-letter queue keeps them for 14d.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
     retention: Option<Duration>,
 
     /// The dead-letter queue's name: the queue's own with -dlq unless given.

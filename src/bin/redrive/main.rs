@@ -18,10 +18,11 @@ mod record;
 mod run;
 mod shell;
 mod ui;
+mod values;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use connection::ConnectionFlags;
@@ -79,7 +80,8 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 found s
                           130 interrupted.";
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let matches = values::without_empty_variables(Arguments::command()).get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let done = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(run(arguments)),
         Err(error) => Err(Failure::new(format_args!("the runtime cannot start: {error}"))),

@@ -179,8 +179,9 @@ impl Ui {
         bar
     }
 
-    /// Asks before a dangerous act: `yes` is the flag that answers beforehand, and where nobody can be asked it is needed.
-    pub(crate) fn confirm(&self, question: impl Display, yes: bool) -> Result<(), Failure> {
+    /// Asks before a dangerous act: `yes` is the flag that answers beforehand, and where nobody can be asked it is needed; then
+    /// `remedy` is what to do.
+    pub(crate) fn confirm(&self, question: impl Display, yes: bool, remedy: impl Display) -> Result<(), Failure> {
         if yes {
             return Ok(());
         }
@@ -188,7 +189,7 @@ impl Ui {
             return Err(Failure::usage(format_args!(
                 "this asks for confirmation, and there is no terminal to ask on: {question}"
             ))
-            .remedy("look with --dry-run where there is one, then give --yes"));
+            .remedy(remedy));
         }
         let _ = write!(io::stderr().lock(), "{question} [y/N] ");
         let (answered, answer) = tokio::sync::oneshot::channel();

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::connection::{Aws, DeadLetters};
 use crate::failure::Failure;
+use crate::values;
 
 /// Which inbox to ask.
 #[derive(Args, Clone, Debug)]
@@ -19,7 +20,7 @@ pub(crate) struct InboxFlags {
     table: Option<String>,
 
     /// The name the workers' keys are kept under, if it is not the source queue's.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", env = values::CONSUMER, value_parser = values::consumer)]
     consumer: Option<String>,
 }
 

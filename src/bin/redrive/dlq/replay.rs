@@ -218,7 +218,11 @@ impl Replay {
             }
         }
         if !self.dry_run {
-            ui.confirm(self.question(&dead, &route), self.yes)?;
+            ui.confirm(
+                self.question(&dead, &route),
+                self.yes,
+                "look with --dry-run, then give --yes",
+            )?;
         }
         let others = Arc::new(AtomicU64::new(0));
         let clock = Clock::system();

@@ -64,6 +64,7 @@ impl Forget {
         ui.confirm(
             format_args!("forget `{key}` ({was}), so that it can run again?"),
             self.yes,
+            format_args!("look with: redrive inbox get '{key}'; then give --yes"),
         )?;
         let forgotten = inbox.forget(&entry, leases).await.map_err(|error| {
             let damaged = matches!(error, InboxError::Corrupt { .. });
