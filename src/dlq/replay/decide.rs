@@ -194,6 +194,11 @@ impl Judge {
         stopped_at.is_none_or(|at| place < at)
     }
 
+    /// Whether the letter at this place of the group is left because one before it was.
+    pub(super) fn is_behind(&self, group: &str, place: u64) -> bool {
+        self.stopped.get(group).is_some_and(|&at| at < place)
+    }
+
     /// What becomes of a candidate, by what the inbox has of its key and what an earlier run was about to do with it.
     pub(super) fn second(&self, letter: &DeadLetter, record: Option<&Record>, intent: Option<Intent>) -> Second {
         let completed = record.is_some_and(|record| record.status == Status::Completed);
@@ -287,7 +292,8 @@ impl Judge {
         envelope
     }
 
-    fn group(&self, letter: &DeadLetter) -> Option<String> {
+    /// Its FIFO group, if order is to be kept.
+    pub(super) fn group(&self, letter: &DeadLetter) -> Option<String> {
         letter.message().group_id.clone().filter(|_| self.rules.from_fifo)
     }
 }
