@@ -505,7 +505,6 @@ async fn receives(world: &World, queue: &SqsQueue) -> Vec<u32> {
 }
 
 /// Awaits a condition, for a minute at most.
-#[track_caller]
 pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let clock = Clock::system();
     let start = clock.now();
