@@ -15,7 +15,8 @@ use crate::values;
 /// Which inbox to ask.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InboxFlags {
-    /// The workers' inbox table: it knows what a letter without an envelope died of.
+    /// The workers' inbox table: it knows what a letter without an envelope died of. None is asked unless it is named, here or
+    /// in the variable; `redrive init` makes redrive-inbox unless told otherwise.
     #[arg(long, value_name = "TABLE", env = "REDRIVE_INBOX_TABLE")]
     table: Option<String>,
 
