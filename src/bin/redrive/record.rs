@@ -103,6 +103,7 @@ struct Line {
     group: Option<String>,
     trace_header: Option<String>,
     id: Option<String>,
+    deduplication_id: Option<String>,
     dead_letter_source: Option<String>,
     #[serde(default, rename = "queue")]
     _queue: IgnoredAny,
@@ -110,8 +111,6 @@ struct Line {
     _sent_at_ms: IgnoredAny,
     #[serde(default, rename = "receives")]
     _receives: IgnoredAny,
-    #[serde(default, rename = "deduplication_id")]
-    _deduplication_id: IgnoredAny,
     #[serde(default, rename = "envelope")]
     _envelope: IgnoredAny,
 }
@@ -152,6 +151,8 @@ pub(crate) struct Read {
     pub(crate) outgoing: Outgoing,
     /// The MessageId it had.
     pub(crate) id: Option<String>,
+    /// The FIFO deduplication id it had.
+    pub(crate) deduplication_id: Option<String>,
     /// The ARN of the queue from which SQS had moved it.
     pub(crate) dead_letter_source: Option<String>,
 }
@@ -189,6 +190,7 @@ pub(crate) fn read(line: &str) -> Result<Read, String> {
     Ok(Read {
         outgoing,
         id: line.id.filter(|id| !id.is_empty()),
+        deduplication_id: line.deduplication_id.filter(|id| !id.is_empty()),
         dead_letter_source: line.dead_letter_source.filter(|arn| !arn.is_empty()),
     })
 }
@@ -240,8 +242,12 @@ mod tests {
         assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
         let read = read(std::str::from_utf8(&line).unwrap()).unwrap();
         assert_eq!(
-            (read.id.as_deref(), read.dead_letter_source.as_deref()),
-            (Some("m-1"), Some("arn:orders"))
+            (
+                read.id.as_deref(),
+                read.deduplication_id.as_deref(),
+                read.dead_letter_source.as_deref()
+            ),
+            (Some("m-1"), Some("d"), Some("arn:orders"))
         );
         let read = read.outgoing;
         assert_eq!((&read.body, &read.attributes), (&message.body, &message.attributes));
