@@ -39,19 +39,15 @@ fn number(number: u64) -> AttributeValue {
 impl Shop {
     async fn open() -> Option<Self> {
         let world = World::open()?;
-        let table = format!("inbox-{}", world.account());
-        DynamoInbox::create_table(&world.dynamodb, &table)
-            .await
-            .expect("the table is made");
+        let now = world.inbox().await.time().lo;
+        let table = world.table();
         let client = Client::new(&world.dynamodb);
-        let mut shop = Self {
+        Some(Self {
             world,
             client,
             table,
-            now: 0,
-        };
-        shop.now = shop.inbox().await.time().lo;
-        Some(shop)
+            now,
+        })
     }
 
     async fn inbox(&self) -> DynamoInbox {
@@ -261,9 +257,18 @@ async fn release_frees_a_stuck_claim_and_refuses_a_live_one_unless_forced() {
         shop.run(&["inbox", "release", "orders#live"]).shown()
     );
     assert_eq!(shop.status("orders#live").await, Some(Status::Processing));
+    let asked = shop.run(&["inbox", "release", "orders#live", "--force"]);
+    asked.exits(2);
+    assert!(
+        asked.stderr.contains("confirmation") && asked.stderr.contains("its lease holds for up to"),
+        "{}",
+        asked.stderr
+    );
+    assert_eq!(shop.status("orders#live").await, Some(Status::Processing));
     insta::assert_snapshot!(
         "inbox_release_forced",
-        shop.run(&["inbox", "release", "orders#live", "--force"]).shown()
+        shop.run(&["inbox", "release", "orders#live", "--force", "--yes"])
+            .shown()
     );
     assert_eq!(shop.status("orders#live").await, Some(Status::Released));
     insta::assert_snapshot!(
@@ -276,7 +281,7 @@ async fn release_frees_a_stuck_claim_and_refuses_a_live_one_unless_forced() {
     );
     shop.put("orders#live", "processing", shop.now + HOUR, &[]).await;
     let released = shop
-        .run(&["inbox", "release", "orders#live", "--force", "--json"])
+        .run(&["inbox", "release", "orders#live", "--force", "--yes", "--json"])
         .json();
     assert_eq!(
         (&released["released"], &released["forced"]),

@@ -9,9 +9,7 @@ use crate::world::World;
 /// The tool in an account whose inbox table has a name of its own.
 fn run(world: &World, arguments: &[&str]) -> Ran {
     let mut command = world.tool().command(arguments);
-    let child = command
-        .env("REDRIVE_INBOX_TABLE", format!("inbox-{}", world.account()))
-        .spawn();
+    let child = command.env("REDRIVE_INBOX_TABLE", world.table()).spawn();
     Ran::of(child.expect("the tool starts"))
 }
 
@@ -54,7 +52,7 @@ async fn it_makes_all_that_a_worker_needs_and_says_so_the_second_time() {
         "{allow:?}"
     );
     // What it says to do next finds nothing.
-    run(&world, &["doctor", "orders", &format!("inbox-{}", world.account())]).exits(0);
+    run(&world, &["doctor", "orders", &world.table()]).exits(0);
 }
 
 #[tokio::test]
@@ -168,6 +166,8 @@ async fn inv12_what_cannot_be_made_is_refused_before_anything_is() {
         (&["init", "orders", "--dlq", "dead.fifo"], "FIFO"),
         (&["init", "orders", "--retention", "20d"], "14 days"),
         (&["init", "orders", "--visibility", "13h"], "12 h"),
+        (&["init", "orders", "--table", "t1"], "t1"),
+        (&["init", "orders", "--table", "in box"], "in box"),
     ] {
         let ran = run(&world, arguments);
         ran.exits(1);
@@ -175,4 +175,6 @@ async fn inv12_what_cannot_be_made_is_refused_before_anything_is() {
     }
     run(&world, &["init", "orders", "--visibility", "long"]).exits(2);
     run(&world, &["doctor", "orders"]).exits(1);
+    let queues = run(&world, &["queue", "ls", "--json"]);
+    assert!(!queues.exits(0).contains("orders"), "{}", queues.stdout);
 }

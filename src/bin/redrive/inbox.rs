@@ -8,8 +8,6 @@ mod shown;
 mod stats;
 mod sweep;
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use redrive::flow::RateLimit;
@@ -20,6 +18,7 @@ use redrive::{DynamoInbox, clock::Random};
 use crate::connection::Aws;
 use crate::failure::{Failure, Outcome};
 use crate::ui::{Ui, safe};
+use crate::values;
 
 /// What `redrive inbox` can be asked.
 #[derive(Debug, Subcommand)]
@@ -93,19 +92,19 @@ pub(crate) struct KeyFlags {
     #[arg(value_name = "KEY")]
     key: String,
 
-    /// Whose key it is: the queue's name, unless the worker sets another.
-    #[arg(long, value_name = "NAME")]
+    /// Whose key it is: the queue's name, unless the worker sets another. Where KEY has no `#`, REDRIVE_CONSUMER may say it.
+    #[arg(long, value_name = "NAME", value_parser = values::consumer)]
     consumer: Option<String>,
 }
 
 impl KeyFlags {
     /// The record's key; one too long for the table is hashed as workers do.
     fn record_key(&self) -> Result<RecordKey, Failure> {
-        match &self.consumer {
-            Some(consumer) if consumer.is_empty() || consumer.contains('#') => Err(Failure::usage(format_args!(
-                "`{}` is no consumer's name: it is not empty and has no `#`",
-                safe(consumer)
-            ))),
+        let of_variable = match self.consumer {
+            None if !self.key.contains('#') => values::consumer_of_variable()?,
+            _ => None,
+        };
+        match self.consumer.as_ref().or(of_variable.as_ref()) {
             Some(consumer) => Ok(RecordKey::new(consumer, &Key::new(self.key.as_str()))),
             None => RecordKey::parse(&self.key).ok_or_else(|| {
                 Failure::usage(format_args!("`{}` does not say whose key it is", safe(&self.key))).remedy(
@@ -168,9 +167,4 @@ fn advance(bar: &ProgressBar, scanned: u64) {
 /// The id of a claim that an operator makes to give it back.
 fn operator_claim(random: &Random) -> String {
     format!("operator-{:016x}", random.next_u64())
-}
-
-/// A time on the command line.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write 30s, 15m, 12h or 4d"))
 }

@@ -18,10 +18,11 @@ mod record;
 mod run;
 mod shell;
 mod ui;
+mod values;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use connection::ConnectionFlags;
@@ -79,7 +80,8 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 found s
                           130 interrupted.";
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let matches = values::without_empty_variables(Arguments::command()).get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let done = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(run(arguments)),
         Err(error) => Err(Failure::new(format_args!("the runtime cannot start: {error}"))),
@@ -100,17 +102,29 @@ async fn run(arguments: Arguments) -> Outcome {
     if !matches!(arguments.command, Command::Exec(_) | Command::Forward(_)) {
         log();
     }
+    let outcome = command(&arguments, &ui).await;
+    match (outcome, ui.unwritten()) {
+        (outcome, None) => outcome,
+        (Err(failure), Some(unwritten)) if !failure.is_interruption() => {
+            Ui::failure(&unwritten);
+            Err(failure)
+        }
+        (_, Some(unwritten)) => Err(unwritten),
+    }
+}
+
+async fn command(arguments: &Arguments, ui: &Ui) -> Outcome {
     let aws = || arguments.connection.connect();
     match &arguments.command {
-        Command::Dlq(command) => command.run(&aws().await, &ui).await,
-        Command::Queue(command) => command.run(&aws().await, &ui).await,
-        Command::Inbox(command) => command.run(&aws().await, &ui).await,
-        Command::Init(command) => command.run(&aws().await, &ui).await,
-        Command::Doctor(command) => command.run(&aws().await, &ui).await,
-        Command::Forward(command) => command.run(&aws().await, &ui).await,
-        Command::Exec(command) => command.run(&aws().await, &ui).await,
-        Command::Completions(command) => Ok(command.run(&ui)),
-        Command::Man(command) => command.run(&ui),
+        Command::Dlq(command) => command.run(&aws().await, ui).await,
+        Command::Queue(command) => command.run(&aws().await, ui).await,
+        Command::Inbox(command) => command.run(&aws().await, ui).await,
+        Command::Init(command) => command.run(&aws().await, ui).await,
+        Command::Doctor(command) => command.run(&aws().await, ui).await,
+        Command::Forward(command) => command.run(&aws().await, ui).await,
+        Command::Exec(command) => command.run(&aws().await, ui).await,
+        Command::Completions(command) => Ok(command.run(ui)),
+        Command::Man(command) => command.run(ui),
     }
 }
 
@@ -120,6 +134,8 @@ fn log() {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // What it would do about a terminal that is gone is to panic.
+        .log_internal_errors(false)
         .with_ansi(console::colors_enabled_stderr())
         .without_time()
         .with_target(false)

@@ -5,6 +5,7 @@ mod table;
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -53,6 +54,8 @@ pub(crate) struct Ui {
     json: bool,
     quiet: bool,
     interrupt: CancellationToken,
+    /// Why standard output could not be written, if not because nobody reads it any more.
+    unwritten: Arc<OnceLock<io::Error>>,
 }
 
 impl Ui {
@@ -74,6 +77,7 @@ impl Ui {
             json: flags.json,
             quiet: flags.quiet,
             interrupt,
+            unwritten: Arc::default(),
         }
     }
 
@@ -86,7 +90,7 @@ impl Ui {
         self.quiet
     }
 
-    /// Fires when the command is to end: at Ctrl-C, at SIGTERM, and when nobody reads standard output any more.
+    /// Fires when the command is to end: at Ctrl-C, at other signals that end, and when standard output can be written no more.
     pub(crate) fn interrupt(&self) -> &CancellationToken {
         &self.interrupt
     }
@@ -105,9 +109,14 @@ impl Ui {
     /// The result as one JSON document on one line; of a stream, one call each.
     pub(crate) fn json(&self, document: &impl Serialize) {
         match serde_json::to_string(document) {
-            Ok(text) => self.line(text),
+            Ok(text) => self.line(safe_json(&text)),
             Err(error) => self.warn(format_args!("the result cannot be written as JSON: {error}")),
         }
+    }
+
+    /// Part of the result that is JSON already, line ends included.
+    pub(crate) fn raw_json(&self, text: &[u8]) {
+        self.raw(safe_json(&String::from_utf8_lossy(text)).as_bytes());
     }
 
     /// A table, as wide as the terminal where standard output is one and as wide as it needs elsewhere.
@@ -182,8 +191,9 @@ impl Ui {
         bar
     }
 
-    /// Asks before a dangerous act: `yes` is the flag that answers beforehand, and where nobody can be asked it is needed.
-    pub(crate) fn confirm(&self, question: impl Display, yes: bool) -> Result<(), Failure> {
+    /// Asks before a dangerous act: `yes` is the flag that answers beforehand, and where nobody can be asked it is needed; then
+    /// `remedy` is what to do.
+    pub(crate) fn confirm(&self, question: impl Display, yes: bool, remedy: impl Display) -> Result<(), Failure> {
         if yes {
             return Ok(());
         }
@@ -191,7 +201,7 @@ impl Ui {
             return Err(Failure::usage(format_args!(
                 "this asks for confirmation, and there is no terminal to ask on: {question}"
             ))
-            .remedy("look with --dry-run where there is one, then give --yes"));
+            .remedy(remedy));
         }
         let _ = write!(io::stderr().lock(), "{question} [y/N] ");
         let (answered, answer) = tokio::sync::oneshot::channel();
@@ -222,11 +232,28 @@ impl Ui {
         self.written(done);
     }
 
-    /// Whoever reads may have seen enough (`| head`): then the command ends as if interrupted, giving back what it holds.
+    /// Whoever reads may have seen enough (`| head`): then the command ends as if interrupted, giving back what it holds. So
+    /// it does where the disk is full, which is told at the end.
     fn written(&self, done: io::Result<()>) {
-        if done.is_err() {
+        if let Err(error) = done {
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                let _ = self.unwritten.set(error);
+            }
             self.interrupt.cancel();
         }
+    }
+
+    /// Asked at the end of the command: why its result is not whole.
+    pub(crate) fn unwritten(&self) -> Option<Failure> {
+        // A last line without an end still stands in the buffer.
+        let flushed = io::stdout().lock().flush();
+        self.written(flushed);
+        let error = self.unwritten.get()?;
+        let failure = Failure::new(format_args!("standard output cannot be written: {error}"));
+        Some(match error.kind() {
+            io::ErrorKind::StorageFull => failure.remedy("make room, or send it elsewhere"),
+            _ => failure,
+        })
     }
 }
 
@@ -257,6 +284,25 @@ pub(crate) fn safe_lines(text: &str) -> String {
         .map(|line| line.split('\t').map(safe).collect::<Vec<_>>().join("\t"))
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+/// JSON with whatever a terminal might obey written as `\uXXXX`: the same values. JSON itself escapes the control characters of
+/// ASCII alone.
+pub(crate) fn safe_json(json: &str) -> Cow<'_, str> {
+    let is_odd = |c: char| c >= '\u{7f}' && is_unsafe(c);
+    if !json.contains(is_odd) {
+        return Cow::Borrowed(json);
+    }
+    let mut shown = String::with_capacity(json.len() + 8);
+    for c in json.chars() {
+        if is_odd(c) {
+            // None of them is beyond four digits.
+            let _ = write!(shown, "\\u{:04x}", u32::from(c));
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
 }
 
 /// Control characters, and the marks that turn the direction of text.
@@ -333,6 +379,16 @@ mod tests {
         assert_eq!(safe("plain text é"), "plain text é");
         assert_eq!(safe("a\u{1b}[31mred\n\u{202e}x\t"), "a\\u{1b}[31mred\\n\\u{202e}x\\t");
         assert_eq!(safe_lines("a\tb\r\n\u{7}c"), "a\tb\n\\u{7}c");
+    }
+
+    #[test]
+    fn json_is_the_same_without_what_drives_a_terminal() {
+        let evil = "a\u{7f}\u{9b}31m\u{202e}é\u{1b}[2J\n\u{1f980}";
+        let json = serde_json::to_string(evil).unwrap();
+        let shown = safe_json(&json);
+        assert_eq!(shown, r#""a\u007f\u009b31m\u202eé\u001b[2J\n🦀""#);
+        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), evil);
+        assert!(matches!(safe_json("{\"a\":\"é\"}\n"), Cow::Borrowed(_)));
     }
 
     #[test]

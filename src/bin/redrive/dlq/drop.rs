@@ -19,6 +19,7 @@ use crate::connection::{Aws, DeadLetters};
 use crate::failure::{Code, Failure, Outcome};
 use crate::keys::KeyFlags;
 use crate::ui::{self, Column, Table, Ui};
+use crate::values;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   redrive dlq drop orders --where 'reason = malformed' --dry-run
@@ -44,11 +45,11 @@ pub(crate) struct Drop {
     filter: Where,
 
     /// Drop at most this many.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, short = 'n', value_name = "N", value_parser = values::limit)]
     limit: Option<u64>,
 
     /// Say what would be dropped, by reason, and delete nothing.
-    #[arg(long, short = 'n')]
+    #[arg(long)]
     dry_run: bool,
 
     /// Do not ask.
@@ -121,6 +122,7 @@ impl Drop {
                     ui::count(held, "message")
                 ),
                 self.yes,
+                "look with --dry-run, then give --yes",
             )?;
         }
         let mut backup = path.as_deref().map(Safe::create).transpose()?;

@@ -66,14 +66,6 @@ pub(crate) struct Filter {
     root: Node,
 }
 
-impl Filter {
-    /// Whether it holds for `letter`; `now_ms` is in ms since 1970.
-    #[allow(dead_code, reason = "for whoever has one that is no flag")]
-    pub(crate) fn matches(&self, letter: &DeadLetter, now_ms: u64) -> bool {
-        self.root.holds(&Subject::new(letter, now_ms))
-    }
-}
-
 impl FromStr for Filter {
     type Err = FilterError;
 

@@ -9,16 +9,18 @@ use serde::Serialize;
 
 use crate::connection::{Aws, DeadLetters};
 use crate::failure::Failure;
+use crate::values;
 
 /// Which inbox to ask.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InboxFlags {
-    /// The workers' inbox table: it knows what a letter without an envelope died of.
+    /// The workers' inbox table: it knows what a letter without an envelope died of. None is asked unless it is named, here or
+    /// in the variable; `redrive init` makes redrive-inbox unless told otherwise.
     #[arg(long, value_name = "TABLE", env = "REDRIVE_INBOX_TABLE")]
     table: Option<String>,
 
     /// The name the workers' keys are kept under, if it is not the source queue's.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", env = values::CONSUMER, value_parser = values::consumer)]
     consumer: Option<String>,
 }
 

@@ -21,6 +21,7 @@ use crate::connection::{Aws, DeadLetters};
 use crate::failure::{Code, Failure, Outcome};
 use crate::keys::KeyFlags;
 use crate::ui::{Column, Table, Ui, bytes, safe, short_age};
+use crate::values;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   redrive dlq ls orders --group-by reason
@@ -79,7 +80,7 @@ pub(crate) struct Ls {
     oldest: bool,
 
     /// Show at most this many; 0 shows all. 100 unless given, and all with --json.
-    #[arg(long, short = 'n', value_name = "N")]
+    #[arg(long, short = 'n', value_name = "N", value_parser = values::limit_or_all)]
     limit: Option<usize>,
 
     #[command(flatten)]

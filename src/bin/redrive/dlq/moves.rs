@@ -131,6 +131,7 @@ pub(super) async fn start(dead: &DeadLetters, to: Option<&str>, rate: Option<f64
             attributes.name
         ),
         yes,
+        format_args!("look with: redrive dlq ls {}; then give --yes", attributes.name),
     )?;
     let handle = dead.queue.start_move(to, per_second).await.map_err(|error| {
         let running = error.to_string().contains("already a task running");

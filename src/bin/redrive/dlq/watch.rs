@@ -15,6 +15,7 @@ use super::summary::{TEXT_WIDTH, brief};
 use crate::connection::{Aws, DeadLetters};
 use crate::failure::{Code, Failure, Outcome};
 use crate::ui::{Ui, count, short_age, timestamp};
+use crate::values;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   redrive dlq watch orders
@@ -32,6 +33,10 @@ With --once the exit code tells: 0 no dead letters, 3 some. Elsewhere than on a 
     )
 }
 
+/// How soon it may look again, at the least and at the most.
+const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(86_400);
+
 /// What `redrive dlq watch` is asked.
 #[derive(Args, Debug)]
 pub(crate) struct Watch {
@@ -39,11 +44,11 @@ pub(crate) struct Watch {
     target: Target,
 
     /// How long to wait between counts, such as 10s or 1m.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = interval)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = values::duration_within(SHORTEST, LONGEST))]
     interval: Duration,
 
     /// The least time between two looks for reasons.
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = interval)]
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = values::duration_within(SHORTEST, LONGEST))]
     reasons_every: Duration,
 
     /// Count only: no looks, no reasons, no receives spent.
@@ -99,7 +104,7 @@ impl Watch {
         if !self.once && !self.no_reasons {
             ui.note(format_args!(
                 "for reasons every message is received, when the count has changed and at most every {}; --no-reasons only counts",
-                humantime::format_duration(self.reasons_every),
+                values::shown(self.reasons_every),
             ));
         }
         let mut looked: Option<Looked> = None;
@@ -294,15 +299,6 @@ impl Count<'_> {
             lines.push(Style::new().dim().apply_to(note).to_string());
         }
         lines
-    }
-}
-
-fn interval(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|error| format!("{error}; write 10s, 5m or 1h"))?;
-    if (Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&time) {
-        Ok(time)
-    } else {
-        Err("it must be from 1s to 24h".to_owned())
     }
 }
 

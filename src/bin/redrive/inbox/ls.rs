@@ -7,10 +7,11 @@ use clap::{Args, ValueEnum};
 use redrive::inbox::{Inbox as _, InboxEntry, InboxScan, InboxScanEnd, ServiceTime, Status};
 
 use super::shown::{RecordJson, lease, since, status};
-use super::{ScanFlags, TableFlags, advance, duration, scan_progress};
+use super::{ScanFlags, TableFlags, advance, scan_progress};
 use crate::connection::Aws;
 use crate::failure::{Code, Outcome};
 use crate::ui::{Column, Table, Ui, count, safe, short_age};
+use crate::values;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   redrive inbox ls --stuck
@@ -37,11 +38,11 @@ pub(crate) struct Ls {
     stuck: bool,
 
     /// Only keys first seen this long ago or longer, such as 2h or 3d.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
     older_than: Option<Duration>,
 
     /// Only this consumer's keys.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", env = values::CONSUMER, value_parser = values::consumer)]
     consumer: Option<String>,
 
     /// Records that have expired, too. They count as absent; DynamoDB deletes them some day.
@@ -49,7 +50,7 @@ pub(crate) struct Ls {
     expired: bool,
 
     /// Stop after N records; 0 for no end. Unless given, 100 for people and no end with --json.
-    #[arg(long, value_name = "N")]
+    #[arg(long, short = 'n', value_name = "N", value_parser = values::limit_or_all)]
     limit: Option<usize>,
 
     #[command(flatten)]

@@ -12,6 +12,7 @@ use super::{ScanFlags, TableFlags, advance, scan_progress};
 use crate::connection::Aws;
 use crate::failure::{Code, Outcome};
 use crate::ui::{Column, Table, Ui, bytes, count, safe, short_age};
+use crate::values;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   redrive inbox stats
@@ -27,7 +28,7 @@ const CONSUMERS: usize = 1_000;
 #[derive(Args, Debug)]
 pub(crate) struct Stats {
     /// Only this consumer's keys.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", env = values::CONSUMER, value_parser = values::consumer)]
     consumer: Option<String>,
 
     #[command(flatten)]

@@ -13,10 +13,11 @@ use redrive::queue::Queue as _;
 use serde::Serialize;
 
 use super::shown::{RecordJson, since};
-use super::{ScanFlags, TableFlags, advance, duration, operator_claim, scan_progress};
+use super::{ScanFlags, TableFlags, advance, operator_claim, scan_progress};
 use crate::connection::Aws;
 use crate::failure::{Code, Failure, Outcome};
 use crate::ui::{Column, Table, Ui, count, safe, short_age};
+use crate::values;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   redrive inbox sweep --queue orders
@@ -46,11 +47,11 @@ pub(crate) struct Sweep {
     queue: Option<String>,
 
     /// Claims whose lease ran out this long ago or longer, such as 20d.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
     older_than: Option<Duration>,
 
     /// Only this consumer's keys; the queue's name unless given.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", env = values::CONSUMER, value_parser = values::consumer)]
     consumer: Option<String>,
 
     /// Release what is found.
@@ -125,7 +126,11 @@ impl Sweep {
         if self.release && total > 0 {
             let or_more = if more { " and all others" } else { "" };
             let claims = count(total as u64, "claim");
-            ui.confirm(format_args!("release {claims}{or_more}?"), self.yes)?;
+            ui.confirm(
+                format_args!("release {claims}{or_more}?"),
+                self.yes,
+                "look without --release, then give --yes",
+            )?;
             loop {
                 let released_before = acted.released;
                 acted = release(&inbox, std::mem::take(&mut found.claims), acted, ui).await?;

@@ -17,6 +17,7 @@ use super::ranges::Ranges;
 use super::{Lines, Source, Twice};
 use crate::failure::{Code, Failure, Outcome};
 use crate::ui::{self, Ui};
+use crate::values;
 
 /// The most messages under way at once: some batches full, and as much again waiting.
 const MOST_MESSAGES: usize = 160;
@@ -35,15 +36,15 @@ pub(crate) struct FileFlags {
     pub(crate) skip_bad: bool,
 
     /// Check every line and send nothing.
-    #[arg(long, short = 'n')]
+    #[arg(long)]
     pub(crate) dry_run: bool,
 
-    /// Send at most this many messages a second.
-    #[arg(long, value_name = "N", value_parser = rate)]
+    /// Send at most this many messages a second, such as 50 or 0.5/s.
+    #[arg(long, value_name = "N", value_parser = values::rate_limit)]
     pub(crate) rate: Option<RateLimit>,
 
     /// Begin at this line: where a run before stopped.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = values::limit)]
     pub(crate) from_line: Option<u64>,
 
     /// Only these lines, such as 3,7-12,40-: those a run before could not send.
@@ -61,13 +62,6 @@ impl FileFlags {
             .clone()
             .unwrap_or_else(|| Ranges::from_line(self.from_line.unwrap_or(1)))
     }
-}
-
-fn rate(text: &str) -> Result<RateLimit, String> {
-    let number: f64 = text
-        .parse()
-        .map_err(|_| "give a number of messages per second".to_owned())?;
-    RateLimit::per_second(number).map_err(|error| error.to_string())
 }
 
 /// Reads the message of a line, given its number and text.

@@ -10,10 +10,11 @@ use crate::connection::Aws;
 use crate::failure::{Code, Outcome};
 use crate::record::Written;
 use crate::ui::{self, Column, Table, Ui};
+use crate::values;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   redrive queue peek orders
-  redrive queue peek orders --count 1 --full
+  redrive queue peek orders --limit 1 --full
   redrive queue peek orders --json | jq -r .body
 
 SQS has no browsing: a look receives the messages, holds them for a moment and gives them back. It counts as a receive of
@@ -29,12 +30,28 @@ pub(crate) struct Peek {
     queue: String,
 
     /// At most this many messages; no more than these are received.
-    #[arg(long, short = 'c', value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1_000))]
-    count: u16,
+    #[arg(
+        long,
+        short = 'n',
+        alias = "count",
+        short_alias = 'c',
+        value_name = "N",
+        default_value_t = 10,
+        value_parser = at_most
+    )]
+    limit: u64,
 
     /// Show whole messages: every attribute, and the body.
     #[arg(long)]
     full: bool,
+}
+
+/// More would be held than a look at a working queue should.
+fn at_most(text: &str) -> Result<u64, String> {
+    match values::limit(text)? {
+        number @ ..=1_000 => Ok(number),
+        _ => Err("it must be from 1 to 1000".to_owned()),
+    }
 }
 
 impl Peek {
@@ -46,7 +63,7 @@ impl Peek {
         let now = Clock::system().epoch_ms();
         let mut table = table();
         let browser = Browser::new(queue)
-            .limit(usize::from(self.count))
+            .limit(usize::try_from(self.limit).unwrap_or(usize::MAX))
             .cancel(ui.interrupt().clone());
         let report = browser
             .scan(|letter| {

@@ -40,6 +40,7 @@ impl Purge {
         ui.confirm(
             format_args!("delete every message of `{name}`, {held}, for good?"),
             self.yes,
+            format_args!("look with: redrive queue peek {name}; then give --yes"),
         )?;
         match queue.purge().await {
             Ok(()) => {}

@@ -16,6 +16,7 @@ use crate::failure::{Code, Failure, Outcome};
 use crate::lines::Source;
 use crate::lines::send::{FileFlags, Sending, misfit};
 use crate::ui::Ui;
+use crate::values;
 use message::{Given, named_attribute, of_line};
 
 pub(crate) const EXAMPLES: &str = r#"Examples:
@@ -31,6 +32,9 @@ With --jsonl each line is a JSON object with a `body` (a text, or JSON that is s
 --delay say holds for lines that do not say it themselves.
 
 A message without a key gets one of its own, so that consumers recognise the copy that a lost answer makes this command send."#;
+
+/// The longest that SQS hides a new message.
+const LONGEST_DELAY: Duration = Duration::from_secs(15 * 60);
 
 /// What `redrive queue send` is asked.
 #[derive(Args, Debug)]
@@ -71,7 +75,7 @@ pub(crate) struct Send {
     dedup_id: Option<String>,
 
     /// Hide it for so long first, such as 30s or 5m; at most 15 minutes, and not on a FIFO queue.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = values::duration_within(Duration::ZERO, LONGEST_DELAY))]
     delay: Option<Duration>,
 
     #[command(flatten)]

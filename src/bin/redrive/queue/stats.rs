@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::connection::Aws;
 use crate::failure::{Code, Outcome};
 use crate::ui::{self, Column, Table, Ui};
+use crate::values;
 use measured::{Measured, Meter};
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -45,12 +46,8 @@ pub(crate) struct Stats {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    let wrong = || "give a time such as 5s, at least 1s; the queue's name comes before --watch".to_owned();
-    let given = humantime::parse_duration(text).map_err(|_| wrong())?;
-    if given < Duration::from_secs(1) {
-        return Err(wrong());
-    }
-    Ok(given)
+    values::duration_within(Duration::from_secs(1), Duration::from_secs(86_400))(text)
+        .map_err(|wrong| format!("{wrong}; the queue's name comes before --watch"))
 }
 
 /// The JSON result: one document, with `--watch` one a look.

@@ -92,7 +92,7 @@ pub(super) const SETTINGS: [Setting; 48] = [
         TABLE,
         Text("TABLE"),
         "inbox",
-        "The inbox table, where keys are claimed",
+        "The inbox table, where keys are claimed; `redrive init` makes redrive-inbox. Needed, unless --no-inbox",
     ),
     setting(
         INBOX,
