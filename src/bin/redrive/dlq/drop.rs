@@ -28,7 +28,8 @@ pub(crate) const EXAMPLES: &str = "Examples:
   redrive dlq import orders old.jsonl";
 
 const MANNERS: &str = "Every message is on the disk, in the backup file, before it is deleted; `redrive dlq import` brings it back. \
-                       To find what matches,\na drop looks at messages as `redrive dlq ls` does: what is left has spent one \
+                       To find what matches, \
+                       a drop looks at messages as `redrive dlq ls` does: what is left has spent one \
                        receive. Ctrl-C ends it after the page under way.";
 
 /// How many reasons are told apart.
