@@ -16,8 +16,9 @@ use redrive::{Context, Failure as HandlerFailure, Outcome as HandlerOutcome};
 
 use crate::connection::Aws;
 use crate::failure::{Failure, Outcome};
-use crate::run::{Job, WorkerFlags, shown, stored};
+use crate::run::{Job, WorkerFlags, stored};
 use crate::ui::Ui;
+use crate::values::duration_within;
 use child::{Ended, Limits, Stop};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -37,6 +38,8 @@ Examples:
 /// How long a command may run, unless set.
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
+const MOST_GRACE: Duration = Duration::from_secs(60 * 60);
+
 /// What the worker's own timeout is beyond ours and the grace.
 const BACKSTOP: Duration = Duration::from_secs(5);
 
@@ -51,7 +54,7 @@ pub(crate) struct Exec {
     command: Vec<OsString>,
 
     /// How long a command that was told to end (SIGTERM) has for it before it is killed.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "5s")]
+    #[arg(long, value_name = "DURATION", value_parser = duration_within(Duration::ZERO, MOST_GRACE), default_value = "5s")]
     grace: Duration,
 
     #[command(flatten)]
@@ -74,12 +77,6 @@ impl Exec {
             ui,
         };
         let timeout = job.timeout(TIMEOUT)?;
-        if self.grace > Duration::from_secs(60 * 60) {
-            return Err(Failure::usage(format_args!(
-                "--grace: {} is over 1h",
-                shown(self.grace)
-            )));
-        }
         let (program, arguments) = self
             .command
             .split_first()
