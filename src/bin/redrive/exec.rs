@@ -1,9 +1,6 @@
 //! `redrive exec`: a command for each message, with a worker around it.
 
-mod capture;
-mod child;
 mod environment;
-pub(crate) mod group;
 mod program;
 
 use std::ffi::OsString;
@@ -14,12 +11,12 @@ use std::time::Duration;
 use clap::Args;
 use redrive::{Context, Failure as HandlerFailure, Outcome as HandlerOutcome};
 
+use crate::child::{self, Ended, Limits, Stop, group};
 use crate::connection::Aws;
 use crate::failure::{Failure, Outcome};
 use crate::run::{Job, WorkerFlags, stored};
 use crate::ui::Ui;
 use crate::values::duration_within;
-use child::{Ended, Limits, Stop};
 
 pub(crate) const EXAMPLES: &str = "\
 The body is the command's standard input; what the message is and where it comes from is in REDRIVE_ variables of its \
