@@ -578,6 +578,104 @@ async fn inv07_what_is_left_of_a_group_holds_back_what_comes_after_it_and_not_wh
     assert_eq!(left, (15..40).step_by(2).collect::<Vec<_>>(), "{report:?}");
 }
 
+/// Letters of FIFO groups, as `group` says of each.
+fn grouped(count: usize, group: impl Fn(usize) -> usize) -> Vec<Outgoing> {
+    let letter = |n: usize| {
+        dead(n, "rejected")
+            .group(format!("g{}", group(n)))
+            .deduplication_id(format!("d{n}"))
+    };
+    (0..count).map(letter).collect()
+}
+
+fn numbers(queue: &MemoryQueue) -> Vec<usize> {
+    let mut numbers: Vec<usize> = bodies(queue).iter().map(|body| body.parse().unwrap()).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv07_with_skip_order_all_of_a_group_is_seen_past_what_is_left_of_it() {
+    // (letters, groups, how many are left at the head and elsewhere)
+    for (count, groups, left) in [
+        (25, 1, vec![0]),
+        (95, 1, vec![0, 1, 20, 21, 50, 94]),
+        (300, 7, vec![0, 8, 9, 16, 33, 150, 299]),
+        (200, 150, (0..200).step_by(2).collect()),
+    ] {
+        let (dlq, orders) = (queue("orders-dlq.fifo"), queue("orders.fifo"));
+        fill(&dlq, grouped(count, |n| n % groups)).await;
+        let stay = left.clone();
+        let report = replay(&dlq, &orders)
+            .filter(move |letter| !stay.contains(&letter.body().parse().unwrap()))
+            .skip_order(true)
+            .run()
+            .await
+            .unwrap();
+        assert_eq!(numbers(&dlq), left, "{report:?}");
+        assert_eq!((report.end, report.unseen_groups), (ReplayEnd::Exhausted, 0), "{report:?}");
+        assert_eq!((report.skipped as usize, dlq.in_flight()), (left.len(), 0));
+        assert!(balanced(&report), "{report:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv07_what_ten_letters_that_are_left_hide_is_told_and_not_taken_for_the_end() {
+    for (count, unseen) in [(9, 0), (25, 1)] {
+        let (dlq, orders) = (queue("orders-dlq.fifo"), queue("orders.fifo"));
+        fill(&dlq, grouped(count, |_| 0)).await;
+        let run = |filter: fn(usize) -> bool, dry: bool| {
+            replay(&dlq, &orders)
+                .filter(move |letter| filter(letter.body().parse().unwrap()))
+                .skip_order(true)
+                .dry_run(dry)
+                .run()
+        };
+        let report = run(|n| n > 9, false).await.unwrap();
+        assert_eq!((report.replayed, report.unseen_groups), (0, unseen), "{report:?}");
+        let report = run(|_| true, true).await.unwrap();
+        assert_eq!(
+            (report.replayed, report.unseen_groups),
+            (count.min(10) as u64, unseen),
+            "{report:?}"
+        );
+        assert_eq!(dlq.len(), count);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv07_that_a_group_goes_on_behind_what_stops_it_is_always_seen() {
+    for last in [3, 9, 10, 19, 24] {
+        let (dlq, orders) = (queue("orders-dlq.fifo"), queue("orders.fifo"));
+        fill(&dlq, grouped(25, |_| 0)).await;
+        let report = replay(&dlq, &orders)
+            .filter(move |letter| letter.body() != last.to_string())
+            .run()
+            .await
+            .unwrap();
+        assert_eq!((report.replayed, report.skipped), (last, 1), "{report:?}");
+        assert_eq!(report.behind_group > 0, last < 24, "{report:?}");
+        assert_eq!(report.unseen_groups, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv07_a_completed_key_does_not_hide_the_rest_of_its_group() {
+    let (dlq, orders) = (queue("orders-dlq.fifo"), queue("orders.fifo"));
+    let inbox = MemoryInbox::builder()
+        .clock(Clock::starting_at(1_700_000_000_000))
+        .build();
+    complete(&inbox, "k0", "0").await;
+    fill(&dlq, grouped(25, |_| 0)).await;
+    let report = replay(&dlq, &orders)
+        .inbox(Arc::new(inbox), "orders")
+        .run()
+        .await
+        .unwrap();
+    assert_eq!((report.replayed, report.completed, report.unseen_groups), (24, 1, 0));
+    assert_eq!(numbers(&dlq), [0]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn inv07_fifo_groups_are_replayed_from_their_heads_under_faults() {
     for seed in 0..10 {

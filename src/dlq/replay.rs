@@ -2,6 +2,7 @@
 
 mod decide;
 mod follow;
+mod groups;
 mod journal;
 mod report;
 mod run;

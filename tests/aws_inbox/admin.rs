@@ -180,6 +180,33 @@ async fn inv02_what_changed_since_it_was_read_is_left_alone() {
 }
 
 #[tokio::test]
+async fn inv03_tokens_grow_over_a_key_that_is_forgotten_at_once() {
+    let Some(config) = server() else { return };
+    let (inbox, client) = inbox(&config).await;
+    let keys = keys(6);
+    for key in &keys[..5] {
+        let claim = claimed(&inbox, key, "w-1").await;
+        let entry = look(&inbox, key).await;
+        assert_eq!(
+            inbox.forget(&entry, Leases::Override).await.unwrap(),
+            Intervention::Done
+        );
+        assert!(claimed(&inbox, key, "w-2").await.fencing_token > claim.fencing_token);
+    }
+    // One that no wait can pass, because somebody wrote it.
+    let mut record = stuck(&inbox, &client, &keys[5], 60_000).await;
+    record.fencing_token += 3_600_000;
+    put(&client, item_of(&record)).await;
+    let entry = look(&inbox, &keys[5]).await;
+    let error = inbox.forget(&entry, Leases::Respect).await.unwrap_err().to_string();
+    assert!(error.contains("fencing token") && error.contains("ahead"), "{error}");
+    assert_eq!(
+        inbox.forget(&entry, Leases::Override).await.unwrap(),
+        Intervention::Done
+    );
+}
+
+#[tokio::test]
 async fn a_completed_key_that_is_forgotten_runs_again() {
     let Some(config) = server() else { return };
     let (inbox, _) = inbox(&config).await;

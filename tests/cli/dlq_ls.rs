@@ -295,6 +295,51 @@ async fn the_inbox_says_what_a_letter_that_sqs_moved_died_of() {
 }
 
 #[tokio::test]
+async fn a_letter_that_sqs_moved_is_known_by_the_key_that_its_workers_know_it_by() {
+    let Some(world) = World::open() else { return };
+    let table = world.table();
+    world.queue("orders").await;
+    let dead = world.open_queue("orders-dlq").await;
+    world.inbox().await;
+    super::dlq_show::fail_in_the_inbox(&world, "orders#17").await;
+    let moved = Letter::moved_by_sqs(r#"{"order":{"id":17}}"#).attribute("order", "seventeen");
+    let told = Letter::new("order-9", "rejected", "no", r#"{"order":{"id":9}}"#);
+    world.plant(&dead, [moved, told]).await;
+    let tool = world.tool();
+    let keys_of = |ran: &Ran| {
+        ran.exits(0);
+        let mut keys: Vec<_> = ran.json_lines().iter().map(|row| row["key"].to_string()).collect();
+        keys.sort();
+        keys
+    };
+    let ran = tool.run(&["dlq", "ls", "orders", "--key-pointer", "/order/id", "--json"]);
+    assert_eq!(keys_of(&ran), [r#""17""#, r#""order-9""#], "an envelope's key stays");
+    let mut command = tool.command(&["dlq", "ls", "orders", "--json", "--where", "key = seventeen"]);
+    command.env("REDRIVE_KEY_ATTRIBUTE", "order");
+    assert_eq!(keys_of(&Ran::of(command.spawn().unwrap())), [r#""seventeen""#]);
+    let pointer = ["--key-pointer", "/order/id"];
+    let show = [
+        &["dlq", "show", "orders", "17", "--table", &table, "--json"][..],
+        &pointer,
+    ]
+    .concat();
+    let ran = tool.run(&show);
+    ran.exits(0);
+    assert_eq!(ran.json()["inbox"]["record_key"], "orders#17");
+    let drop = [
+        &["dlq", "drop", "orders", "--where", "key = 17", "--dry-run", "--json"][..],
+        &pointer,
+    ]
+    .concat();
+    let ran = tool.run(&drop);
+    ran.exits(0);
+    assert_eq!(ran.json()["matched"], 1);
+    let ran = tool.run(&["dlq", "ls", "orders", "--key-pointer", "order.id"]);
+    ran.exits(2);
+    assert!(ran.stderr.contains("no JSON pointer"), "{}", ran.stderr);
+}
+
+#[tokio::test]
 async fn of_a_queue_with_several_sources_each_letter_names_its_own() {
     let Some(world) = World::open() else { return };
     let table = world.table();
@@ -460,7 +505,6 @@ async fn receives(world: &World, queue: &SqsQueue) -> Vec<u32> {
 }
 
 /// Awaits a condition, for a minute at most.
-#[track_caller]
 pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let clock = Clock::system();
     let start = clock.now();

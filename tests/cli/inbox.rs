@@ -39,19 +39,15 @@ fn number(number: u64) -> AttributeValue {
 impl Shop {
     async fn open() -> Option<Self> {
         let world = World::open()?;
-        let table = format!("inbox-{}", world.account());
-        DynamoInbox::create_table(&world.dynamodb, &table)
-            .await
-            .expect("the table is made");
+        let now = world.inbox().await.time().lo;
+        let table = world.table();
         let client = Client::new(&world.dynamodb);
-        let mut shop = Self {
+        Some(Self {
             world,
             client,
             table,
-            now: 0,
-        };
-        shop.now = shop.inbox().await.time().lo;
-        Some(shop)
+            now,
+        })
     }
 
     async fn inbox(&self) -> DynamoInbox {

@@ -9,9 +9,7 @@ use crate::world::World;
 /// The tool in an account whose inbox table has a name of its own.
 fn run(world: &World, arguments: &[&str]) -> Ran {
     let mut command = world.tool().command(arguments);
-    let child = command
-        .env("REDRIVE_INBOX_TABLE", format!("inbox-{}", world.account()))
-        .spawn();
+    let child = command.env("REDRIVE_INBOX_TABLE", world.table()).spawn();
     Ran::of(child.expect("the tool starts"))
 }
 
@@ -54,7 +52,7 @@ async fn it_makes_all_that_a_worker_needs_and_says_so_the_second_time() {
         "{allow:?}"
     );
     // What it says to do next finds nothing.
-    run(&world, &["doctor", "orders", &format!("inbox-{}", world.account())]).exits(0);
+    run(&world, &["doctor", "orders", &world.table()]).exits(0);
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ async fn set_up(world: &World, name: &str) {
             let orders = world.queue("orders").await;
             let dead = world.open_queue("orders-dlq").await;
             world.inbox().await;
-            world.plant(&dead, night()).await;
+            world.plant(&dead, night(world)).await;
             world
                 .send(&orders, [Outgoing::new(r#"{"order":2001,"amount":12}"#)])
                 .await;
@@ -67,31 +67,40 @@ async fn claim(world: &World, key: &str, status: &str, lease_until: u64, now: u6
 }
 
 /// The dead letters of a bad night.
-fn night() -> Vec<Letter> {
-    let timeout = |order: u32, amount: u32| {
+fn night(world: &World) -> Vec<Letter> {
+    let died = |order: u32, minutes: u64, reason: &str, error: &str, body: &str| {
+        let mut letter = Letter::new(&format!("order-{order}"), reason, error, body).of_type("charge");
+        if let Some(envelope) = &mut letter.envelope {
+            envelope.dead_at_ms -= minutes * 60_000;
+            envelope.message_id = format!("5b0c9e1d-42f7-4c08-9d3a-00000000{order}");
+            envelope.source = format!("arn:aws:sqs:us-east-1:{}:orders", world.account());
+        }
+        letter
+    };
+    let timeout = |order: u32, minutes: u64, amount: u32| {
         let error = format!("gateway 10.0.3.{}:8443 timed out after {} ms", order % 7, 3_000 + order);
         let body = format!(r#"{{"order":{order},"amount":{amount},"currency":"EUR"}}"#);
-        Letter::new(&format!("order-{order}"), "attempts_exhausted", &error, &body).of_type("charge")
+        died(order, minutes, "attempts_exhausted", &error, &body)
     };
     vec![
-        timeout(1001, 40),
-        timeout(1002, 250),
-        timeout(1003, 75),
-        timeout(1004, 12),
-        Letter::new(
-            "order-1005",
+        timeout(1001, 52, 40),
+        timeout(1002, 51, 250),
+        timeout(1003, 47, 75),
+        timeout(1004, 41, 12),
+        died(
+            1005,
+            130,
             "malformed",
             "missing field `amount` at line 1 column 31",
             r#"{"order":1005,"currency":"EUR"}"#,
-        )
-        .of_type("charge"),
-        Letter::new(
-            "order-1006",
+        ),
+        died(
+            1006,
+            15,
             "card_declined",
             "card ending 4242 was declined",
             r#"{"order":1006,"amount":99,"currency":"EUR"}"#,
-        )
-        .of_type("charge"),
+        ),
     ]
 }
 

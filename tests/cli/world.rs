@@ -176,7 +176,7 @@ impl Letter {
         self
     }
 
-    fn into_outgoing(mut self) -> Outgoing {
+    pub(crate) fn into_outgoing(mut self) -> Outgoing {
         if let Some(envelope) = &self.envelope {
             let text = serde_json::to_string(envelope).expect("an envelope is JSON");
             self.outgoing

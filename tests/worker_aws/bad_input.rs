@@ -110,13 +110,13 @@ async fn inv12_the_preflight_reads_the_queues_own_attributes() {
     found(
         &findings,
         Severity::Problem,
-        &[dead_name, name, "1 days", "4 days", "14 days"],
+        &[dead_name, name, "1 day,", "4 days", "14 days"],
     );
     found(&findings, Severity::Warning, &["maxReceiveCount", name, "is 3", "15"]);
     found(
         &findings,
         Severity::Warning,
-        &["inbox keeps keys for 1 days", "5 days", "inbox_retention"],
+        &["inbox keeps keys for 1 day,", "5 days", "inbox_retention"],
     );
     found(&findings, Severity::Warning, &["lease of 2s", "10 s"]);
     let error = worker.run_until_drained().await.unwrap_err();

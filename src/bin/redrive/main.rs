@@ -12,6 +12,7 @@ mod forward;
 mod inbox;
 mod init;
 mod interrupt;
+mod keys;
 mod lines;
 mod queue;
 mod record;

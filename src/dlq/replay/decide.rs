@@ -194,6 +194,11 @@ impl Judge {
         stopped_at.is_none_or(|at| place < at)
     }
 
+    /// Whether the letter at this place of the group is left because one before it was.
+    pub(super) fn is_behind(&self, group: &str, place: u64) -> bool {
+        self.stopped.get(group).is_some_and(|&at| at < place)
+    }
+
     /// What becomes of a candidate, by what the inbox has of its key and what an earlier run was about to do with it.
     pub(super) fn second(&self, letter: &DeadLetter, record: Option<&Record>, intent: Option<Intent>) -> Second {
         let completed = record.is_some_and(|record| record.status == Status::Completed);
@@ -287,7 +292,8 @@ impl Judge {
         envelope
     }
 
-    fn group(&self, letter: &DeadLetter) -> Option<String> {
+    /// Its FIFO group, if order is to be kept.
+    pub(super) fn group(&self, letter: &DeadLetter) -> Option<String> {
         letter.message().group_id.clone().filter(|_| self.rules.from_fifo)
     }
 }
@@ -295,8 +301,8 @@ impl Judge {
 /// Whether a letter whose key is completed is a copy of the work that was. One that died because its payload is another
 /// than the key's is not, and without an envelope to say why it died, the payload itself must agree.
 fn is_leftover(letter: &DeadLetter, record: Option<&Record>) -> bool {
-    if letter.envelope.is_some() {
-        return letter.reason() != Reason::FingerprintMismatch.as_str();
+    if let Some(envelope) = &letter.envelope {
+        return envelope.reason != Reason::FingerprintMismatch.as_str();
     }
     record
         .and_then(|record| record.fingerprint)
@@ -451,7 +457,7 @@ mod tests {
 
     #[test]
     fn key_and_first_message_id_travel_along_and_a_message_without_an_envelope_gets_them() {
-        let mut judge = Judge::new(None, rules());
+        let judge = Judge::new(None, rules());
         let with = sent(judge.second(&letter("1", "a", Some("rejected")), None, None));
         let envelope = envelope_in(&with).unwrap();
         assert_eq!(
@@ -467,7 +473,7 @@ mod tests {
     #[test]
     fn inv07_deduplication_ids_are_fresh_for_each_death_and_job_and_the_same_for_a_retry() {
         let id = |id: &str, job: &str| {
-            let mut judge = Judge::new(
+            let judge = Judge::new(
                 None,
                 Rules {
                     job: job.into(),
@@ -481,7 +487,7 @@ mod tests {
         assert_eq!(id("1", "job"), id("1", "job"));
         assert_ne!(id("1", "job"), id("2", "job"));
         assert_ne!(id("1", "job"), id("1", "other"));
-        let mut judge = Judge::new(
+        let judge = Judge::new(
             None,
             Rules {
                 destinations: vec![to("orders", 1024 * 1024)],
@@ -496,7 +502,7 @@ mod tests {
 
     #[test]
     fn inv01_a_message_that_has_no_room_for_its_envelope_stays() {
-        let mut judge = Judge::new(
+        let judge = Judge::new(
             None,
             Rules {
                 destinations: vec![to("orders.fifo", 20)],

@@ -26,6 +26,8 @@ pub struct ReplayReport {
     pub skipped: u64,
     /// Messages left because an earlier one of their FIFO group was.
     pub behind_group: u64,
+    /// FIFO groups that were not seen to their end: what is left of them hides what comes behind, but for the first ten.
+    pub unseen_groups: u64,
     /// Messages left because the limit was reached or the replay was ended before their turn.
     pub not_reached: u64,
     /// Messages left because they died again since they were replayed by this run, or by an earlier one of the job as far as

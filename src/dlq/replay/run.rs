@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::decide::{First, Judge, Parcel};
 use super::follow::{End, Follow, end_of};
+use super::groups::{Groups, Looked};
 use super::journal::work_text;
 use super::report::{ReplayEnd, ReplayReport};
 use super::{Consumer, Edit, Progress, ReplayError, Settings, StopRule};
@@ -66,6 +67,16 @@ struct Ready {
     token: u64,
 }
 
+/// A page, sorted.
+#[derive(Default)]
+struct Sorted {
+    candidates: Vec<(u64, DeadLetter)>,
+    /// What is only to be deleted.
+    gone: Vec<u64>,
+    /// What of it belongs to FIFO groups.
+    looked: Vec<Looked>,
+}
+
 struct Run {
     calls: Calls,
     producers: Vec<Producer>,
@@ -75,6 +86,7 @@ struct Run {
     held: Mutex<Held>,
     judge: Mutex<Judge>,
     report: Mutex<ReplayReport>,
+    groups: Mutex<Groups>,
     follow: Mutex<Follow>,
     /// When the last message was sent, or the replay began.
     last_send: Mutex<Instant>,
@@ -125,6 +137,7 @@ pub(super) async fn run(
         judge,
         says,
         report: Mutex::default(),
+        groups: Mutex::default(),
         follow: Mutex::default(),
         last_send: Mutex::new(began),
         began,
@@ -151,6 +164,7 @@ impl Run {
     fn ended(self, lost: u64, queue: &str) -> Result<ReplayReport, ReplayError> {
         let mut report = lock(&self.report).clone();
         report.lost_hold += lost;
+        report.unseen_groups = lock(&self.groups).unseen();
         let stopped_by = lock(&self.stopped_by).take();
         if stopped_by.is_some() {
             report.end = ReplayEnd::Failed;
@@ -222,7 +236,12 @@ impl Run {
                 page = pages.next() => page,
             };
             match page {
-                Ok(Page::Messages(page)) => self.page(page).await,
+                Ok(Page::Messages(page)) => {
+                    let full = page.len() >= MAX_BATCH;
+                    let looked = self.page(page).await;
+                    self.seen_of_groups(looked, full).await;
+                }
+                Ok(Page::Exhausted) if self.look_behind().await => {}
                 // One lane is enough to wait.
                 Ok(Page::Exhausted) if number == 0 && self.others_hold_some().await => {}
                 Ok(Page::Exhausted) => break,
@@ -238,6 +257,48 @@ impl Run {
             self.tell();
         }
         pages.last(&self.held).await;
+    }
+
+    /// Gives back what is left of FIFO groups that may have more behind it.
+    async fn seen_of_groups(&self, mut looked: Vec<Looked>, full: bool) {
+        {
+            let (held, judge) = (lock(&self.held), lock(&self.judge));
+            for letter in &mut looked {
+                letter.left = held.receipt(letter.number).is_some();
+                letter.behind = letter.left && judge.is_behind(&letter.group, letter.number);
+            }
+        }
+        let back = {
+            let mut groups = lock(&self.groups);
+            let mut back = groups.page(&looked, full);
+            back.extend(groups.look_behind(false));
+            back
+        };
+        self.give_back(back).await;
+    }
+
+    /// Whether there is something to be seen yet behind what is left of FIFO groups.
+    async fn look_behind(&self) -> bool {
+        let back = {
+            let mut groups = lock(&self.groups);
+            groups.exhausted();
+            groups.look_behind(true)
+        };
+        let some = !back.is_empty();
+        self.give_back(back).await;
+        some
+    }
+
+    async fn give_back(&self, numbers: Vec<u64>) {
+        let receipts: Vec<_> = {
+            let mut held = lock(&self.held);
+            numbers.into_iter().filter_map(|number| held.remove(number)).collect()
+        };
+        if receipts.is_empty() {
+            return;
+        }
+        let answers = self.calls.settle(receipts, Settle::Visibility(Duration::ZERO)).await;
+        lock(&self.report).lost_hold += answers.iter().filter(|answer| answer.is_err()).count() as u64;
     }
 
     /// Whether messages are in flight that somebody else holds, and there is time to wait for them.
@@ -276,7 +337,7 @@ impl Run {
             };
             match page {
                 Ok(Page::Messages(page)) => {
-                    let (_, gone) = self.sorted(page);
+                    let Sorted { gone, .. } = self.sorted(page);
                     self.delete(&gone).await;
                 }
                 Ok(Page::Exhausted) => {}
@@ -357,15 +418,20 @@ impl Run {
         }
     }
 
-    async fn page(&self, page: Vec<Delivery>) {
-        let (candidates, gone) = self.sorted(page);
+    /// Sends what is to be sent of a page; says what of it belongs to FIFO groups.
+    async fn page(&self, page: Vec<Delivery>) -> Vec<Looked> {
+        let Sorted {
+            candidates,
+            gone,
+            looked,
+        } = self.sorted(page);
         self.delete(&gone).await;
         let records = match self.records(&candidates).await {
             Ok(records) => records,
             Err(error) => {
                 self.not_reached(candidates.iter().map(|(number, letter)| (*number, letter)));
                 self.fail(Stop::Inbox(error));
-                return;
+                return looked;
             }
         };
         let (sends, drops) = self.prepared(candidates, records).await;
@@ -375,38 +441,49 @@ impl Run {
                 report.replayed += 1;
                 report.reason(ready.letter.reason()).replayed += 1;
             }
-            return;
+            return looked;
         }
         self.delete(&drops).await;
         self.send_all(sends).await;
+        looked
     }
 
     /// Holds what was received, and sorts out what may be replayed and what was already sent.
-    fn sorted(&self, page: Vec<Delivery>) -> (Vec<(u64, DeadLetter)>, Vec<u64>) {
-        let mut candidates = Vec::new();
-        let mut gone = Vec::new();
+    fn sorted(&self, page: Vec<Delivery>) -> Sorted {
+        let mut sorted = Sorted::default();
         let journal = self.settings.journal.as_ref();
         for delivery in page {
             let number = lock(&self.held).add(&delivery);
             let letter = DeadLetter::new(delivery, &self.settings.keys);
             let mut judge = lock(&self.judge);
             let mut report = lock(&self.report);
+            let mut looked = judge.group(&letter).map(|group| Looked {
+                group,
+                number,
+                news: true,
+                left: true,
+                behind: false,
+            });
             if !self.settings.dry_run && journal.is_some_and(|journal| journal.was_sent(letter.id())) {
                 report.seen += 1;
                 report.reason(letter.reason()).seen += 1;
                 report.resumed += 1;
                 judge.gone(&letter, None);
-                gone.push(number);
+                sorted.gone.push(number);
+                sorted.looked.extend(looked);
                 continue;
             }
             let earlier = |work| journal.is_some_and(|journal| journal.knows_work(&work_text(work)));
             let verdict = judge.first(&letter, number, earlier);
-            if !matches!(verdict, First::Again | First::Known | First::TooLate) {
+            if matches!(verdict, First::Again | First::Known | First::TooLate) {
+                looked.iter_mut().for_each(|looked| looked.news = false);
+            } else {
                 report.seen += 1;
                 report.reason(letter.reason()).seen += 1;
             }
+            sorted.looked.extend(looked);
             match verdict {
-                First::Candidate => candidates.push((number, letter)),
+                First::Candidate => sorted.candidates.push((number, letter)),
                 First::Skipped => report.skipped += 1,
                 First::BehindGroup => report.behind_group += 1,
                 First::CameBack => {
@@ -415,11 +492,11 @@ impl Run {
                     report.died_again += u64::from(judge.died(work));
                 }
                 First::OverLimit => report.not_reached += 1,
-                First::Again => gone.push(number),
+                First::Again => sorted.gone.push(number),
                 First::Known | First::TooLate => {}
             }
         }
-        (candidates, gone)
+        sorted
     }
 
     /// The key by which the inbox knows what is handled under `key` and came as `letter`.

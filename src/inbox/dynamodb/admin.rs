@@ -1,5 +1,7 @@
 //! What operators ask of an inbox and workers do not.
 
+use std::time::Duration;
+
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
@@ -17,6 +19,9 @@ use crate::inbox::decide::operator::{Hold, released};
 use crate::inbox::record::Status;
 use crate::inbox::{Inbox as _, InboxError};
 use crate::key::RecordKey;
+
+/// How far ahead of the service's time a token may be: more than the bounds of that time are ever apart.
+const LONGEST_PASSING: Duration = Duration::from_secs(10);
 
 /// Whether an operator's write minds who holds the key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,7 +42,7 @@ pub enum Intervention {
     /// Nothing was written: somebody may hold the key.
     Held {
         /// For how long at most; `None` where the item does not say.
-        lease_left: Option<std::time::Duration>,
+        lease_left: Option<Duration>,
     },
     /// Nothing was written: there is no claim to release. The record has this status.
     NotClaimed(Status),
@@ -172,17 +177,20 @@ impl DynamoInbox {
     /// - nothing is lost: no message is touched; a rejection whose dead letter is not sent yet is forgotten too, and its
     ///   message, which is still in the queue, runs again;
     /// - one at a time holds unless [`Leases::Override`] forgets a claim that is live: then as with [`free`](Self::free);
-    /// - fenced holds: a holder's later writes find no record and are lost, and tokens grow on, since they follow the
-    ///   service's time.
+    /// - fenced holds: a holder's later writes find no record and are lost, and the next claim's token is larger. Tokens are
+    ///   the service's time, as its bounds tell it, and those of a claim made a moment ago may be ahead of it: the delete waits
+    ///   for that time to pass, a second or two.
     ///
     /// Needs `dynamodb:DeleteItem`.
     ///
     /// # Errors
-    /// What calls fail with.
+    /// [`InboxError::Corrupt`] if the token is so far ahead of the service's time that no wait would do, unless
+    /// [`Leases::Override`] takes that too; and what calls fail with.
     pub async fn forget(&self, entry: &InboxEntry, leases: Leases) -> Result<Intervention, InboxError> {
         if let Some(held) = refused(entry.hold(self.time()), leases) {
             return Ok(held);
         }
+        self.let_token_pass(entry, leases).await?;
         let mut call = self
             .table
             .client
@@ -208,6 +216,29 @@ impl DynamoInbox {
                 .as_ref()
                 .map_or(Intervention::Done, |_: &Item| Intervention::Changed)),
             _ => Err(self.failed("DeleteItem", failed)),
+        }
+    }
+
+    /// Waits until any claim of a key without a record would get a larger token than the entry's.
+    async fn let_token_pass(&self, entry: &InboxEntry, leases: Leases) -> Result<(), InboxError> {
+        let Some(token) = entry.fencing_token() else {
+            return Ok(());
+        };
+        let ahead = Duration::from_millis(token.saturating_add(1).saturating_sub(self.time().lo));
+        if ahead <= LONGEST_PASSING {
+            tokio::time::sleep(ahead).await;
+            return Ok(());
+        }
+        match leases {
+            Leases::Override => Ok(()),
+            Leases::Respect => Err(InboxError::Corrupt {
+                key: entry.key.clone(),
+                why: format!(
+                    "its fencing token {token} is {} s ahead of the service's time, so that the key's next one would be \
+                     smaller",
+                    ahead.as_secs()
+                ),
+            }),
         }
     }
 

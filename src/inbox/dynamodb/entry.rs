@@ -118,6 +118,14 @@ impl InboxEntry {
         }
     }
 
+    /// The last claim's fencing token, as far as it can be read.
+    pub(super) fn fencing_token(&self) -> Option<u64> {
+        match self.identity(attribute::FENCING_TOKEN) {
+            Some(AttributeValue::N(text)) => text.parse().ok(),
+            _ => None,
+        }
+    }
+
     /// What must still be so when it is written. A holder's heartbeat moves only the lease: who overrides it does not mind.
     pub(super) fn conditions(&self, any_lease: bool) -> impl Iterator<Item = (&'static str, Option<&AttributeValue>)> {
         self.identity

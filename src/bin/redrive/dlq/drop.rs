@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use redrive::clock::Clock;
 use redrive::dlq::{Browser, DeadLetter, ScanEnd, ScanReport, Visit};
+use redrive::key::KeySource;
 use redrive::queue::Queue as _;
 use serde::Serialize;
 
@@ -16,6 +17,7 @@ use super::look::{self, Target};
 use super::summary::brief;
 use crate::connection::{Aws, DeadLetters};
 use crate::failure::{Code, Failure, Outcome};
+use crate::keys::KeyFlags;
 use crate::ui::{self, Column, Table, Ui};
 use crate::values;
 
@@ -60,6 +62,9 @@ pub(crate) struct Drop {
     /// Write no file: what is dropped is gone.
     #[arg(long, conflicts_with = "backup")]
     no_backup: bool,
+
+    #[command(flatten)]
+    keys: KeyFlags,
 }
 
 pub(crate) fn long_help() -> String {
@@ -91,6 +96,7 @@ struct Matched {
 impl Drop {
     pub(crate) async fn run(&self, aws: &Aws, ui: &Ui) -> Outcome {
         let dead = self.target.open(aws, ui).await?;
+        let keys = self.keys.source(aws, &dead).await?;
         let attributes = dead.queue.attributes();
         let name = &attributes.name;
         let held = attributes.visible + attributes.in_flight + attributes.delayed;
@@ -121,7 +127,7 @@ impl Drop {
         let mut backup = path.as_deref().map(Safe::create).transpose()?;
         let mut matched = Matched::default();
         let mut failed = None;
-        let scanned = self.scan(&dead, &mut backup, &mut matched, &mut failed, ui).await;
+        let scanned = self.scan(&dead, keys, &mut backup, &mut matched, &mut failed, ui).await;
         let kept = backup.and_then(|backup| {
             let path = backup.path().to_owned();
             backup.finish().then_some(path)
@@ -139,6 +145,7 @@ impl Drop {
     async fn scan(
         &self,
         dead: &DeadLetters,
+        keys: KeySource,
         backup: &mut Option<Safe>,
         matched: &mut Matched,
         failed: &mut Option<io::Error>,
@@ -148,7 +155,9 @@ impl Drop {
         let doing = if self.dry_run { "looking at" } else { "dropping" };
         let bar = ui.progress(Some(attributes.visible).filter(|&visible| visible > 0), doing);
         let now_ms = Clock::system().epoch_ms();
-        let mut browser = Browser::new(dead.queue.clone()).cancel(ui.interrupt().clone());
+        let mut browser = Browser::new(dead.queue.clone())
+            .keys(keys)
+            .cancel(ui.interrupt().clone());
         if let Some(limit) = self.limit.filter(|_| self.filter.is_everything()) {
             // Then it need not receive more than it drops.
             browser = browser.limit(usize::try_from(limit).unwrap_or(usize::MAX));

@@ -14,6 +14,7 @@ use super::filter::{LANGUAGE, Where};
 use super::look::{self, COST, Target};
 use crate::connection::Aws;
 use crate::failure::{Code, Failure, Outcome};
+use crate::keys::KeyFlags;
 use crate::record::Written;
 use crate::ui::{self, Ui};
 
@@ -38,6 +39,9 @@ pub(crate) struct Export {
     /// Let it take the place of a file that is there.
     #[arg(long)]
     overwrite: bool,
+
+    #[command(flatten)]
+    keys: KeyFlags,
 }
 
 pub(crate) fn long_help() -> String {
@@ -56,6 +60,7 @@ struct Exported<'a> {
 impl Export {
     pub(crate) async fn run(&self, aws: &Aws, ui: &Ui) -> Outcome {
         let dead = self.target.open(aws, ui).await?;
+        let keys = self.keys.source(aws, &dead).await?;
         let name = dead.queue.attributes().name.clone();
         let mut file = if self.out.as_os_str() == "-" {
             None
@@ -65,7 +70,7 @@ impl Export {
         let now_ms = Clock::system().epoch_ms();
         let mut messages = 0;
         let mut failed = None;
-        let report = look::look(&dead, ui, |letter| {
+        let report = look::look(&dead, keys, ui, |letter| {
             if !self.filter.matches(letter, now_ms) {
                 return Visit::Keep;
             }

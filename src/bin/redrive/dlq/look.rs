@@ -3,6 +3,7 @@
 use clap::Args;
 use redrive::dlq::browse::MAX_HELD;
 use redrive::dlq::{Browser, DeadLetter, ScanEnd, ScanReport, Visit};
+use redrive::key::KeySource;
 use redrive::queue::Queue as _;
 
 use crate::connection::{Aws, DeadLetters};
@@ -34,9 +35,10 @@ impl Target {
     }
 }
 
-/// Shows `visit` each dead letter once. What is held is given back at the end, and at Ctrl-C.
+/// Shows `visit` each dead letter once; `keys` says where the key is of those without an envelope. What is held is given back at the end, and at Ctrl-C.
 pub(crate) async fn look(
     dead: &DeadLetters,
+    keys: KeySource,
     ui: &Ui,
     mut visit: impl FnMut(&DeadLetter) -> Visit,
 ) -> Result<ScanReport, Failure> {
@@ -51,6 +53,7 @@ pub(crate) async fn look(
     }
     let bar = ui.progress(Some(attributes.visible).filter(|&visible| visible > 0), "looking at");
     let report = Browser::new(dead.queue.clone())
+        .keys(keys)
         .cancel(ui.interrupt().clone())
         .scan(|letter| {
             bar.inc(1);

@@ -1,5 +1,6 @@
 //! `redrive dlq ls`: which dead letters there are, or how many of what.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,15 +9,17 @@ use console::Style;
 use futures::StreamExt as _;
 use redrive::clock::Clock;
 use redrive::dlq::{DeadLetter, ErrorGroup, ErrorGroups, MOVED_BY_SQS, ScanEnd, Visit, error_shape};
+use redrive::key::KeySource;
 use redrive::queue::Queue as _;
 use serde::Serialize;
 
 use super::filter::{LANGUAGE, Where};
 use super::inbox::{InboxFlags, Knows, is_silent};
 use super::look::{self, COST, Target};
-use super::summary::{Summary, TEXT_WIDTH, ago, brief};
+use super::summary::{Earlier, Summary, TEXT_WIDTH, ago, brief};
 use crate::connection::{Aws, DeadLetters};
 use crate::failure::{Code, Failure, Outcome};
+use crate::keys::KeyFlags;
 use crate::ui::{Column, Table, Ui, bytes, safe, short_age};
 use crate::values;
 
@@ -81,6 +84,9 @@ pub(crate) struct Ls {
 
     #[command(flatten)]
     inbox: InboxFlags,
+
+    #[command(flatten)]
+    keys: KeyFlags,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -93,20 +99,21 @@ enum GroupBy {
 impl Ls {
     pub(crate) async fn run(&self, aws: &Aws, ui: &Ui) -> Outcome {
         let dead = self.target.open(aws, ui).await?;
+        let keys = self.keys.source(aws, &dead).await?;
         match self.group_by {
-            Some(by) => self.groups(&dead, by, ui).await,
+            Some(by) => self.groups(&dead, keys, by, ui).await,
             // A stream needs no memory: it comes in the queue's order.
-            None if ui.is_json() && !self.is_ordered() => self.stream(&dead, ui).await,
+            None if ui.is_json() && !self.is_ordered() => self.stream(&dead, keys, ui).await,
             None => {
                 let inbox = self.inbox.open(aws, &dead).await?;
-                self.rows(&dead, inbox.as_ref(), ui).await
+                self.rows(&dead, keys, inbox.as_ref(), ui).await
             }
         }
     }
 
-    async fn stream(&self, dead: &DeadLetters, ui: &Ui) -> Outcome {
+    async fn stream(&self, dead: &DeadLetters, keys: KeySource, ui: &Ui) -> Outcome {
         let now_ms = Clock::system().epoch_ms();
-        let report = look::look(dead, ui, |letter| {
+        let report = look::look(dead, keys, ui, |letter| {
             if self.filter.matches(letter, now_ms) {
                 ui.json(&Summary::of(letter, now_ms));
             }
@@ -122,10 +129,10 @@ impl Ls {
         self.newest || self.oldest || self.limit.is_some() || self.inbox.has_table()
     }
 
-    async fn rows(&self, dead: &DeadLetters, inbox: Option<&Knows>, ui: &Ui) -> Outcome {
+    async fn rows(&self, dead: &DeadLetters, keys: KeySource, inbox: Option<&Knows>, ui: &Ui) -> Outcome {
         let now_ms = Clock::system().epoch_ms();
         let mut rows = Rows::new(!self.oldest, self.most(ui));
-        let report = look::look(dead, ui, |letter| {
+        let report = look::look(dead, keys, ui, |letter| {
             if self.filter.matches(letter, now_ms) {
                 rows.offer(letter, now_ms);
             }
@@ -161,10 +168,10 @@ impl Ls {
         Ok(Code::Done)
     }
 
-    async fn groups(&self, dead: &DeadLetters, by: GroupBy, ui: &Ui) -> Outcome {
+    async fn groups(&self, dead: &DeadLetters, keys: KeySource, by: GroupBy, ui: &Ui) -> Outcome {
         let now_ms = Clock::system().epoch_ms();
         let mut groups = ErrorGroups::default();
-        let report = look::look(dead, ui, |letter| {
+        let report = look::look(dead, keys, ui, |letter| {
             if self.filter.matches(letter, now_ms) {
                 groups.add(&by.name_of(letter), letter);
             }
@@ -318,7 +325,9 @@ fn print(rows: &[Summary], fifo: bool, ui: &Ui) {
             let error = row
                 .error
                 .as_deref()
-                .or(known.and_then(|record| record.error.as_deref()));
+                .or(known.and_then(|record| record.error.as_deref()))
+                .map(Cow::Borrowed)
+                .or_else(|| row.earlier.as_ref().map(before));
             let id: String = row.id.chars().take(id_length).collect();
             let mut cells = vec![
                 safe(&id).into_owned(),
@@ -326,7 +335,7 @@ fn print(rows: &[Summary], fifo: bool, ui: &Ui) {
                     .map_or("-".to_owned(), |age| short_age(Duration::from_secs(age))),
                 attempts.map_or("-".to_owned(), |attempts| attempts.to_string()),
                 reason(&row.reason),
-                brief(error.unwrap_or("-"), ERROR_WIDTH),
+                brief(error.as_deref().unwrap_or("-"), ERROR_WIDTH),
                 brief(&row.key, TEXT_WIDTH),
             ];
             cells.extend(typed.then(|| text(row.message_type.as_deref())));
@@ -336,6 +345,14 @@ fn print(rows: &[Summary], fifo: bool, ui: &Ui) {
             table.row(cells);
         }
         ui.table(table);
+    }
+}
+
+/// What stands for the error of a letter that only tells of an earlier death.
+fn before(earlier: &Earlier) -> Cow<'_, str> {
+    match &earlier.error {
+        Some(error) => format!("(died before: {}: {error})", earlier.reason).into(),
+        None => format!("(died before: {})", earlier.reason).into(),
     }
 }
 

@@ -24,6 +24,7 @@ use super::moves;
 use crate::connection::{Aws, DeadLetters};
 use crate::failure::{Code, Failure, Outcome};
 use crate::ui::{Ui, count, timestamp};
+use crate::values;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   redrive dlq replay orders --dry-run
@@ -37,6 +38,10 @@ const WATCH: Duration = Duration::from_secs(60);
 
 /// The fewest that died again before `--stop-at` judges.
 const FEWEST_DEATHS: u64 = 5;
+
+const SHORTEST_HOLD: Duration = Duration::from_secs(20);
+
+const LONGEST_HOLD: Duration = Duration::from_secs(3_600);
 
 /// Beyond the hold of an earlier run, what servers take to give back what it held.
 const LATE: Duration = Duration::from_secs(5);
@@ -66,11 +71,11 @@ pub(crate) struct Replay {
     filter: Where,
 
     /// Replay at most this many; with --job, in all runs of the job together.
-    #[arg(long, short = 'n', value_name = "N")]
+    #[arg(long, short = 'n', value_name = "N", value_parser = values::limit)]
     limit: Option<u64>,
 
     /// Send at most this many a second, such as 50 or 0.5/s.
-    #[arg(long, value_name = "N", value_parser = rate)]
+    #[arg(long, value_name = "N", value_parser = values::rate)]
     rate: Option<f64>,
 
     /// Only say what would be replayed, by reason. Edits are tried; nothing is sent or deleted, and the job file is not touched.
@@ -113,7 +118,7 @@ pub(crate) struct Replay {
     skip_order: bool,
 
     /// After the last send, watch this long for what comes back dead, such as 5m; 1m with --stop-at.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     watch: Option<Duration>,
 
     /// Stop by itself when more than this share of what was replayed has died again, and at least 5 have. What died is known
@@ -122,7 +127,7 @@ pub(crate) struct Replay {
     stop_at: Option<f64>,
 
     /// How long a letter stays hidden if this is killed while it holds it: 20s to 1h. A rerun of a job waits for it.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "2m")]
+    #[arg(long, value_name = "DURATION", value_parser = values::duration_within(SHORTEST_HOLD, LONGEST_HOLD), default_value = "2m")]
     hold: Duration,
 
     /// Let SQS move the whole queue by itself; see below for what it cannot do.
@@ -135,15 +140,6 @@ pub(crate) struct Replay {
     /// Do not ask.
     #[arg(long, short)]
     yes: bool,
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    let number = text.strip_suffix("/s").unwrap_or(text);
-    number
-        .parse()
-        .ok()
-        .filter(|rate: &f64| *rate > 0.0 && rate.is_finite())
-        .ok_or_else(|| "give messages a second, such as 50, 50/s or 0.5".to_owned())
 }
 
 fn percent(text: &str) -> Result<f64, String> {
@@ -165,7 +161,7 @@ struct Route {
 impl Replay {
     pub(crate) async fn run(&self, aws: &Aws, ui: &Ui) -> Outcome {
         let dead = self.target.open(aws, ui).await?;
-        let route = self.route(&dead, aws).await?;
+        let route = self.route(&dead, aws, ui).await?;
         if self.native {
             let to = match route.targets.as_slice() {
                 [one] => Some(one.attributes().arn.as_str()),
@@ -183,9 +179,16 @@ impl Replay {
         };
         if let Some(file) = &job_file {
             if let Some(at_ms) = file.finished_at_ms {
+                if ui.is_json() {
+                    ui.json(&serde_json::json!({
+                        "job": file.job().id, "job_file": file.path().display().to_string(), "end": "finished_before",
+                        "finished_at_ms": at_ms, "replayed": 0, "replayed_before": file.sent_before,
+                    }));
+                    return Ok(Code::Done);
+                }
                 ui.line(format_args!(
                     "job {} is finished since {}: it replayed {}; begin another with another file",
-                    file.job().id,
+                    file.path().display(),
                     timestamp(at_ms),
                     count(file.sent_before, "message"),
                 ));
@@ -252,6 +255,7 @@ impl Replay {
                 .collect(),
             dry_run: self.dry_run,
             other_source: others.load(Ordering::Relaxed),
+            sent_before: job_file.as_ref().map_or(0, |file| file.sent_before),
             elapsed: clock.now().saturating_duration_since(began),
             report,
         };
@@ -261,13 +265,13 @@ impl Replay {
         if let Err(error) = &done {
             return Err(self.resumable(Failure::new(error)));
         }
-        if let Some(file) = job_file.as_ref().filter(|_| told.is_all_done() && !hidden) {
+        if let Some(file) = job_file.as_ref().filter(|_| told.is_finished() && !hidden) {
             file.finish(clock.epoch_ms())?;
         }
         Ok(told.code())
     }
 
-    async fn route(&self, dead: &DeadLetters, aws: &Aws) -> Result<Route, Failure> {
+    async fn route(&self, dead: &DeadLetters, aws: &Aws, ui: &Ui) -> Result<Route, Failure> {
         let name = &dead.queue.attributes().name;
         if let Some(to) = &self.to {
             let target = aws.queue(to).await?;
@@ -280,6 +284,12 @@ impl Replay {
                     "`{}` is a FIFO queue and `{name}` is not: its messages have no group to be sent in",
                     to.name
                 )));
+            }
+            if from.fifo && !to.fifo {
+                ui.warn(format_args!(
+                    "`{}` is no FIFO queue: order within groups ends there",
+                    to.name
+                ));
             }
             return Ok(Route {
                 targets: vec![target],
@@ -463,6 +473,14 @@ impl Replay {
                 count(report.not_deleted, "message")
             ));
         }
+        if told.unseen_groups() > 0 {
+            ui.note(format_args!(
+                "{} {} letters that cannot be seen behind what is left of {}: SQS shows the first ten of a group",
+                count(told.unseen_groups(), "FIFO group"),
+                if told.unseen_groups() == 1 { "may have" } else { "may each have" },
+                if told.unseen_groups() == 1 { "it" } else { "them" },
+            ));
+        }
         if report.came_back > 0 && self.job.is_some() {
             ui.note("what died again is left by this job; another --job file replays it once more");
         }
@@ -523,12 +541,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_and_shares_are_read_as_people_write_them() {
-        assert_eq!((rate("50"), rate("50/s"), rate("0.5/s")), (Ok(50.0), Ok(50.0), Ok(0.5)));
+    fn shares_are_read_as_people_write_them() {
         assert_eq!((percent("10"), percent("2.5%")), (Ok(10.0), Ok(2.5)));
-        for wrong in ["0", "-1", "fast", "inf", "50/m", ""] {
-            assert!(rate(wrong).is_err(), "{wrong}");
-        }
         assert!(percent("101").is_err() && percent("-1").is_err());
     }
 

@@ -12,6 +12,7 @@ use super::story::Story;
 use super::summary::{TEXT_WIDTH, ago, brief};
 use crate::connection::{Aws, DeadLetters};
 use crate::failure::{Code, Failure, Outcome};
+use crate::keys::KeyFlags;
 use crate::ui::{Ui, count, safe};
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -37,6 +38,9 @@ pub(crate) struct Show {
     #[command(flatten)]
     inbox: InboxFlags,
 
+    #[command(flatten)]
+    keys: KeyFlags,
+
     /// Print the body's bytes and nothing else, control characters too.
     #[arg(long, conflicts_with = "json")]
     raw: bool,
@@ -47,8 +51,9 @@ impl Show {
         let dead = self.target.open(aws, ui).await?;
         // Opened first: a table that is not there is better known before the look, which costs something.
         let inbox = self.inbox.open(aws, &dead).await?;
+        let keys = self.keys.source(aws, &dead).await?;
         let mut finder = Finder::new(&self.id);
-        let report = look::look(&dead, ui, |letter| finder.offer(letter)).await?;
+        let report = look::look(&dead, keys, ui, |letter| finder.offer(letter)).await?;
         if report.end == ScanEnd::Cancelled {
             look::account(&dead, ui, &report);
             return Ok(Code::Interrupted);

@@ -6,6 +6,7 @@ use clap::Args;
 use console::{Style, Term};
 use redrive::clock::{Clock, Instant};
 use redrive::dlq::{ErrorGroups, ScanEnd, Visit};
+use redrive::key::KeySource;
 use redrive::queue::{Queue as _, QueueAttributes, QueueError};
 use serde::Serialize;
 
@@ -161,7 +162,7 @@ impl Watch {
     /// Counts reasons; none if it was interrupted.
     async fn look(&self, dead: &DeadLetters, ui: &Ui, total: u64, clock: &Clock) -> Result<Option<Looked>, Failure> {
         let mut groups = ErrorGroups::default();
-        let report = look::look(dead, ui, |letter| {
+        let report = look::look(dead, KeySource::default(), ui, |letter| {
             groups.add(letter.reason(), letter);
             Visit::Keep
         })

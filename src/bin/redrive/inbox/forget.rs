@@ -1,7 +1,7 @@
 //! `redrive inbox forget`.
 
 use clap::Args;
-use redrive::inbox::{Inbox as _, Intervention, Leases};
+use redrive::inbox::{Inbox as _, InboxError, Intervention, Leases};
 use serde::Serialize;
 
 use super::get::show;
@@ -9,7 +9,7 @@ use super::release::{changed, held};
 use super::shown::{RecordJson, status};
 use super::{KeyFlags, TableFlags};
 use crate::connection::Aws;
-use crate::failure::{Code, Outcome};
+use crate::failure::{Code, Failure, Outcome};
 use crate::ui::{Ui, safe};
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -66,7 +66,16 @@ impl Forget {
             self.yes,
             format_args!("look with: redrive inbox get '{key}'; then give --yes"),
         )?;
-        match inbox.forget(&entry, leases).await? {
+        let forgotten = inbox.forget(&entry, leases).await.map_err(|error| {
+            let damaged = matches!(error, InboxError::Corrupt { .. });
+            let failure = Failure::from(error);
+            if damaged {
+                failure.remedy("--force forgets it as it is")
+            } else {
+                failure
+            }
+        });
+        match forgotten? {
             Intervention::Done => {}
             Intervention::Held { lease_left } => return Err(held(&key, lease_left)),
             _ => return Err(changed(&key)),

@@ -1,6 +1,5 @@
 //! A worker made of what flags and variables say.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redrive::flow::RateLimit;
@@ -12,7 +11,7 @@ use redrive::{DynamoInbox, SqsQueue, Worker};
 use super::refusal::refusal;
 use super::settings::Settings;
 use super::table;
-use super::text::{self, Place};
+use super::text::{self, KeyFrom, Place};
 use crate::connection::Aws;
 use crate::failure::Failure;
 
@@ -31,14 +30,11 @@ pub(super) struct Asked {
 
 impl Asked {
     pub(super) fn of(settings: &Settings<'_>) -> Result<Self, Failure> {
-        let key = place(settings, table::KEY_ATTRIBUTE, table::KEY_POINTER)?;
-        let by_deduplication = settings.get(table::KEY_DEDUPLICATION).is_some_and(|on| on == "true");
-        if key.is_some() && by_deduplication {
-            return Err(Failure::usage(format_args!(
-                "{} says where keys come from, and so does another setting of the key; give one of them",
-                settings.name_of(table::KEY_DEDUPLICATION)
-            )));
-        }
+        let key = match settings.key_from()? {
+            KeyFrom::Place(place) => Some(place),
+            // The library takes the deduplication id by its variable.
+            KeyFrom::Attribute | KeyFrom::DeduplicationId => None,
+        };
         let fingerprint = match settings.get(table::FINGERPRINT_POINTER) {
             None => None,
             Some(pointer) => {
@@ -103,18 +99,7 @@ impl Asked {
 
     fn with_functions(self, mut builder: Builder) -> Builder {
         if let Some(key) = self.key {
-            let told = AtomicBool::new(false);
-            builder = builder.key(move |message| {
-                let found = key.text(message).filter(|text| !text.is_empty());
-                if found.is_none() && !told.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(
-                        message_id = %crate::ui::safe(&message.id), place = ?key,
-                        "a message has no key where one was said to be; such messages are known by their Idempotency-Key \
-                         attribute, else by their MessageId"
-                    );
-                }
-                found
-            });
+            builder = builder.key(key.key());
         }
         if let Some((tenant, rate)) = self.tenant {
             builder = builder.rate_by(move |message| tenant.text(message), rate);
@@ -140,22 +125,8 @@ pub(super) fn max_result(settings: &Settings<'_>) -> Result<usize, Failure> {
     }
 }
 
-/// What an attribute or a pointer names; not both.
-fn place(settings: &Settings<'_>, attribute: &str, pointer: &str) -> Result<Option<Place>, Failure> {
-    match (settings.get(attribute), settings.get(pointer)) {
-        (None, None) => Ok(None),
-        (Some(name), None) => Ok(Some(Place::Attribute(name))),
-        (None, Some(found)) => Place::pointer(&settings.name_of(pointer), found).map(Some),
-        (Some(_), Some(_)) => Err(Failure::usage(format_args!(
-            "{} and {} name two places for one thing; give one of them",
-            settings.name_of(attribute),
-            settings.name_of(pointer)
-        ))),
-    }
-}
-
 fn tenant(settings: &Settings<'_>) -> Result<Option<(Place, RateLimit)>, Failure> {
-    let place = place(settings, table::TENANT_ATTRIBUTE, table::TENANT_POINTER)?;
+    let place = settings.place(table::TENANT_ATTRIBUTE, table::TENANT_POINTER)?;
     let rate = settings.number(table::TENANT_RATE)?;
     let burst = settings.whole(table::TENANT_BURST)?;
     let name = settings.name_of(table::TENANT_RATE);

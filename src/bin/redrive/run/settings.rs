@@ -7,6 +7,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::table::{self, RIVALS, SETTINGS, Setting, Takes};
+use super::text::{KeyFrom, Place};
 use crate::failure::Failure;
 use crate::values;
 
@@ -29,11 +30,7 @@ impl FromArgMatches for WorkerFlags {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        for setting in &SETTINGS {
-            if let Some(value) = matches.get_one::<String>(setting.flag) {
-                self.given.insert(setting.flag, value.clone());
-            }
-        }
+        self.take(matches, SETTINGS.iter().map(|setting| setting.flag));
         self.no_inbox |= matches.get_flag("no-inbox");
         Ok(())
     }
@@ -41,9 +38,9 @@ impl FromArgMatches for WorkerFlags {
 
 impl Args for WorkerFlags {
     fn augment_args(command: Command) -> Command {
-        let command = SETTINGS
-            .iter()
-            .fold(command, |command, setting| command.arg(argument(setting)));
+        let command = SETTINGS.iter().fold(command, |command, setting| {
+            command.arg(argument(setting, setting.heading, setting.help))
+        });
         let no_inbox = Arg::new("no-inbox")
             .long("no-inbox")
             .help_heading("The inbox")
@@ -58,14 +55,14 @@ impl Args for WorkerFlags {
     }
 }
 
-fn argument(setting: &'static Setting) -> Arg {
+fn argument(setting: &'static Setting, heading: &'static str, help: &str) -> Arg {
     let help = match setting.variable {
-        "" => setting.help.to_owned(),
-        variable => format!("{} [{variable}]", setting.help),
+        "" => help.to_owned(),
+        variable => format!("{help} [{variable}]"),
     };
     let arg = Arg::new(setting.flag)
         .long(setting.flag)
-        .help_heading(setting.heading)
+        .help_heading(heading)
         .help(help);
     match setting.takes {
         Takes::Whole => arg.value_name("N").value_parser(whole),
@@ -126,6 +123,26 @@ pub(super) struct Settings<'a> {
 }
 
 impl WorkerFlags {
+    /// The argument of one setting, for a command that is no worker and must know how workers are set.
+    pub(crate) fn argument(flag: &str, heading: &'static str, help: &str) -> Option<Arg> {
+        let setting = SETTINGS.iter().find(|setting| setting.flag == flag)?;
+        Some(argument(setting, heading, help))
+    }
+
+    /// Takes what was given for these flags.
+    pub(crate) fn take(&mut self, matches: &ArgMatches, flags: impl Iterator<Item = &'static str>) {
+        for flag in flags {
+            if let Some(value) = matches.get_one::<String>(flag) {
+                self.given.insert(flag, value.clone());
+            }
+        }
+    }
+
+    /// Where keys come from, by these flags over this environment.
+    pub(crate) fn key_from(&self, environment: &dyn Fn(&str) -> Option<String>) -> Result<KeyFrom, Failure> {
+        self.over(environment).key_from()
+    }
+
     /// The flags over this environment.
     pub(super) fn over<'a>(&'a self, environment: &'a dyn Fn(&str) -> Option<String>) -> Settings<'a> {
         Settings {
@@ -174,6 +191,35 @@ impl Settings<'_> {
         RIVALS
             .iter()
             .any(|rivals| rivals.contains(&variable) && rivals.iter().any(|&rival| rival != variable && given(rival)))
+    }
+
+    /// Where keys come from.
+    pub(super) fn key_from(&self) -> Result<KeyFrom, Failure> {
+        let place = self.place(table::KEY_ATTRIBUTE, table::KEY_POINTER)?;
+        let by_deduplication = self.get(table::KEY_DEDUPLICATION).is_some_and(|on| on == "true");
+        match (place, by_deduplication) {
+            (None, false) => Ok(KeyFrom::Attribute),
+            (None, true) => Ok(KeyFrom::DeduplicationId),
+            (Some(place), false) => Ok(KeyFrom::Place(place)),
+            (Some(_), true) => Err(Failure::usage(format_args!(
+                "{} says where keys come from, and so does another setting of the key; give one of them",
+                self.name_of(table::KEY_DEDUPLICATION)
+            ))),
+        }
+    }
+
+    /// What an attribute or a pointer names; not both.
+    pub(super) fn place(&self, attribute: &str, pointer: &str) -> Result<Option<Place>, Failure> {
+        match (self.get(attribute), self.get(pointer)) {
+            (None, None) => Ok(None),
+            (Some(name), None) => Ok(Some(Place::Attribute(name))),
+            (None, Some(found)) => Place::pointer(&self.name_of(pointer), found).map(Some),
+            (Some(_), Some(_)) => Err(Failure::usage(format_args!(
+                "{} and {} name two places for one thing; give one of them",
+                self.name_of(attribute),
+                self.name_of(pointer)
+            ))),
+        }
     }
 
     /// The inbox table; `None` for work without an inbox.

@@ -1,5 +1,7 @@
 //! Texts of messages that settings name, and results as the inbox keeps them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use redrive::message::Message;
 use redrive::outcome::StoredResult;
 use serde::de::IgnoredAny;
@@ -7,9 +9,20 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 
+/// Where keys come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KeyFrom {
+    /// The `Idempotency-Key` attribute.
+    Attribute,
+    /// Somewhere else in the message.
+    Place(Place),
+    /// The FIFO deduplication id.
+    DeduplicationId,
+}
+
 /// Where something of a message is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// In a message attribute.
     Attribute(String),
     /// In the JSON body, by a JSON pointer (RFC 6901).
@@ -26,6 +39,22 @@ impl Place {
             "{flag}: `{pointer}` is no JSON pointer: it must start with a slash"
         ))
         .remedy("write /order/id for the field `id` of the field `order`"))
+    }
+
+    /// The function that finds the key there. It tells the first time that there is none.
+    pub(crate) fn key(self) -> impl Fn(&Message) -> Option<String> + Send + Sync + 'static {
+        let told = AtomicBool::new(false);
+        move |message| {
+            let found = self.text(message).filter(|text| !text.is_empty());
+            if found.is_none() && !told.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    message_id = %crate::ui::safe(&message.id), place = ?self,
+                    "a message has no key where one was said to be; such messages are known by their Idempotency-Key \
+                     attribute, else by their MessageId"
+                );
+            }
+            found
+        }
     }
 
     /// The text or number there, if there is one.

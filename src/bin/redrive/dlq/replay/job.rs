@@ -18,6 +18,9 @@ use crate::failure::Failure;
 /// The format's version.
 const VERSION: u32 = 1;
 
+/// How every job file begins.
+const BEGINNING: &[u8] = br#"{"job":{"version":"#;
+
 /// What a job is: a rerun must be of the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Job {
@@ -294,7 +297,8 @@ fn read(path: &Path, file: &File) -> Result<Read, Failure> {
             return Ok(found);
         }
         number += 1;
-        if text.last() != Some(&b'\n') && found.job.is_some() {
+        let begins_as_ours = BEGINNING.starts_with(text.get(..BEGINNING.len()).unwrap_or(&text));
+        if text.last() != Some(&b'\n') && (found.job.is_some() || begins_as_ours) {
             // A crash cut it off: what it would have said was not yet relied upon.
             return Ok(found);
         }
@@ -303,12 +307,6 @@ fn read(path: &Path, file: &File) -> Result<Read, Failure> {
             (Ok(Line::Job(job)), None) => found.job = Some(job),
             (Ok(line), Some(_)) if !matches!(line, Line::Job(_)) => {
                 found.finished_at_ms = found.known.take(line).or(found.finished_at_ms);
-            }
-            // A crash while the very first line was written: ours begin so.
-            (Err(_), None)
-                if text.last() != Some(&b'\n') && br#"{"job":"#.starts_with(text.get(..7).unwrap_or(&text)) =>
-            {
-                return Ok(found);
             }
             (Ok(_), None) | (Err(_), None) => {
                 return Err(Failure::new(format_args!(
@@ -421,6 +419,7 @@ mod tests {
             ("my notes".to_owned(), "no job file"),
             ("my notes\n".to_owned(), "no job file"),
             ("{\"job\": \"of mine\"}\n".to_owned(), "no job file"),
+            ("{\"job\": \"of mine\"}".to_owned(), "no job file"),
             (format!("{header}{{\"sent\":[\"1\"]}}\nrubbish\n"), "line 3"),
             (format!("{header}{header}"), "line 2"),
         ] {

@@ -25,6 +25,8 @@ pub(super) struct Told<'a> {
     pub(super) dry_run: bool,
     /// How many of those skipped were of another queue than the one that was named.
     pub(super) other_source: u64,
+    /// How many earlier runs of the job replayed.
+    pub(super) sent_before: u64,
     pub(super) elapsed: Duration,
     pub(super) report: &'a ReplayReport,
 }
@@ -46,6 +48,7 @@ struct ReportJson<'a> {
     other_source: u64,
     completed: u64,
     behind_group: u64,
+    unseen_groups: u64,
     not_reached: u64,
     came_back: u64,
     failed: u64,
@@ -84,6 +87,11 @@ impl Told<'_> {
         if report.seen == 0 {
             ui.line(match report.end {
                 ReplayEnd::Cancelled => format!("nothing was replayed of `{}`", self.from),
+                ReplayEnd::Limit => format!(
+                    "nothing was replayed of `{}`: earlier runs of the job replayed {}, all that --limit allows",
+                    self.from,
+                    count(self.sent_before, "message")
+                ),
                 _ => format!("no dead letters of `{}` to replay", self.from),
             });
             return;
@@ -212,6 +220,7 @@ impl Told<'_> {
             other_source: self.other_source,
             completed: report.completed,
             behind_group: report.behind_group,
+            unseen_groups: self.unseen_groups(),
             not_reached: report.not_reached,
             came_back: report.came_back,
             failed: report.failed,
@@ -241,15 +250,30 @@ impl Told<'_> {
         }
     }
 
-    /// Whether a rerun would find nothing more to do.
+    /// How many FIFO groups hide something, where it was to look at all of them.
+    pub(super) fn unseen_groups(&self) -> u64 {
+        match self.report.end {
+            ReplayEnd::Exhausted => self.report.unseen_groups,
+            _ => 0,
+        }
+    }
+
+    /// Whether all that was meant is done.
     pub(super) fn is_all_done(&self) -> bool {
         let report = self.report;
-        let to_do = report.failed + report.behind_group + report.not_deleted;
+        let to_do = report.failed + report.behind_group + report.not_deleted + self.unseen_groups();
         match report.end {
             ReplayEnd::Exhausted => to_do + report.not_reached == 0,
             ReplayEnd::Limit => to_do == 0,
             _ => false,
         }
+    }
+
+    /// Whether no rerun of the job would find anything to do, whatever its `--where` and `--limit`.
+    pub(super) fn is_finished(&self) -> bool {
+        let report = self.report;
+        let left = report.skipped.saturating_sub(self.other_source) + report.completed;
+        report.end == ReplayEnd::Exhausted && left == 0 && self.is_all_done()
     }
 
     pub(super) fn code(&self) -> Code {
