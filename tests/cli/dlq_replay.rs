@@ -113,6 +113,8 @@ async fn inv12_what_cannot_be_meant_is_refused_before_anything_is_sent() {
         ),
         (vec!["orders", "--yes", "--native", "--where", "reason = x"], 2),
         (vec!["orders", "--yes", "--native", "--rate", "501"], 2),
+        (vec!["orders", "--yes", "--native", "--hold", "1h"], 2),
+        (vec!["orders", "--yes", "--consumer", "a#b"], 2),
         (vec!["orders", "--yes", "--edit", "amount=1"], 2),
         (vec!["orders", "--yes", "--rate", "fast"], 2),
         (vec!["orders", "--yes", "--limit", "0"], 2),
@@ -212,6 +214,14 @@ async fn a_shared_dead_letter_queue_goes_back_to_each_source_and_a_named_source_
     let report = report.json();
     assert_eq!((&report["replayed"], &report["other_source"]), (&json!(3), &json!(6)));
     assert_eq!(drained(&queues[0]).await.len(), 3);
+    let native = tool.run(&["dlq", "replay", "orders", "--yes", "--native"]);
+    native.exits(2);
+    assert!(
+        native.stderr.contains("`orders`") && native.stderr.contains("`bills`"),
+        "it would move the other queue's letters too: {}",
+        native.stderr
+    );
+    assert_eq!((counts(&queues[0]).await.0, counts(&dead).await.0), (0, 6));
     let ran = tool.run(&["dlq", "replay", "dead", "--yes"]);
     ran.exits(3);
     insta::assert_snapshot!("dlq_replay_source_deleted", ran.shown());
@@ -489,7 +499,10 @@ async fn inv07_what_a_group_hides_is_reached_with_skip_order_or_told_and_keeps_t
     let ran = run(&["--where", "reason = timeout", "--skip-order"]);
     assert!(ran.exits(0).starts_with("replayed 24 of 25"), "{}", ran.shown());
     assert_eq!((counts(&orders).await.0, counts(&dead).await.0), (24, 1));
-    assert!(run(&[]).exits(0).starts_with("replayed 1 of 1"), "the job is still open");
+    assert!(
+        run(&[]).exits(0).starts_with("replayed 1 of 1"),
+        "the job is still open"
+    );
 }
 
 #[tokio::test]
@@ -558,8 +571,9 @@ async fn sqs_moves_a_whole_queue_by_itself_is_asked_about_it_and_told_to_end() {
         .find_map(|line| line.strip_prefix("task "))
         .unwrap()
         .to_owned();
-    let again = tool.run(&["dlq", "replay", "orders", "--native", "--yes"]);
+    let again = tool.run(&["dlq", "replay", "orders", "--native", "--yes", "--table", "inbox"]);
     again.exits(1);
+    assert!(again.stderr.contains("no inbox is asked"), "{}", again.stderr);
     assert!(again.stderr.contains("cancel-move"), "{}", again.stderr);
     let ran = tool.run(&["dlq", "cancel-move", "orders", "--task", &task]);
     assert!(

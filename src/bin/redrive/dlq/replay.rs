@@ -3,6 +3,7 @@
 mod edit;
 mod job;
 mod report;
+mod route;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use redrive::SqsQueue;
 use redrive::clock::{Clock, Random};
 use redrive::dlq::{CompletedKeys, DeadLetter, Journal, Replay as Replaying, ReplayEnd, ReplayReport};
 use redrive::queue::{Queue, QueueError};
@@ -18,6 +18,7 @@ use redrive::queue::{Queue, QueueError};
 use self::edit::Edit;
 use self::job::{Job, JobFile};
 use self::report::Told;
+use self::route::Route;
 use super::filter::{LANGUAGE, Where};
 use super::look::Target;
 use super::moves;
@@ -101,7 +102,7 @@ pub(crate) struct Replay {
     table: Option<String>,
 
     /// The consumer the workers are in the inbox; the source queue's name unless given.
-    #[arg(long, value_name = "NAME", requires = "table")]
+    #[arg(long, value_name = "NAME", env = values::CONSUMER, value_parser = values::consumer)]
     consumer: Option<String>,
 
     /// Delete letters whose key is completed, instead of leaving them.
@@ -131,8 +132,8 @@ pub(crate) struct Replay {
 
     /// Let SQS move the whole queue by itself; see below for what it cannot do.
     #[arg(long, conflicts_with_all = [
-        "filters", "limit", "dry_run", "edits", "edit_command", "job", "consumer", "drop_completed", "force", "skip_order",
-        "watch", "stop_at",
+        "filters", "limit", "dry_run", "edits", "edit_command", "job", "drop_completed", "force", "skip_order", "watch",
+        "stop_at", "hold",
     ])]
     native: bool,
 
@@ -150,24 +151,16 @@ fn percent(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "give a share from 0 to 100 percent, such as 10".to_owned())
 }
 
-/// Where the letters go.
-struct Route {
-    targets: Vec<SqsQueue>,
-    /// Whether each goes to the queue it came from.
-    by_source: bool,
-}
-
 impl Replay {
     pub(crate) async fn run(&self, aws: &Aws, ui: &Ui) -> Outcome {
         let dead = self.target.open(aws, ui).await?;
-        let route = self.route(&dead, aws, ui).await?;
         if self.native {
-            let to = match route.targets.as_slice() {
-                [one] => Some(one.attributes().arn.as_str()),
-                _ => None,
-            };
+            self.warn_of_what_native_leaves_out(ui);
+            let to = self.native_target(&dead, aws, ui).await?;
+            let to = to.as_ref().map(|queue| queue.attributes().arn.as_str());
             return moves::start(&dead, to, self.rate, self.yes, ui).await;
         }
+        let route = self.route(&dead, aws, ui).await?;
         let inbox = match &self.table {
             Some(table) => Some(aws.inbox(table).await?),
             None => None,
@@ -268,59 +261,6 @@ impl Replay {
             file.finish(clock.epoch_ms())?;
         }
         Ok(told.code())
-    }
-
-    async fn route(&self, dead: &DeadLetters, aws: &Aws, ui: &Ui) -> Result<Route, Failure> {
-        let name = &dead.queue.attributes().name;
-        if let Some(to) = &self.to {
-            let target = aws.queue(to).await?;
-            let (from, to) = (dead.queue.attributes(), target.attributes());
-            if from.arn == to.arn {
-                return Err(Failure::usage(format_args!("`{name}` cannot be replayed into itself")));
-            }
-            if to.fifo && !from.fifo {
-                return Err(Failure::usage(format_args!(
-                    "`{}` is a FIFO queue and `{name}` is not: its messages have no group to be sent in",
-                    to.name
-                )));
-            }
-            if from.fifo && !to.fifo {
-                ui.warn(format_args!(
-                    "`{}` is no FIFO queue: order within groups ends there",
-                    to.name
-                ));
-            }
-            return Ok(Route {
-                targets: vec![target],
-                by_source: false,
-            });
-        }
-        if let Some(source) = &dead.named_source {
-            return Ok(Route {
-                targets: vec![source.clone()],
-                by_source: false,
-            });
-        }
-        let mut targets = Vec::new();
-        for source in &dead.sources {
-            match aws.queue(source).await {
-                Ok(queue) => targets.push(queue),
-                Err(failure) => {
-                    return Err(failure.remedy("give --to QUEUE to replay elsewhere"));
-                }
-            }
-        }
-        if targets.is_empty() {
-            return Err(Failure::new(format_args!(
-                "no queue has `{name}` for its dead-letter queue, so there is none to replay to: the queue its letters came from \
-                 was deleted, or its redrive policy was changed"
-            ))
-            .remedy("give --to QUEUE"));
-        }
-        Ok(Route {
-            targets,
-            by_source: true,
-        })
     }
 
     fn job_of(&self, dead: &DeadLetters, route: &Route) -> Job {
@@ -476,7 +416,11 @@ impl Replay {
             ui.note(format_args!(
                 "{} {} letters that cannot be seen behind what is left of {}: SQS shows the first ten of a group",
                 count(told.unseen_groups(), "FIFO group"),
-                if told.unseen_groups() == 1 { "may have" } else { "may each have" },
+                if told.unseen_groups() == 1 {
+                    "may have"
+                } else {
+                    "may each have"
+                },
                 if told.unseen_groups() == 1 { "it" } else { "them" },
             ));
         }
