@@ -205,7 +205,7 @@ impl Judge {
         let mut envelope = self.envelope(letter);
         let forced = match (&intent, self.rules.completed) {
             (Some(intent), _) if intent.forced => true,
-            (Some(_), _) if completed && is_leftover(letter, record) => return Second::Sent,
+            (Some(_), _) if completed && is_same_work(letter, record) => return Second::Sent,
             // Under which key it was sent, if it was, is known: never under another.
             (Some(_), _) if completed => return Second::Completed,
             (None, CompletedKeys::Skip) if completed => return Second::Completed,
@@ -298,15 +298,25 @@ impl Judge {
     }
 }
 
-/// Whether a letter whose key is completed is a copy of the work that was. One that died because its payload is another
-/// than the key's is not, and without an envelope to say why it died, the payload itself must agree.
+/// Whether a letter whose key is completed is a copy of the work that was, so that nothing is lost with it: its payload must
+/// be the one that was completed, where that is known.
 fn is_leftover(letter: &DeadLetter, record: Option<&Record>) -> bool {
-    if letter.envelope.is_some() {
-        return letter.reason() != Reason::FingerprintMismatch.as_str();
+    is_same_work(letter, record) && agrees(letter, record) != Some(false)
+}
+
+/// Whether a letter that was sent under this key, as it is or edited, is the work that was completed. One that died because
+/// its payload is another than the key's is not, and without an envelope to say why it died, the payload itself must agree.
+fn is_same_work(letter: &DeadLetter, record: Option<&Record>) -> bool {
+    match letter.envelope {
+        Some(_) => letter.reason() != Reason::FingerprintMismatch.as_str(),
+        None => agrees(letter, record) == Some(true),
     }
-    record
-        .and_then(|record| record.fingerprint)
-        .is_some_and(|fingerprint| fingerprint == Fingerprint::of(letter.body().as_bytes()))
+}
+
+/// Whether the payload is the record's; unknown where it has no fingerprint.
+fn agrees(letter: &DeadLetter, record: Option<&Record>) -> Option<bool> {
+    let fingerprint = record.and_then(|record| record.fingerprint)?;
+    Some(fingerprint == Fingerprint::of(letter.body().as_bytes()))
 }
 
 pub(super) fn envelope_in(outgoing: &Outgoing) -> Option<Envelope> {
