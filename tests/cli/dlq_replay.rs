@@ -382,13 +382,22 @@ async fn completed_keys_are_left_dropped_or_forced() {
     run(&["--force", "--limit", "1"]).exits(0);
     let forced = drained(&orders).await.remove(0).0;
     assert!(forced.starts_with("o-") && forced.contains('~'), "{forced}");
-    let ran = run(&["--drop-completed"]);
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("dropped.jsonl");
+    let backup = backup.to_str().unwrap();
+    let ran = run(&["--drop-completed", "--backup", backup, "--dry-run"]);
+    assert!(ran.exits(0).contains("1 would be deleted"), "{}", ran.stdout);
+    assert!(!std::path::Path::new(backup).exists());
+    let ran = run(&["--drop-completed", "--backup", backup]);
     assert!(
-        ran.exits(0).contains("1 deleted: the key is completed"),
+        ran.exits(0).contains("1 deleted: the key is completed") && ran.stderr.contains("dlq import"),
         "{}",
-        ran.stdout
+        ran.shown()
     );
     assert_eq!(counts(&dead).await, (0, 0));
+    run(&["--drop-completed", "--backup", backup]).exits(1);
+    tool.run(&["dlq", "import", "orders-dlq", backup]).exits(0);
+    assert_eq!(counts(&dead).await, (1, 0), "it can be brought back");
 }
 
 /// Lets a worker handle all that `orders` has.

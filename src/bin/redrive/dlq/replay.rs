@@ -1,5 +1,6 @@
 //! `redrive dlq replay`: dead letters go back to be handled again.
 
+mod backup;
 mod edit;
 mod job;
 mod report;
@@ -15,6 +16,7 @@ use redrive::clock::{Clock, Random};
 use redrive::dlq::{CompletedKeys, DeadLetter, Journal, Replay as Replaying, ReplayEnd, ReplayReport};
 use redrive::queue::{Queue, QueueError};
 
+use self::backup::Backup;
 use self::edit::Edit;
 use self::job::{Job, JobFile};
 use self::report::Told;
@@ -105,9 +107,18 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "NAME", env = values::CONSUMER, value_parser = values::consumer)]
     consumer: Option<String>,
 
-    /// Delete letters whose key is completed, instead of leaving them.
+    /// Delete letters whose key is completed, instead of leaving them, if their payload is the one that was completed. Each is
+    /// written to a file first.
     #[arg(long, requires = "table", conflicts_with = "force")]
     drop_completed: bool,
+
+    /// The file that gets what --drop-completed deletes; a new one, named after queue and time unless given.
+    #[arg(long, value_name = "FILE", requires = "drop_completed")]
+    backup: Option<PathBuf>,
+
+    /// Write no file: what --drop-completed deletes is gone.
+    #[arg(long, requires = "drop_completed", conflicts_with = "backup")]
+    no_backup: bool,
 
     /// Run letters again whose key is completed, under a new key.
     #[arg(long, requires = "table")]
@@ -222,13 +233,20 @@ impl Replay {
                 Replaying::to_sources(dead.queue.clone(), sources, &id)
             }
         };
-        let replaying = self.set(replaying, &dead, inbox, job_file.clone(), &others, ui)?;
+        let backup = (self.drop_completed && !self.no_backup && !self.dry_run)
+            .then(|| Backup::new(self.backup.as_deref(), &dead.queue.attributes().name))
+            .transpose()?;
+        let mut replaying = self.set(replaying, &dead, inbox, job_file.clone(), &others, ui)?;
+        if let Some(backup) = backup.clone() {
+            replaying = replaying.backup(move |letters| backup.keep(letters));
+        }
         let shown = bar.clone();
         let done = replaying
             .progress(move |report| shown.set_position(report.seen))
             .run()
             .await;
         bar.finish_and_clear();
+        let kept = backup.as_ref().and_then(Backup::finish);
         let report = match &done {
             Ok(report) => report,
             Err(error) => match error.report() {
@@ -246,6 +264,7 @@ impl Replay {
                 .map(|queue| queue.attributes().name.as_str())
                 .collect(),
             dry_run: self.dry_run,
+            backup: kept,
             other_source: others.load(Ordering::Relaxed),
             sent_before: job_file.as_ref().map_or(0, |file| file.sent_before),
             elapsed: clock.now().saturating_duration_since(began),
@@ -422,6 +441,19 @@ impl Replay {
                     "may each have"
                 },
                 if told.unseen_groups() == 1 { "it" } else { "them" },
+            ));
+        }
+        if report.not_dropped > 0 {
+            ui.warn(format_args!(
+                "{} whose key is completed could not be deleted: they come back, and a rerun deletes them",
+                count(report.not_dropped, "letter")
+            ));
+        }
+        if let Some(path) = told.backup {
+            ui.note(format_args!(
+                "what was deleted is in `{path}`; to bring it back: redrive dlq import {} {path}",
+                told.from,
+                path = path.display(),
             ));
         }
         if report.came_back > 0 && self.job.is_some() {
