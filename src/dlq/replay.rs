@@ -80,6 +80,7 @@ struct Settings {
     inbox: Option<(Arc<dyn Inbox>, Consumer)>,
     completed: CompletedKeys,
     keys: KeySource,
+    keys_by_worker: bool,
     skip_order: bool,
     dry_run: bool,
     hold: Duration,
@@ -233,6 +234,7 @@ impl Replay {
                 inbox: None,
                 completed: CompletedKeys::default(),
                 keys: KeySource::default(),
+                keys_by_worker: false,
                 skip_order: false,
                 dry_run: false,
                 hold: Duration::from_secs(120),
@@ -330,10 +332,21 @@ impl Replay {
         self
     }
 
-    /// Where keys come from for messages that SQS moved by itself; as workers of the source queue are set.
+    /// Where keys come from for messages that SQS moved by itself; as workers of the source queue are set. The key that a
+    /// replay finds goes with the message in its envelope, and workers take it before any of their own: a wrong one makes them
+    /// run again what is completed.
     #[must_use]
     pub fn keys(mut self, keys: KeySource) -> Self {
         self.settings.keys = keys;
+        self
+    }
+
+    /// Leaves it to the workers to find the key of messages without one: for workers whose key is a function that only they
+    /// know. Such a message is not looked up in the inbox; and where its workers find no key but the MessageId, what a kill
+    /// leaves in both queues is two works to them.
+    #[must_use]
+    pub fn keys_by_worker(mut self, on: bool) -> Self {
+        self.settings.keys_by_worker = on;
         self
     }
 
@@ -462,6 +475,7 @@ impl Replay {
                 job: self.job,
                 completed: self.settings.completed,
                 keys: self.settings.keys.clone(),
+                keys_by_worker: self.settings.keys_by_worker,
                 skip_order: self.settings.skip_order,
                 from_fifo: from.fifo,
                 destinations: destinations.collect(),

@@ -124,6 +124,7 @@ async fn inv12_what_cannot_be_meant_is_refused_before_anything_is_sent() {
         (vec!["orders", "--yes", "--to", "orders-dlq"], 2),
         (vec!["orders", "--yes", "--to", "other.fifo"], 2),
         (vec!["orders", "--yes", "--to", "no-such-queue"], 1),
+        (vec!["orders", "--yes", "--key-by-worker", "--key-pointer", "/id"], 2),
         (vec!["lone", "--yes"], 1),
         (vec!["lone", "--yes", "--exact"], 1),
     ] {
@@ -418,6 +419,68 @@ async fn work(orders: &SqsQueue, inbox: redrive::DynamoInbox, handle: fn(&str) -
     };
     let (done, ()) = tokio::join!(worker.run_until_drained(), over);
     done.unwrap();
+}
+
+#[tokio::test]
+async fn what_sqs_moved_goes_back_under_the_key_that_its_workers_know_it_by() {
+    let Some(world) = World::open() else { return };
+    let orders = world.queue("orders").await;
+    let dead = world.open_queue("orders-dlq").await;
+    let inbox = world.inbox().await;
+    let table = inbox.table_name().to_owned();
+    let tool = world.tool();
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let script = format!("echo $REDRIVE_KEY >> {}", log.display());
+    let work = || {
+        let base = [
+            "exec",
+            "orders",
+            "--until-empty",
+            "--long-poll",
+            "1s",
+            "--table",
+            &table,
+        ];
+        let rest = ["--key-pointer", "/order/id", "--", "sh", "-c", &script];
+        tool.run(&[&base[..], &rest[..]].concat()).exits(0);
+        std::fs::read_to_string(&log).unwrap()
+    };
+    let body = r#"{"order":{"id":"17"}}"#;
+    world.send(&orders, [Outgoing::new(body)]).await;
+    assert_eq!(work(), "17\n");
+    world.plant(&dead, [Letter::moved_by_sqs(body)]).await;
+    let dry = tool.run(&["dlq", "replay", "orders", "--dry-run", "--table", &table]);
+    insta::assert_snapshot!("dlq_replay_key_unknown", dry.shown());
+    // The workers' own setting, so that the inbox is asked under the right key.
+    let known = tool.run(&[
+        "dlq",
+        "replay",
+        "orders",
+        "--yes",
+        "--table",
+        &table,
+        "--key-pointer",
+        "/order/id",
+    ]);
+    known.exits(3);
+    assert!(
+        known.stdout.contains("1 left: the key is completed"),
+        "{}",
+        known.shown()
+    );
+    // Left to the worker, which finds that it is done.
+    tool.run(&["dlq", "replay", "orders", "--yes", "--key-by-worker"])
+        .exits(0);
+    assert_eq!(work(), "17\n", "it did not run again");
+    // A key that the worker has not seen runs under the worker's own.
+    world
+        .plant(&dead, [Letter::moved_by_sqs(r#"{"order":{"id":"18"}}"#)])
+        .await;
+    tool.run(&["dlq", "replay", "orders", "--yes", "--key-by-worker"])
+        .exits(0);
+    assert_eq!(work(), "17\n18\n");
+    assert_eq!((counts(&orders).await, counts(&dead).await), ((0, 0), (0, 0)));
 }
 
 #[tokio::test]

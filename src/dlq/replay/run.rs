@@ -455,6 +455,7 @@ impl Run {
             for ready in &sends {
                 report.replayed += 1;
                 report.reason(ready.letter.reason()).replayed += 1;
+                report.keyed_by_message_id += u64::from(ready.parcel.by_message_id);
             }
             return looked;
         }
@@ -531,8 +532,12 @@ impl Run {
             return Ok(vec![None; candidates.len()]);
         };
         let look = |letter: &DeadLetter| {
+            let unknown = lock(&self.judge).is_key_unknown(letter);
             let key = self.record_key(consumer, letter, letter.key());
             async move {
+                if unknown {
+                    return Ok(None);
+                }
                 let mut tries = 0;
                 loop {
                     match inbox.get(&key).await {

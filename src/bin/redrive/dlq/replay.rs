@@ -26,6 +26,7 @@ use super::look::Target;
 use super::moves;
 use crate::connection::{Aws, DeadLetters};
 use crate::failure::{Code, Failure, Outcome};
+use crate::keys::KeyFlags;
 use crate::ui::{Ui, count, timestamp};
 use crate::values;
 
@@ -123,6 +124,14 @@ pub(crate) struct Replay {
     /// Run letters again whose key is completed, under a new key.
     #[arg(long, requires = "table")]
     force: bool,
+
+    #[command(flatten)]
+    keys: KeyFlags,
+
+    /// Leave it to the workers to find the key of letters without an envelope: for workers whose key is a function of theirs.
+    /// Such letters are not looked up in the inbox.
+    #[arg(long, help_heading = "Keys", conflicts_with_all = ["key-attribute", "key-pointer", "key-from-deduplication-id"])]
+    key_by_worker: bool,
 
     /// On a FIFO queue, go on with a group past a message that is left. Without it a group stops there.
     #[arg(long)]
@@ -223,6 +232,7 @@ impl Replay {
         let id = job_file
             .as_ref()
             .map_or_else(|| self.job_of(&dead, &route).id, |file| file.job().id.clone());
+        let keys = self.keys.source(aws, &dead).await?;
         let replaying = match (route.by_source, route.targets.first()) {
             (false, Some(target)) => Replaying::new(dead.queue.clone(), target.clone(), &id),
             _ => {
@@ -237,6 +247,7 @@ impl Replay {
             .then(|| Backup::new(self.backup.as_deref(), &dead.queue.attributes().name))
             .transpose()?;
         let mut replaying = self.set(replaying, &dead, inbox, job_file.clone(), &others, ui)?;
+        replaying = replaying.keys(keys).keys_by_worker(self.key_by_worker);
         if let Some(backup) = backup.clone() {
             replaying = replaying.backup(move |letters| backup.keep(letters));
         }
@@ -292,6 +303,8 @@ impl Replay {
             .collect();
         let mut edits: Vec<String> = self.edits.iter().map(ToString::to_string).collect();
         edits.extend(self.edit_command.as_ref().map(|command| format!("| {command}")));
+        // It is part of how the job knows what it sent.
+        edits.extend(self.key_by_worker.then(|| "--key-by-worker".to_owned()));
         Job::new(id, clock.epoch_ms(), &dead.queue.attributes().arn, to, edits)
     }
 
@@ -441,6 +454,15 @@ impl Replay {
                     "may each have"
                 },
                 if told.unseen_groups() == 1 { "it" } else { "them" },
+            ));
+        }
+        if report.keyed_by_message_id > 0 {
+            ui.warn(format_args!(
+                "{} without an envelope {} by MessageId, for want of another key: if the workers have keys of their own, give \
+                 --key-attribute, --key-pointer or --key-from-deduplication-id as they have it, or --key-by-worker; under a wrong \
+                 key, what is completed runs again",
+                count(report.keyed_by_message_id, "letter"),
+                if self.dry_run { "would go" } else { "went" },
             ));
         }
         if report.not_dropped > 0 {

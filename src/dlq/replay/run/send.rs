@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 
-use super::super::decide::{Parcel, Second, envelope_in, work_in};
+use super::super::decide::{Parcel, Second, envelope_in};
 use super::super::follow::Followed;
 use super::super::journal::{Intent, work_text};
 use super::{Prepared, Ready, Run, Stop};
@@ -171,12 +171,13 @@ impl Run {
                 }
             }
             if let Some(journal) = &self.settings.journal {
-                let intents: Vec<Intent> = chunk
-                    .iter()
-                    .map(|Ready { letter, parcel, .. }| {
-                        Intent::new(letter.id(), work_text(work_in(&parcel.outgoing)), parcel.forced)
-                    })
-                    .collect();
+                let intents: Vec<Intent> = {
+                    let judge = lock(&self.judge);
+                    let intent = |Ready { letter, parcel, .. }: &Ready| {
+                        Intent::new(letter.id(), work_text(judge.work_in(&parcel.outgoing)), parcel.forced)
+                    };
+                    chunk.iter().map(intent).collect()
+                };
                 if let Err(error) = journal.intend(&intents) {
                     self.not_reached(chunk.iter().chain(&sends).map(|ready| (ready.number, &ready.letter)));
                     self.fail(Stop::Journal(error));
@@ -241,13 +242,16 @@ impl Run {
                 Some(Ok(_)) => {
                     report.replayed += 1;
                     report.reason(letter.reason()).replayed += 1;
+                    report.keyed_by_message_id += u64::from(parcel.by_message_id);
                     judge.gone(&letter, Some(&parcel.outgoing));
-                    if let Some((_, consumer)) = self.settings.inbox.as_ref().filter(|_| self.follows()) {
-                        let key = Key::new(envelope_in(&parcel.outgoing).unwrap_or_default().key);
+                    let key = Key::new(envelope_in(&parcel.outgoing).unwrap_or_default().key);
+                    if let Some((_, consumer)) = self.settings.inbox.as_ref().filter(|_| self.follows())
+                        && !key.as_str().is_empty()
+                    {
                         lock(&self.follow).add(Followed {
                             key: self.record_key(consumer, &letter, &key),
                             before: if parcel.forced { 0 } else { token },
-                            work: work_in(&parcel.outgoing),
+                            work: judge.work_in(&parcel.outgoing),
                         });
                     }
                     sent.push((number, letter.id().to_owned()));
