@@ -331,7 +331,7 @@ impl Matched {
 }
 
 /// Such as `redrive-drop-orders-dlq-20231114T221320Z.jsonl`.
-fn default_backup(queue: &str, now_ms: u64) -> PathBuf {
+pub(super) fn default_backup(queue: &str, now_ms: u64) -> PathBuf {
     let time = ui::timestamp(now_ms).replace([':', '-'], "");
     PathBuf::from(format!("redrive-drop-{queue}-{time}.jsonl"))
 }
