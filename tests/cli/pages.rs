@@ -72,7 +72,7 @@ fn night(world: &World) -> Vec<Letter> {
         let mut letter = Letter::new(&format!("order-{order}"), reason, error, body).of_type("charge");
         if let Some(envelope) = &mut letter.envelope {
             envelope.dead_at_ms -= minutes * 60_000;
-            envelope.message_id = format!("5b0c9e1d-42f7-4c08-9d3a-00000000{order}");
+            envelope.message_id = format!("5b0c9e1d-42f7-4c08-9d3a-c0ffee00{order}");
             envelope.source = format!("arn:aws:sqs:us-east-1:{}:orders", world.account());
         }
         letter

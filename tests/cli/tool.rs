@@ -154,6 +154,7 @@ pub(crate) fn tidy(text: &str) -> String {
     for (pattern, with) in [
         (r"redrive-inbox-\d{12}\b", "redrive-inbox"),
         (r"\b\d{12}\b", "<account>"),
+        (r"\bjob [0-9a-f]{16}\b", "job <job>"),
         (
             r"http://(127\.0\.0\.1|localhost|[a-z0-9.-]*localstack\.cloud)(:\d+)?",
             "http://<endpoint>",
