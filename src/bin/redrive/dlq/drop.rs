@@ -28,7 +28,8 @@ pub(crate) const EXAMPLES: &str = "Examples:
   redrive dlq import orders old.jsonl";
 
 const MANNERS: &str = "Every message is on the disk, in the backup file, before it is deleted; `redrive dlq import` brings it back. \
-                       To find what matches,\na drop looks at messages as `redrive dlq ls` does: what is left has spent one \
+                       To find what matches, \
+                       a drop looks at messages as `redrive dlq ls` does: what is left has spent one \
                        receive. Ctrl-C ends it after the page under way.";
 
 /// How many reasons are told apart.
@@ -330,7 +331,7 @@ impl Matched {
 }
 
 /// Such as `redrive-drop-orders-dlq-20231114T221320Z.jsonl`.
-fn default_backup(queue: &str, now_ms: u64) -> PathBuf {
+pub(super) fn default_backup(queue: &str, now_ms: u64) -> PathBuf {
     let time = ui::timestamp(now_ms).replace([':', '-'], "");
     PathBuf::from(format!("redrive-drop-{queue}-{time}.jsonl"))
 }
