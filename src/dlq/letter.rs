@@ -258,14 +258,18 @@ pub struct ErrorGroups {
 /// The most groups that are kept apart; an error of unknown shape in each message must not fill the memory.
 const MAX_GROUPS: usize = 1_000;
 
+/// The most bytes of a group's name; a type may be as long as a message.
+const MAX_GROUP_NAME: usize = 1_024;
+
 impl ErrorGroups {
-    /// Counts `letter` under `by`: its reason, type, or [`error_shape`].
+    /// Counts `letter` under `by`: its reason, type, or [`error_shape`]. Of a longer one the first 1,024 bytes count.
     pub fn add(&mut self, by: &str, letter: &DeadLetter) {
-        let full = self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(by);
+        let name = by.get(..by.floor_char_boundary(MAX_GROUP_NAME)).unwrap_or(by);
+        let full = self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(name);
         let group = if full {
             &mut self.others
         } else {
-            self.groups.entry(by.to_owned()).or_default()
+            self.groups.entry(name.to_owned()).or_default()
         };
         if group.count == 0 {
             letter.error().clone_into(&mut group.example);
@@ -362,6 +366,21 @@ mod tests {
         }
         assert!(groups.largest_first().len() <= MAX_GROUPS);
         assert_eq!(groups.others().count as usize, 2 * MAX_GROUPS + 2 - MAX_GROUPS);
+    }
+
+    #[test]
+    fn inv05_the_name_of_a_group_is_bounded() {
+        let mut groups = ErrorGroups::default();
+        let long = "é".repeat(500_000);
+        groups.add(&long, &letter("x", 1));
+        groups.add(&format!("{long} and more"), &letter("x", 2));
+        let found = groups.largest_first();
+        assert_eq!(
+            (found.len(), found[0].1.count),
+            (1, 2),
+            "long names are told apart by how they begin"
+        );
+        assert!(found[0].0.len() <= MAX_GROUP_NAME, "{}", found[0].0.len());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use console::{Style, Term};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -171,14 +171,17 @@ impl Ui {
         let (bar, template) = match total {
             Some(total) => (
                 ProgressBar::with_draw_target(Some(total), target),
-                "{msg} [{bar:30}] {human_pos}/{human_len} {per_sec}, {eta} left",
+                "{msg} [{bar:30}] {human_pos}/{human_len} {rate}, {eta} left",
             ),
             None => (
                 ProgressBar::with_draw_target(None, target),
-                "{spinner} {msg} {human_pos} in {elapsed}, {per_sec}",
+                "{spinner} {msg} {human_pos} in {elapsed}, {rate}",
             ),
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
+            let style = style.with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                let _ = out.write_str(&per_second(state.per_sec()));
+            });
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_message(doing);
@@ -275,6 +278,13 @@ pub(crate) fn safe(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// Foreign text on one line, cut at `columns`.
+pub(crate) fn brief(text: &str, columns: usize) -> String {
+    // A character may take no column; then it is cut by their number.
+    let start: String = text.chars().take(4 * columns).collect();
+    console::truncate_str(&safe(&start), columns, "…").into_owned()
+}
+
 /// As [`safe`], with line ends and tabs left as they are: for texts that have lines.
 pub(crate) fn safe_lines(text: &str) -> String {
     text.lines()
@@ -347,6 +357,15 @@ pub(crate) fn bytes(count: u64) -> String {
     indicatif::BinaryBytes(count).to_string()
 }
 
+/// How fast something goes, for people: `1,218/s`; of what is slow a digit more, `0.5/s`.
+pub(crate) fn per_second(rate: f64) -> String {
+    if rate < 9.95 {
+        let text = format!("{rate:.1}");
+        return format!("{}/s", text.strip_suffix(".0").unwrap_or(&text));
+    }
+    format!("{}/s", indicatif::HumanCount(rate.round() as u64))
+}
+
 /// A count with its noun: `1 message`, `12 messages`.
 pub(crate) fn count(number: u64, noun: &str) -> String {
     let number_text = indicatif::HumanCount(number);
@@ -397,6 +416,15 @@ mod tests {
     fn times_and_counts_read_well() {
         assert_eq!(timestamp(1_700_000_000_123), "2023-11-14T22:13:20Z");
         assert_eq!(timestamp(u64::MAX), format!("{} ms since 1970", u64::MAX));
+        for (rate, shown) in [
+            (0.0, "0/s"),
+            (0.5, "0.5/s"),
+            (9.96, "10/s"),
+            (218.1271, "218/s"),
+            (12_345.6, "12,346/s"),
+        ] {
+            assert_eq!(per_second(rate), shown);
+        }
         assert_eq!(count(1, "message"), "1 message");
         assert_eq!(count(12_000, "message"), "12,000 messages");
     }

@@ -21,12 +21,13 @@ pub(crate) use error::FilterError;
 
 /// The language in brief, for the help of commands that filter.
 pub(crate) const LANGUAGE: &str = "Filters (--where):
-  FIELD = VALUE    and != < <= > >=    numbers compare as numbers where both sides are numbers
-  FIELD ~ REGEX    and !~              upper and lower case are alike, unless it begins with (?-i)
-  FIELD in (A, B)    FIELD exists      and, or, not, ( )
-  Fields: reason error type key group id source attempts replays size age body, attr.NAME for a
-  message attribute, /a/b for what a JSON pointer finds in the body. Ages are 90s, 2h or 3d.
-  A value with spaces, commas or ( ) in it is quoted: 'single' or \"double\". For example:
+  FIELD = VALUE    and != < <= > >=; as numbers where both sides are numbers
+  FIELD ~ REGEX    and !~; capitals or not, unless it begins with (?-i)
+  FIELD in (A, B)    FIELD exists    and, or, not, ( )
+  Fields: reason error type key group id source attempts replays size age
+  body, attr.NAME for a message attribute, /a/b for what a JSON pointer finds
+  in the body. Ages are 90s, 2h or 3d. A value with spaces, commas or ( ) in
+  it is quoted: 'single' or \"double\". For example:
     --where 'reason = attempts_exhausted and age > 2h'
     --where '/amount > 100 and not /coupon exists'
     --where 'error ~ \"timed? ?out\" or attr.tenant in (acme, globex)'";
