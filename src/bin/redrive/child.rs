@@ -30,6 +30,9 @@ pub(crate) struct Limits {
     pub(crate) grace: Duration,
     /// Of standard output, in bytes.
     pub(crate) output: usize,
+    /// Whether what it left behind may say the rest: then it ends once all of them have closed its outputs. Else it ends with the
+    /// command, and what is left of it is killed.
+    pub(crate) hear_out: bool,
 }
 
 /// Why a run was ended.
@@ -79,12 +82,16 @@ pub(crate) async fn run(
         let mut talk = pin!(talk);
         let mut talking = true;
         let ended = {
-            let mut ending = pin!(end(&mut child, group.as_ref(), limits, unwanted));
+            let heard = CancellationToken::new();
+            let mut ending = pin!(end(&mut child, group.as_ref(), limits, unwanted, &heard));
             loop {
                 tokio::select! {
                     biased;
                     ended = &mut ending => break ended,
-                    () = &mut talk, if talking => talking = false,
+                    () = &mut talk, if talking => {
+                        talking = false;
+                        heard.cancel();
+                    }
                 }
             }
         };
@@ -106,16 +113,23 @@ pub(crate) async fn run(
     })
 }
 
-/// Waits for its end, or brings it about.
+/// Waits for its end, or brings it about. `heard` fires when its outputs are closed.
 async fn end(
     child: &mut Child,
     group: Option<&Group>,
     limits: Limits,
     unwanted: &CancellationToken,
+    heard: &CancellationToken,
 ) -> (io::Result<ExitStatus>, Option<Stop>) {
+    let by_itself = async {
+        if limits.hear_out {
+            heard.cancelled().await;
+        }
+        child.wait().await
+    };
     let stop = tokio::select! {
         biased;
-        status = child.wait() => return (status, None),
+        status = by_itself => return (status, None),
         () = unwanted.cancelled() => Stop::Unwanted,
         () = tokio::time::sleep(limits.timeout) => Stop::Timeout,
     };

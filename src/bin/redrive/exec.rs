@@ -85,6 +85,7 @@ impl Exec {
                 timeout,
                 grace: self.grace,
                 output: job.max_result()?,
+                hear_out: false,
             },
         });
         let handler = move |context: Context| {

@@ -1,15 +1,16 @@
 //! `--edit` and `--edit-command`: what is changed in a body before it is sent.
 
 use std::fmt;
-use std::process::Stdio;
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Deserializer as _;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+
+use crate::child::{self, Limits};
 
 /// How long an edit command may take for one body.
 const COMMAND_TIME: Duration = Duration::from_secs(30);
@@ -17,8 +18,8 @@ const COMMAND_TIME: Duration = Duration::from_secs(30);
 /// The most bytes that are read of what an edit command prints: the most a message may have.
 const MAX_OUTPUT: usize = redrive::queue::MAX_BYTES;
 
-/// The most bytes of its standard error that are kept.
-const MAX_COMPLAINT: usize = 4 * 1024;
+/// How long one that took longer has to end before it is killed.
+const GRACE: Duration = Duration::from_secs(1);
 
 const FORMS: &str = "write /path=VALUE to set a field of the JSON body, or -/path to delete one";
 
@@ -178,47 +179,37 @@ fn members(json: &str) -> Result<Vec<(String, String)>, String> {
 
 /// Runs a body through a shell command: its standard input, its standard output.
 pub(crate) async fn through(command: &str, body: &str) -> Result<String, String> {
-    let mut running = Running(
-        shell(command)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("the edit command cannot be started: {error}"))?,
-    );
-    let child = &mut running.0;
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let work = async {
-        let feed = async {
-            if let Some(mut stdin) = stdin {
-                // A command that has read enough closes its end.
-                let _ = stdin.write_all(body.as_bytes()).await;
-            }
-        };
-        let ((), output, complaint) = tokio::join!(feed, read(stdout, MAX_OUTPUT), read(stderr, MAX_COMPLAINT));
-        let status = child.wait().await;
-        (output, complaint, status)
+    let limits = Limits {
+        timeout: COMMAND_TIME,
+        grace: GRACE,
+        output: MAX_OUTPUT,
+        hear_out: true,
     };
-    let (output, complaint, status) = tokio::time::timeout(COMMAND_TIME, work)
+    // Nobody calls it off but by dropping it.
+    let ended = child::run(shell(command), body.as_bytes(), limits, &CancellationToken::new())
         .await
-        .map_err(|_| format!("the edit command took longer than {} s", COMMAND_TIME.as_secs()))?;
-    let status = status.map_err(|error| format!("the edit command was lost: {error}"))?;
-    if !status.success() {
-        let complaint = String::from_utf8_lossy(&complaint.0);
+        .map_err(|error| format!("the edit command cannot be run: {error}"))?;
+    if ended.stopped.is_some() {
+        return Err(format!(
+            "the edit command took longer than {} s",
+            COMMAND_TIME.as_secs()
+        ));
+    }
+    if !ended.status.success() {
+        let complaint = String::from_utf8_lossy(&ended.error);
         let said = complaint
             .lines()
             .rfind(|line| !line.trim().is_empty())
             .unwrap_or_default();
         let colon = if said.is_empty() { "" } else { ": " };
-        return Err(format!("the edit command ended with {status}{colon}{said}"));
+        return Err(format!("the edit command ended with {}{colon}{said}", ended.status));
     }
-    let (output, more) = output;
-    if more {
+    if !ended.whole {
         return Err(format!(
             "the edit command printed more than the {MAX_OUTPUT} bytes of a message"
         ));
     }
-    let mut output = String::from_utf8(output).map_err(|_| "the edit command printed what is no UTF-8 text")?;
+    let mut output = String::from_utf8(ended.output).map_err(|_| "the edit command printed what is no UTF-8 text")?;
     // Commands end what they print with a line end, which is no part of the body.
     if !body.ends_with('\n') && output.ends_with('\n') {
         output.pop();
@@ -229,47 +220,17 @@ pub(crate) async fn through(command: &str, body: &str) -> Result<String, String>
     Ok(output)
 }
 
-/// Reads all, keeps the first `most` bytes, and says whether there were more.
-async fn read(from: Option<impl AsyncRead + Unpin>, most: usize) -> (Vec<u8>, bool) {
-    let mut kept = Vec::new();
-    let Some(from) = from else { return (kept, false) };
-    let mut limited = from.take(most as u64 + 1);
-    // What can no longer be read is as good as ended; the exit status tells the rest.
-    let _ = limited.read_to_end(&mut kept).await;
-    let more = kept.len() > most;
-    kept.truncate(most);
-    if more {
-        let _ = tokio::io::copy(limited.get_mut(), &mut tokio::io::sink()).await;
-    }
-    (kept, more)
-}
-
-/// A command that is killed, with what it started, if it is not waited for to its end.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(_id) = self.0.id() {
-            #[cfg(unix)]
-            if let Some(group) = i32::try_from(_id).ok().and_then(rustix::process::Pid::from_raw) {
-                let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-            }
-            let _ = self.0.start_kill();
-        }
-    }
-}
-
 #[cfg(unix)]
 fn shell(command: &str) -> Command {
     let mut shell = Command::new("sh");
-    shell.arg("-c").arg(command).process_group(0).kill_on_drop(true);
+    shell.arg("-c").arg(command);
     shell
 }
 
 #[cfg(not(unix))]
 fn shell(command: &str) -> Command {
     let mut shell = Command::new("cmd");
-    shell.arg("/C").arg(command).kill_on_drop(true);
+    shell.arg("/C").arg(command);
     shell
 }
 
@@ -351,6 +312,13 @@ mod tests {
     async fn a_body_goes_through_a_command_and_its_failure_says_why() {
         assert_eq!(through("tr a-z A-Z", "body").await.unwrap(), "BODY");
         assert_eq!(through("cat", "line\n").await.unwrap(), "line\n");
+        // What goes on after the command itself may say the rest of the body.
+        assert_eq!(
+            through("exec 3<&0; (sleep 0.2; cat <&3) & printf begun-", "body")
+                .await
+                .unwrap(),
+            "begun-body"
+        );
         for (command, says) in [
             ("echo no such order >&2; exit 3", "exit status: 3: no such order"),
             ("true", "printed nothing"),
