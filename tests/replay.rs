@@ -613,7 +613,11 @@ async fn inv07_with_skip_order_all_of_a_group_is_seen_past_what_is_left_of_it() 
             .await
             .unwrap();
         assert_eq!(numbers(&dlq), left, "{report:?}");
-        assert_eq!((report.end, report.unseen_groups), (ReplayEnd::Exhausted, 0), "{report:?}");
+        assert_eq!(
+            (report.end, report.unseen_groups),
+            (ReplayEnd::Exhausted, 0),
+            "{report:?}"
+        );
         assert_eq!((report.skipped as usize, dlq.in_flight()), (left.len(), 0));
         assert!(balanced(&report), "{report:?}");
     }

@@ -489,7 +489,10 @@ async fn inv07_what_a_group_hides_is_reached_with_skip_order_or_told_and_keeps_t
     let ran = run(&["--where", "reason = timeout", "--skip-order"]);
     assert!(ran.exits(0).starts_with("replayed 24 of 25"), "{}", ran.shown());
     assert_eq!((counts(&orders).await.0, counts(&dead).await.0), (24, 1));
-    assert!(run(&[]).exits(0).starts_with("replayed 1 of 1"), "the job is still open");
+    assert!(
+        run(&[]).exits(0).starts_with("replayed 1 of 1"),
+        "the job is still open"
+    );
 }
 
 #[tokio::test]

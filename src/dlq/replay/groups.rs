@@ -150,9 +150,16 @@ mod tests {
         let mut groups = Groups::default();
         for (at, group) in ["a", "b", "c"].into_iter().enumerate() {
             let first = at as u64 * 100;
-            assert!(groups.page(&letters(group, first..first + 4, |_| true, true), true).is_empty());
+            assert!(
+                groups
+                    .page(&letters(group, first..first + 4, |_| true, true), true)
+                    .is_empty()
+            );
         }
-        assert!(groups.look_behind(false).is_empty(), "not before the queue was seen once");
+        assert!(
+            groups.look_behind(false).is_empty(),
+            "not before the queue was seen once"
+        );
         groups.exhausted();
         assert_eq!(groups.look_behind(true), [0, 1, 2, 3, 100, 101, 102, 103]);
         groups.page(&letters("a", 300..304, |_| true, false), false);

@@ -477,7 +477,11 @@ impl Replay {
             ui.note(format_args!(
                 "{} {} letters that cannot be seen behind what is left of {}: SQS shows the first ten of a group",
                 count(told.unseen_groups(), "FIFO group"),
-                if told.unseen_groups() == 1 { "may have" } else { "may each have" },
+                if told.unseen_groups() == 1 {
+                    "may have"
+                } else {
+                    "may each have"
+                },
                 if told.unseen_groups() == 1 { "it" } else { "them" },
             ));
         }
