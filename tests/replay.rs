@@ -371,15 +371,24 @@ async fn keys_that_are_completed_stay_or_are_dropped_or_run_again_under_a_new_ke
         for n in [1, 2] {
             complete(&inbox, &format!("k{n}"), &n.to_string()).await;
         }
+        complete(&inbox, "k3", "an edited 3").await;
         let letters = [
             dead(0, "rejected"),
             dead(1, "rejected"),
             dead(2, "fingerprint_mismatch"),
+            dead(3, "rejected"),
         ];
         fill(&dlq, letters).await;
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let backup = Arc::clone(&kept);
         let report = replay(&dlq, &orders)
             .inbox(Arc::new(inbox), "orders")
             .completed(policy)
+            .backup(move |letters| {
+                let bodies = letters.iter().map(|letter| letter.body().to_owned());
+                backup.lock().unwrap().extend(bodies);
+                Ok(())
+            })
             .run()
             .await
             .unwrap();
@@ -387,23 +396,55 @@ async fn keys_that_are_completed_stay_or_are_dropped_or_run_again_under_a_new_ke
         let sent: BTreeSet<_> = keys(&orders).into_iter().collect();
         match policy {
             CompletedKeys::Skip => {
-                assert_eq!((report.replayed, report.completed), (1, 2));
-                assert_eq!(bodies(&dlq), ["1", "2"]);
+                assert_eq!((report.replayed, report.completed), (1, 3));
+                assert_eq!(bodies(&dlq), ["1", "2", "3"]);
             }
             CompletedKeys::Drop => {
-                assert_eq!((report.replayed, report.dropped, report.completed), (1, 1, 1));
+                assert_eq!((report.replayed, report.dropped, report.completed), (1, 1, 2));
+                assert_eq!(*kept.lock().unwrap(), ["1"], "kept before it is deleted");
                 assert_eq!(
                     bodies(&dlq),
-                    ["2"],
+                    ["2", "3"],
                     "another payload under the key is no copy of work that is done"
                 );
             }
             _ => {
-                assert_eq!(report.replayed, 3);
-                assert_eq!(sent, ["k0", "k1~job", "k2~job"].map(str::to_owned).into());
+                assert_eq!(report.replayed, 4);
+                assert_eq!(sent, ["k0", "k1~job", "k2~job", "k3~job"].map(str::to_owned).into());
             }
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv01_what_cannot_be_kept_is_not_dropped() {
+    let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
+    let inbox = MemoryInbox::builder()
+        .clock(Clock::starting_at(1_700_000_000_000))
+        .build();
+    complete(&inbox, "k0", "0").await;
+    fill(&dlq, [dead(0, "rejected")]).await;
+    let run = |dry: bool| {
+        replay(&dlq, &orders)
+            .inbox(Arc::new(inbox.clone()), "orders")
+            .completed(CompletedKeys::Drop)
+            .backup(|_| Err(std::io::Error::other("disk full")))
+            .dry_run(dry)
+            .run()
+    };
+    assert_eq!(
+        run(true).await.unwrap().dropped,
+        1,
+        "a dry run keeps and deletes nothing"
+    );
+    let error = run(false).await.unwrap_err();
+    assert!(matches!(&error, ReplayError::Backup { .. }) && error.to_string().contains("disk full"));
+    let report = error.report().unwrap();
+    assert_eq!(
+        (report.dropped, report.not_reached, dlq.len(), dlq.in_flight()),
+        (0, 1, 1, 0)
+    );
+    assert!(balanced(report));
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,6 +29,7 @@ pub use report::{ReasonCount, ReplayEnd, ReplayFailure, ReplayReport};
 type Filter = Box<dyn FnMut(&DeadLetter) -> bool + Send>;
 type EditError = Box<dyn StdError + Send + Sync>;
 type Edit = Box<dyn FnMut(&DeadLetter, Outgoing) -> BoxFuture<'static, Result<Outgoing, EditError>> + Send>;
+type Backup = Box<dyn FnMut(&[&DeadLetter]) -> std::io::Result<()> + Send>;
 type Progress = Box<dyn FnMut(&ReplayReport) + Send>;
 type StopRule = Box<dyn FnMut(&ReplayReport) -> bool + Send>;
 
@@ -67,6 +68,7 @@ pub struct Replay {
     settings: Settings,
     filter: Option<Filter>,
     edit: Option<Edit>,
+    backup: Option<Backup>,
     progress: Option<Progress>,
     stop_when: Option<StopRule>,
 }
@@ -78,6 +80,7 @@ struct Settings {
     inbox: Option<(Arc<dyn Inbox>, Consumer)>,
     completed: CompletedKeys,
     keys: KeySource,
+    keys_by_worker: bool,
     skip_order: bool,
     dry_run: bool,
     hold: Duration,
@@ -121,7 +124,10 @@ pub enum CompletedKeys {
     /// They stay where they are.
     #[default]
     Skip,
-    /// They are deleted. One whose payload may be other than that which was completed stays.
+    /// They are deleted, after a [`backup`](Replay::backup) where one is set. One whose payload may be other than that which
+    /// was completed stays: one that is not what the record has a fingerprint of, or that has no envelope and whose record
+    /// has no fingerprint. So none is deleted where workers take fingerprints of chosen fields, and none that was edited
+    /// before it was completed.
     Drop,
     /// They are sent to be run again, under a new key (the old one and the job): whatever knows the old key lets them pass.
     Force,
@@ -163,6 +169,14 @@ pub enum ReplayError {
         /// What went wrong.
         source: InboxError,
     },
+    /// What was to be deleted could not be kept first.
+    #[error("the replay stopped after moving {} messages, as its backup cannot be written; none is lost: {source}", report.replayed)]
+    Backup {
+        /// What was done.
+        report: Box<ReplayReport>,
+        /// What went wrong.
+        source: std::io::Error,
+    },
     /// The journal could not be written.
     #[error("the replay stopped after moving {} messages, as its journal cannot be written; none is lost: {source}", report.replayed)]
     Journal {
@@ -182,6 +196,7 @@ impl ReplayError {
             Self::Receive { report, .. }
             | Self::Send { report, .. }
             | Self::Inbox { report, .. }
+            | Self::Backup { report, .. }
             | Self::Journal { report, .. } => Some(report),
         }
     }
@@ -219,6 +234,7 @@ impl Replay {
                 inbox: None,
                 completed: CompletedKeys::default(),
                 keys: KeySource::default(),
+                keys_by_worker: false,
                 skip_order: false,
                 dry_run: false,
                 hold: Duration::from_secs(120),
@@ -231,6 +247,7 @@ impl Replay {
             },
             filter: None,
             edit: None,
+            backup: None,
             progress: None,
             stop_when: None,
         }
@@ -307,10 +324,29 @@ impl Replay {
         self
     }
 
-    /// Where keys come from for messages that SQS moved by itself; as workers of the source queue are set.
+    /// Told of messages that are about to be dropped as their keys are completed, up to ten at a time, before they are
+    /// deleted. When it fails the replay stops, and they stay.
+    #[must_use]
+    pub fn backup(mut self, keep: impl FnMut(&[&DeadLetter]) -> std::io::Result<()> + Send + 'static) -> Self {
+        self.backup = Some(Box::new(keep));
+        self
+    }
+
+    /// Where keys come from for messages that SQS moved by itself; as workers of the source queue are set. The key that a
+    /// replay finds goes with the message in its envelope, and workers take it before any of their own: a wrong one makes them
+    /// run again what is completed.
     #[must_use]
     pub fn keys(mut self, keys: KeySource) -> Self {
         self.settings.keys = keys;
+        self
+    }
+
+    /// Leaves it to the workers to find the key of messages without one: for workers whose key is a function that only they
+    /// know. Such a message is not looked up in the inbox; and where its workers find no key but the MessageId, what a kill
+    /// leaves in both queues is two works to them.
+    #[must_use]
+    pub fn keys_by_worker(mut self, on: bool) -> Self {
+        self.settings.keys_by_worker = on;
         self
     }
 
@@ -439,6 +475,7 @@ impl Replay {
                 job: self.job,
                 completed: self.settings.completed,
                 keys: self.settings.keys.clone(),
+                keys_by_worker: self.settings.keys_by_worker,
                 skip_order: self.settings.skip_order,
                 from_fifo: from.fifo,
                 destinations: destinations.collect(),
@@ -448,6 +485,7 @@ impl Replay {
         );
         let says = run::Says {
             edit: self.edit.map(Mutex::new),
+            backup: self.backup.map(Mutex::new),
             progress: self.progress.map(Mutex::new),
             stop_when: self.stop_when.map(Mutex::new),
         };

@@ -113,6 +113,8 @@ async fn inv12_what_cannot_be_meant_is_refused_before_anything_is_sent() {
         ),
         (vec!["orders", "--yes", "--native", "--where", "reason = x"], 2),
         (vec!["orders", "--yes", "--native", "--rate", "501"], 2),
+        (vec!["orders", "--yes", "--native", "--hold", "1h"], 2),
+        (vec!["orders", "--yes", "--consumer", "a#b"], 2),
         (vec!["orders", "--yes", "--edit", "amount=1"], 2),
         (vec!["orders", "--yes", "--rate", "fast"], 2),
         (vec!["orders", "--yes", "--limit", "0"], 2),
@@ -122,6 +124,7 @@ async fn inv12_what_cannot_be_meant_is_refused_before_anything_is_sent() {
         (vec!["orders", "--yes", "--to", "orders-dlq"], 2),
         (vec!["orders", "--yes", "--to", "other.fifo"], 2),
         (vec!["orders", "--yes", "--to", "no-such-queue"], 1),
+        (vec!["orders", "--yes", "--key-by-worker", "--key-pointer", "/id"], 2),
         (vec!["lone", "--yes"], 1),
         (vec!["lone", "--yes", "--exact"], 1),
     ] {
@@ -212,6 +215,14 @@ async fn a_shared_dead_letter_queue_goes_back_to_each_source_and_a_named_source_
     let report = report.json();
     assert_eq!((&report["replayed"], &report["other_source"]), (&json!(3), &json!(6)));
     assert_eq!(drained(&queues[0]).await.len(), 3);
+    let native = tool.run(&["dlq", "replay", "orders", "--yes", "--native"]);
+    native.exits(2);
+    assert!(
+        native.stderr.contains("`orders`") && native.stderr.contains("`bills`"),
+        "it would move the other queue's letters too: {}",
+        native.stderr
+    );
+    assert_eq!((counts(&queues[0]).await.0, counts(&dead).await.0), (0, 6));
     let ran = tool.run(&["dlq", "replay", "dead", "--yes"]);
     ran.exits(3);
     insta::assert_snapshot!("dlq_replay_source_deleted", ran.shown());
@@ -372,13 +383,22 @@ async fn completed_keys_are_left_dropped_or_forced() {
     run(&["--force", "--limit", "1"]).exits(0);
     let forced = drained(&orders).await.remove(0).0;
     assert!(forced.starts_with("o-") && forced.contains('~'), "{forced}");
-    let ran = run(&["--drop-completed"]);
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("dropped.jsonl");
+    let backup = backup.to_str().unwrap();
+    let ran = run(&["--drop-completed", "--backup", backup, "--dry-run"]);
+    assert!(ran.exits(0).contains("1 would be deleted"), "{}", ran.stdout);
+    assert!(!std::path::Path::new(backup).exists());
+    let ran = run(&["--drop-completed", "--backup", backup]);
     assert!(
-        ran.exits(0).contains("1 deleted: the key is completed"),
+        ran.exits(0).contains("1 deleted: the key is completed") && ran.stderr.contains("dlq import"),
         "{}",
-        ran.stdout
+        ran.shown()
     );
     assert_eq!(counts(&dead).await, (0, 0));
+    run(&["--drop-completed", "--backup", backup]).exits(1);
+    tool.run(&["dlq", "import", "orders-dlq", backup]).exits(0);
+    assert_eq!(counts(&dead).await, (1, 0), "it can be brought back");
 }
 
 /// Lets a worker handle all that `orders` has.
@@ -399,6 +419,68 @@ async fn work(orders: &SqsQueue, inbox: redrive::DynamoInbox, handle: fn(&str) -
     };
     let (done, ()) = tokio::join!(worker.run_until_drained(), over);
     done.unwrap();
+}
+
+#[tokio::test]
+async fn what_sqs_moved_goes_back_under_the_key_that_its_workers_know_it_by() {
+    let Some(world) = World::open() else { return };
+    let orders = world.queue("orders").await;
+    let dead = world.open_queue("orders-dlq").await;
+    let inbox = world.inbox().await;
+    let table = inbox.table_name().to_owned();
+    let tool = world.tool();
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let script = format!("echo $REDRIVE_KEY >> {}", log.display());
+    let work = || {
+        let base = [
+            "exec",
+            "orders",
+            "--until-empty",
+            "--long-poll",
+            "1s",
+            "--table",
+            &table,
+        ];
+        let rest = ["--key-pointer", "/order/id", "--", "sh", "-c", &script];
+        tool.run(&[&base[..], &rest[..]].concat()).exits(0);
+        std::fs::read_to_string(&log).unwrap()
+    };
+    let body = r#"{"order":{"id":"17"}}"#;
+    world.send(&orders, [Outgoing::new(body)]).await;
+    assert_eq!(work(), "17\n");
+    world.plant(&dead, [Letter::moved_by_sqs(body)]).await;
+    let dry = tool.run(&["dlq", "replay", "orders", "--dry-run", "--table", &table]);
+    insta::assert_snapshot!("dlq_replay_key_unknown", dry.shown());
+    // The workers' own setting, so that the inbox is asked under the right key.
+    let known = tool.run(&[
+        "dlq",
+        "replay",
+        "orders",
+        "--yes",
+        "--table",
+        &table,
+        "--key-pointer",
+        "/order/id",
+    ]);
+    known.exits(3);
+    assert!(
+        known.stdout.contains("1 left: the key is completed"),
+        "{}",
+        known.shown()
+    );
+    // Left to the worker, which finds that it is done.
+    tool.run(&["dlq", "replay", "orders", "--yes", "--key-by-worker"])
+        .exits(0);
+    assert_eq!(work(), "17\n", "it did not run again");
+    // A key that the worker has not seen runs under the worker's own.
+    world
+        .plant(&dead, [Letter::moved_by_sqs(r#"{"order":{"id":"18"}}"#)])
+        .await;
+    tool.run(&["dlq", "replay", "orders", "--yes", "--key-by-worker"])
+        .exits(0);
+    assert_eq!(work(), "17\n18\n");
+    assert_eq!((counts(&orders).await, counts(&dead).await), ((0, 0), (0, 0)));
 }
 
 #[tokio::test]
@@ -554,6 +636,14 @@ async fn sqs_moves_a_whole_queue_by_itself_is_asked_about_it_and_told_to_end() {
     let ran = tool.run(&["dlq", "moves", "orders"]);
     assert_eq!(ran.exits(0), "SQS knows no move of `orders-dlq`\n");
     tool.run(&["dlq", "cancel-move", "orders"]).exits(1);
+    let asked = tool.run(&["dlq", "replay", "orders", "--native"]);
+    asked.exits(2);
+    for says in [
+        "may delete those without an envelope as duplicates?",
+        "try: look with: redrive dlq ls orders-dlq; then give --yes",
+    ] {
+        assert!(asked.stderr.contains(says), "{}", asked.stderr);
+    }
     let ran = tool.run(&["dlq", "replay", "orders", "--native", "--yes", "--rate", "1"]);
     let task = ran
         .exits(0)
@@ -561,8 +651,9 @@ async fn sqs_moves_a_whole_queue_by_itself_is_asked_about_it_and_told_to_end() {
         .find_map(|line| line.strip_prefix("task "))
         .unwrap()
         .to_owned();
-    let again = tool.run(&["dlq", "replay", "orders", "--native", "--yes"]);
+    let again = tool.run(&["dlq", "replay", "orders", "--native", "--yes", "--table", "inbox"]);
     again.exits(1);
+    assert!(again.stderr.contains("no inbox is asked"), "{}", again.stderr);
     assert!(again.stderr.contains("cancel-move"), "{}", again.stderr);
     let ran = tool.run(&["dlq", "cancel-move", "orders", "--task", &task]);
     assert!(

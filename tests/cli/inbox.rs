@@ -290,12 +290,47 @@ async fn release_frees_a_stuck_claim_and_refuses_a_live_one_unless_forced() {
 }
 
 #[tokio::test]
+async fn the_consumer_of_the_environment_is_that_of_keys_that_do_not_name_one() {
+    let Some(shop) = Shop::open().await else { return };
+    shop.fill().await;
+    let run = |consumer: &str, arguments: &[&str]| {
+        let mut command = shop.command(arguments);
+        command.env("REDRIVE_CONSUMER", consumer);
+        Ran::of(command.spawn().unwrap())
+    };
+    let key = |ran: Ran| ran.json()["key"].clone();
+    assert_eq!(key(run("orders", &["inbox", "get", "done", "--json"])), "orders#done");
+    assert_eq!(
+        key(run("orders", &["inbox", "get", "mail#given-back", "--json"])),
+        "mail#given-back"
+    );
+    let flag = ["inbox", "get", "given-back", "--consumer", "mail", "--json"];
+    assert_eq!(key(run("orders", &flag)), "mail#given-back", "the flag wins");
+    let consumers = run("mail", &["inbox", "stats", "--json"]).json()["consumers"].clone();
+    assert_eq!(
+        (consumers.as_array().unwrap().len(), &consumers[0]["consumer"]),
+        (1, &"mail".into())
+    );
+    let wrong = run("a#b", &["inbox", "get", "done"]);
+    wrong.exits(2);
+    assert!(wrong.stderr.contains("REDRIVE_CONSUMER=`a#b`"), "{}", wrong.stderr);
+    // Set to nothing, it is not set.
+    let none = run("", &["inbox", "get", "done"]);
+    none.exits(2);
+    assert!(none.stderr.contains("does not say whose key it is"), "{}", none.stderr);
+    let all = run("", &["inbox", "stats", "--json"]).json()["consumers"].clone();
+    assert_eq!(all.as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn forget_lets_a_key_run_again_when_that_is_confirmed() {
     let Some(shop) = Shop::open().await else { return };
     shop.fill().await;
     let asked = shop.run(&["inbox", "forget", "orders#done"]);
     asked.exits(2);
     assert!(asked.stderr.contains("confirmation"), "{}", asked.stderr);
+    let remedy = "try: look with: redrive inbox get 'orders#done'; then give --yes";
+    assert!(asked.stderr.contains(remedy), "{}", asked.stderr);
     assert_eq!(shop.status("orders#done").await, Some(Status::Completed));
     insta::assert_snapshot!(
         "inbox_forget",

@@ -131,6 +131,11 @@ impl Aws {
     }
 }
 
+/// The queue's name in an ARN.
+pub(crate) fn name_in(arn: &str) -> &str {
+    arn.rsplit(':').next().unwrap_or(arn)
+}
+
 /// The sources of a dead-letter queue; `None` where they may not be listed.
 async fn sources(queue: &SqsQueue, ui: &Ui) -> Result<Option<Vec<String>>, Failure> {
     match queue.sources().await {

@@ -18,7 +18,7 @@ pub(crate) fn listen() -> io::Result<CancellationToken> {
         fired.cancel();
         signals.second().await;
         // Nothing is dropped by this: what a command runs must be ended here.
-        crate::exec::group::kill_all();
+        crate::child::group::kill_all();
         process::exit(i32::from(INTERRUPTED));
     });
     Ok(token)

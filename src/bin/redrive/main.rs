@@ -1,5 +1,6 @@
 //! `redrive`: the operator's tool.
 
+mod child;
 mod connection;
 mod dlq;
 mod doctor;

@@ -278,6 +278,13 @@ pub(crate) fn safe(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// Foreign text on one line, cut at `columns`.
+pub(crate) fn brief(text: &str, columns: usize) -> String {
+    // A character may take no column; then it is cut by their number.
+    let start: String = text.chars().take(4 * columns).collect();
+    console::truncate_str(&safe(&start), columns, "…").into_owned()
+}
+
 /// As [`safe`], with line ends and tabs left as they are: for texts that have lines.
 pub(crate) fn safe_lines(text: &str) -> String {
     text.lines()

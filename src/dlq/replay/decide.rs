@@ -16,6 +16,8 @@ pub(super) struct Rules {
     pub(super) job: String,
     pub(super) completed: CompletedKeys,
     pub(super) keys: KeySource,
+    /// Whether workers find the key of messages that have none.
+    pub(super) keys_by_worker: bool,
     pub(super) skip_order: bool,
     pub(super) from_fifo: bool,
     pub(super) destinations: Vec<Destination>,
@@ -97,6 +99,8 @@ pub(super) struct Parcel {
     pub(super) outgoing: Outgoing,
     /// Whether it runs again under a new key.
     pub(super) forced: bool,
+    /// Whether its key is its MessageId, for want of another.
+    pub(super) by_message_id: bool,
 }
 
 impl Judge {
@@ -125,7 +129,23 @@ impl Judge {
 
     /// Key and first MessageId of a letter: by which the work it stands for is known when it dies again.
     pub(super) fn work_of(&self, letter: &DeadLetter) -> u128 {
-        work_of(&self.envelope(letter))
+        self.work_of_envelope(&self.envelope(letter))
+    }
+
+    /// The work that a message to be sent stands for.
+    pub(super) fn work_in(&self, outgoing: &Outgoing) -> u128 {
+        self.work_of_envelope(&envelope_in(outgoing).unwrap_or_default())
+    }
+
+    fn work_of_envelope(&self, envelope: &Envelope) -> u128 {
+        // What went without a key may come back with the one that its worker found.
+        let key = if self.rules.keys_by_worker { "" } else { &envelope.key };
+        identity(&digest_id(&[key, &envelope.message_id]))
+    }
+
+    /// Whether only its workers know this letter's key.
+    pub(super) fn is_key_unknown(&self, letter: &DeadLetter) -> bool {
+        self.rules.keys_by_worker && letter.envelope.as_ref().is_none_or(|envelope| envelope.key.is_empty())
     }
 
     /// Notes that what this run has sent as `work` died again; whether that is news.
@@ -184,7 +204,8 @@ impl Judge {
     pub(super) fn gone(&mut self, letter: &DeadLetter, sent: Option<&Outgoing>) {
         self.done.insert(identity(letter.id()));
         if let Some(outgoing) = sent {
-            self.work.insert(work_in(outgoing));
+            let work = self.work_in(outgoing);
+            self.work.insert(work);
         }
     }
 
@@ -205,7 +226,7 @@ impl Judge {
         let mut envelope = self.envelope(letter);
         let forced = match (&intent, self.rules.completed) {
             (Some(intent), _) if intent.forced => true,
-            (Some(_), _) if completed && is_leftover(letter, record) => return Second::Sent,
+            (Some(_), _) if completed && is_same_work(letter, record) => return Second::Sent,
             // Under which key it was sent, if it was, is known: never under another.
             (Some(_), _) if completed => return Second::Completed,
             (None, CompletedKeys::Skip) if completed => return Second::Completed,
@@ -215,6 +236,9 @@ impl Judge {
             _ => false,
         };
         if forced {
+            if envelope.key.is_empty() {
+                letter.key().as_str().clone_into(&mut envelope.key);
+            }
             envelope.key = format!("{}~{}", envelope.key, self.rules.job);
         }
         let (to, destination) = match self.destination(letter) {
@@ -241,7 +265,16 @@ impl Judge {
         if destination.fifo {
             outgoing.deduplication_id = Some(digest_id(&["replay", letter.id(), &self.rules.job]));
         }
-        Second::Send(Box::new(Parcel { to, outgoing, forced }))
+        let had_key = letter
+            .envelope
+            .as_ref()
+            .is_some_and(|envelope| !envelope.key.is_empty());
+        Second::Send(Box::new(Parcel {
+            to,
+            outgoing,
+            forced,
+            by_message_id: !had_key && envelope.key == letter.id(),
+        }))
     }
 
     /// Where a letter goes: its number and the queue.
@@ -270,11 +303,11 @@ impl Judge {
         }
     }
 
-    /// Its envelope, or the one it gets: then its key is the one it was handled under.
+    /// Its envelope, or the one it gets: then its key is the one it was handled under, unless only its workers know that.
     fn envelope(&self, letter: &DeadLetter) -> Envelope {
         let message = letter.message();
         let mut envelope = letter.envelope.clone().unwrap_or_default();
-        if envelope.key.is_empty() {
+        if envelope.key.is_empty() && !self.rules.keys_by_worker {
             self.rules
                 .keys
                 .key_of(message, None)
@@ -298,15 +331,25 @@ impl Judge {
     }
 }
 
-/// Whether a letter whose key is completed is a copy of the work that was. One that died because its payload is another
-/// than the key's is not, and without an envelope to say why it died, the payload itself must agree.
+/// Whether a letter whose key is completed is a copy of the work that was, so that nothing is lost with it: its payload must
+/// be the one that was completed, where that is known.
 fn is_leftover(letter: &DeadLetter, record: Option<&Record>) -> bool {
-    if let Some(envelope) = &letter.envelope {
-        return envelope.reason != Reason::FingerprintMismatch.as_str();
+    is_same_work(letter, record) && agrees(letter, record) != Some(false)
+}
+
+/// Whether a letter that was sent under this key, as it is or edited, is the work that was completed. One that died because
+/// its payload is another than the key's is not, and without an envelope to say why it died, the payload itself must agree.
+fn is_same_work(letter: &DeadLetter, record: Option<&Record>) -> bool {
+    match &letter.envelope {
+        Some(envelope) => envelope.reason != Reason::FingerprintMismatch.as_str(),
+        None => agrees(letter, record) == Some(true),
     }
-    record
-        .and_then(|record| record.fingerprint)
-        .is_some_and(|fingerprint| fingerprint == Fingerprint::of(letter.body().as_bytes()))
+}
+
+/// Whether the payload is the record's; unknown where it has no fingerprint.
+fn agrees(letter: &DeadLetter, record: Option<&Record>) -> Option<bool> {
+    let fingerprint = record.and_then(|record| record.fingerprint)?;
+    Some(fingerprint == Fingerprint::of(letter.body().as_bytes()))
 }
 
 pub(super) fn envelope_in(outgoing: &Outgoing) -> Option<Envelope> {
@@ -315,15 +358,6 @@ pub(super) fn envelope_in(outgoing: &Outgoing) -> Option<Envelope> {
         .get(ENVELOPE_ATTRIBUTE)
         .and_then(Attribute::as_str)?;
     serde_json::from_str(text).ok()
-}
-
-/// The work that a message to be sent stands for.
-pub(super) fn work_in(outgoing: &Outgoing) -> u128 {
-    work_of(&envelope_in(outgoing).unwrap_or_default())
-}
-
-fn work_of(envelope: &Envelope) -> u128 {
-    identity(&digest_id(&[&envelope.key, &envelope.message_id]))
 }
 
 #[cfg(test)]
@@ -338,6 +372,7 @@ mod tests {
             job: "job".into(),
             completed: CompletedKeys::Skip,
             keys: KeySource::default(),
+            keys_by_worker: false,
             skip_order: false,
             from_fifo: true,
             destinations: vec![to("orders.fifo", 1024 * 1024)],
@@ -468,6 +503,41 @@ mod tests {
         let envelope = envelope_in(&without).unwrap();
         assert_eq!((envelope.key.as_str(), envelope.message_id.as_str()), ("2", "2"));
         assert_eq!(without.group_id.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_key_that_only_the_workers_know_is_left_to_them_and_the_work_is_still_known_when_it_comes_back() {
+        let mut judge = Judge::new(
+            None,
+            Rules {
+                keys_by_worker: true,
+                ..rules()
+            },
+        );
+        let bare = letter("1", "a", None);
+        assert!(judge.is_key_unknown(&bare) && !judge.is_key_unknown(&letter("2", "a", Some("rejected"))));
+        assert_eq!(judge.first(&bare, 1, |_| false), First::Candidate);
+        let Second::Send(parcel) = judge.second(&bare, None, None) else {
+            panic!("it is sent");
+        };
+        let envelope = envelope_in(&parcel.outgoing).unwrap();
+        assert_eq!((envelope.key.as_str(), envelope.message_id.as_str()), ("", "1"));
+        assert!(!parcel.by_message_id);
+        judge.gone(&bare, Some(&parcel.outgoing));
+        let mut back = bare.message().clone();
+        back.id = "another id".into();
+        let died = Envelope {
+            key: "found by its worker".into(),
+            ..Envelope::default()
+        };
+        back.attributes = enveloped(&back, &died.after(&envelope), 1024 * 1024).unwrap();
+        let back = DeadLetter::new(
+            Delivery::new(back, Receipt::new("r"), 1, Clock::system().now()),
+            &KeySource::default(),
+        );
+        assert_eq!(judge.first(&back, 2, |_| false), First::CameBack);
+        let with_key = sent(judge.second(&letter("2", "a", Some("rejected")), None, None));
+        assert_eq!(envelope_in(&with_key).unwrap().key, "key of 2");
     }
 
     #[test]

@@ -44,8 +44,14 @@ pub struct ReplayReport {
     /// Of those this run replayed, how many the inbox is known to have as completed since; followed only with
     /// [`watch`](super::Replay::watch) or [`stop_when`](super::Replay::stop_when).
     pub handled: u64,
-    /// Of those sent or dropped, the messages that could not be deleted: they are in both queues, and their key tells.
+    /// Of those replayed, the messages without an envelope for which no key was found but their MessageId in the dead-letter
+    /// queue: workers with keys of their own would know them by another. See [`keys`](super::Replay::keys) and
+    /// [`keys_by_worker`](super::Replay::keys_by_worker).
+    pub keyed_by_message_id: u64,
+    /// Of those sent, the messages that could not be deleted: they are in both queues, and their key tells.
     pub not_deleted: u64,
+    /// Of those dropped, the messages that could not be deleted: they come back.
+    pub not_dropped: u64,
     /// Messages that could not be given back, or no longer be held: they come back by themselves.
     pub lost_hold: u64,
     /// What was seen and replayed, by reason.

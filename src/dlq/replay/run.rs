@@ -3,6 +3,7 @@
 
 mod send;
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::follow::{End, Follow, end_of};
 use super::groups::{Groups, Looked};
 use super::journal::work_text;
 use super::report::{ReplayEnd, ReplayReport};
-use super::{Consumer, Edit, Progress, ReplayError, Settings, StopRule};
+use super::{Backup, Consumer, Edit, Progress, ReplayError, Settings, StopRule};
 use crate::clock::{Instant, Random};
 use crate::dlq::browse::{MAX_HELD, Page, Pages};
 use crate::dlq::hold::{Calls, Held, Settle, lock, release, renew};
@@ -48,12 +49,14 @@ enum Stop {
     Receive(QueueError),
     Send(ProducerError),
     Inbox(InboxError),
+    Backup(std::io::Error),
     Journal(std::io::Error),
 }
 
 /// What the caller has to say on the way.
 pub(super) struct Says {
     pub(super) edit: Option<Mutex<Edit>>,
+    pub(super) backup: Option<Mutex<Backup>>,
     pub(super) progress: Option<Mutex<Progress>>,
     pub(super) stop_when: Option<Mutex<StopRule>>,
 }
@@ -75,6 +78,16 @@ struct Sorted {
     gone: Vec<u64>,
     /// What of it belongs to FIFO groups.
     looked: Vec<Looked>,
+}
+
+/// Candidates, once it is known what becomes of them.
+#[derive(Default)]
+struct Prepared {
+    sends: VecDeque<Ready>,
+    /// What is only to be deleted, as it was sent before.
+    gone: Vec<u64>,
+    /// What is to be deleted as its work is done.
+    drops: Vec<(u64, DeadLetter)>,
 }
 
 struct Run {
@@ -193,6 +206,7 @@ impl Run {
             Some(Stop::Receive(source)) => Err(ReplayError::Receive { report, source }),
             Some(Stop::Send(source)) => Err(ReplayError::Send { report, source }),
             Some(Stop::Inbox(source)) => Err(ReplayError::Inbox { report, source }),
+            Some(Stop::Backup(source)) => Err(ReplayError::Backup { report, source }),
             Some(Stop::Journal(source)) => Err(ReplayError::Journal { report, source }),
         }
     }
@@ -338,7 +352,7 @@ impl Run {
             match page {
                 Ok(Page::Messages(page)) => {
                     let Sorted { gone, .. } = self.sorted(page);
-                    self.delete(&gone).await;
+                    self.delete_sent(&gone).await;
                 }
                 Ok(Page::Exhausted) => {}
                 Ok(Page::InFlightLimit) => break,
@@ -425,7 +439,7 @@ impl Run {
             gone,
             looked,
         } = self.sorted(page);
-        self.delete(&gone).await;
+        self.delete_sent(&gone).await;
         let records = match self.records(&candidates).await {
             Ok(records) => records,
             Err(error) => {
@@ -434,16 +448,18 @@ impl Run {
                 return looked;
             }
         };
-        let (sends, drops) = self.prepared(candidates, records).await;
+        let Prepared { sends, gone, drops } = self.prepared(candidates, records).await;
+        self.drop_all(drops).await;
         if self.settings.dry_run {
             let mut report = lock(&self.report);
             for ready in &sends {
                 report.replayed += 1;
                 report.reason(ready.letter.reason()).replayed += 1;
+                report.keyed_by_message_id += u64::from(ready.parcel.by_message_id);
             }
             return looked;
         }
-        self.delete(&drops).await;
+        self.delete_sent(&gone).await;
         self.send_all(sends).await;
         looked
     }
@@ -516,8 +532,12 @@ impl Run {
             return Ok(vec![None; candidates.len()]);
         };
         let look = |letter: &DeadLetter| {
+            let unknown = lock(&self.judge).is_key_unknown(letter);
             let key = self.record_key(consumer, letter, letter.key());
             async move {
+                if unknown {
+                    return Ok(None);
+                }
                 let mut tries = 0;
                 loop {
                     match inbox.get(&key).await {
@@ -535,8 +555,14 @@ impl Run {
         answers.into_iter().collect()
     }
 
-    /// Deletes what is held under these numbers.
-    async fn delete(&self, numbers: &[u64]) {
+    /// Deletes what was sent before.
+    async fn delete_sent(&self, numbers: &[u64]) {
+        let failed = self.delete(numbers).await;
+        lock(&self.report).not_deleted += failed;
+    }
+
+    /// Deletes what is held under these numbers; says how many could not be.
+    async fn delete(&self, numbers: &[u64]) -> u64 {
         // What is held no longer has a receipt that may be good no longer: it comes back, and is recognised.
         let held: Vec<_> = {
             let held = lock(&self.held);
@@ -553,9 +579,11 @@ impl Run {
                     lock(&self.held).remove(number);
                     deleted += 1;
                 }
-                Err(failed) => tracing::warn!(error = %failed.0, "a message that was replayed could not be deleted"),
+                Err(failed) => {
+                    tracing::warn!(error = %failed.0, "a message that was replayed or dropped could not be deleted")
+                }
             }
         }
-        lock(&self.report).not_deleted += numbers.len() as u64 - deleted;
+        numbers.len() as u64 - deleted
     }
 }

@@ -133,7 +133,12 @@ impl Drop {
             let path = backup.path().to_owned();
             backup.finish().then_some(path)
         });
-        if let (Err(_), Some(path)) | (Ok(ScanReport { not_deleted: 1.., .. }), Some(path)) = (&scanned, &kept) {
+        let not_deleted = failed.is_some()
+            || match &scanned {
+                Ok(report) => report.not_deleted > 0,
+                Err(_) => true,
+            };
+        if let Some(path) = kept.as_ref().filter(|_| not_deleted) {
             ui.note(format_args!(
                 "`{}` may hold messages that were not deleted",
                 path.display()
@@ -326,7 +331,7 @@ impl Matched {
 }
 
 /// Such as `redrive-drop-orders-dlq-20231114T221320Z.jsonl`.
-fn default_backup(queue: &str, now_ms: u64) -> PathBuf {
+pub(super) fn default_backup(queue: &str, now_ms: u64) -> PathBuf {
     let time = ui::timestamp(now_ms).replace([':', '-'], "");
     PathBuf::from(format!("redrive-drop-{queue}-{time}.jsonl"))
 }

@@ -1,8 +1,10 @@
 //! `redrive dlq replay`: dead letters go back to be handled again.
 
+mod backup;
 mod edit;
 mod job;
 mod report;
+mod route;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,19 +12,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use redrive::SqsQueue;
 use redrive::clock::{Clock, Random};
 use redrive::dlq::{CompletedKeys, DeadLetter, Journal, Replay as Replaying, ReplayEnd, ReplayReport};
 use redrive::queue::{Queue, QueueError};
 
+use self::backup::Backup;
 use self::edit::Edit;
 use self::job::{Job, JobFile};
 use self::report::Told;
+use self::route::Route;
 use super::filter::{LANGUAGE, Where};
 use super::look::Target;
 use super::moves;
 use crate::connection::{Aws, DeadLetters};
 use crate::failure::{Code, Failure, Outcome};
+use crate::keys::KeyFlags;
 use crate::ui::{Ui, count, timestamp};
 use crate::values;
 
@@ -102,16 +106,33 @@ pub(crate) struct Replay {
     table: Option<String>,
 
     /// The consumer the workers are in the inbox; the source queue's name unless given.
-    #[arg(long, value_name = "NAME", requires = "table")]
+    #[arg(long, value_name = "NAME", env = values::CONSUMER, value_parser = values::consumer)]
     consumer: Option<String>,
 
-    /// Delete letters whose key is completed, instead of leaving them.
+    /// Delete letters whose key is completed, instead of leaving them, if their payload is the one that was completed. Each is
+    /// written to a file first.
     #[arg(long, requires = "table", conflicts_with = "force")]
     drop_completed: bool,
+
+    /// The file that gets what --drop-completed deletes; a new one, named after queue and time unless given.
+    #[arg(long, value_name = "FILE", requires = "drop_completed")]
+    backup: Option<PathBuf>,
+
+    /// Write no file: what --drop-completed deletes is gone.
+    #[arg(long, requires = "drop_completed", conflicts_with = "backup")]
+    no_backup: bool,
 
     /// Run letters again whose key is completed, under a new key.
     #[arg(long, requires = "table")]
     force: bool,
+
+    #[command(flatten)]
+    keys: KeyFlags,
+
+    /// Leave it to the workers to find the key of letters without an envelope: for workers whose key is a function of theirs.
+    /// Such letters are not looked up in the inbox.
+    #[arg(long, help_heading = "Keys", conflicts_with_all = ["key-attribute", "key-pointer", "key-from-deduplication-id"])]
+    key_by_worker: bool,
 
     /// On a FIFO queue, go on with a group past a message that is left. Without it a group stops there.
     #[arg(long)]
@@ -132,8 +153,8 @@ pub(crate) struct Replay {
 
     /// Let SQS move the whole queue by itself; see below for what it cannot do.
     #[arg(long, conflicts_with_all = [
-        "filters", "limit", "dry_run", "edits", "edit_command", "job", "consumer", "drop_completed", "force", "skip_order",
-        "watch", "stop_at",
+        "filters", "limit", "dry_run", "edits", "edit_command", "job", "drop_completed", "force", "skip_order", "watch",
+        "stop_at", "hold",
     ])]
     native: bool,
 
@@ -151,24 +172,16 @@ fn percent(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "give a share from 0 to 100 percent, such as 10".to_owned())
 }
 
-/// Where the letters go.
-struct Route {
-    targets: Vec<SqsQueue>,
-    /// Whether each goes to the queue it came from.
-    by_source: bool,
-}
-
 impl Replay {
     pub(crate) async fn run(&self, aws: &Aws, ui: &Ui) -> Outcome {
         let dead = self.target.open(aws, ui).await?;
-        let route = self.route(&dead, aws, ui).await?;
         if self.native {
-            let to = match route.targets.as_slice() {
-                [one] => Some(one.attributes().arn.as_str()),
-                _ => None,
-            };
+            self.warn_of_what_native_leaves_out(ui);
+            let to = self.native_target(&dead, aws, ui).await?;
+            let to = to.as_ref().map(|queue| queue.attributes().arn.as_str());
             return moves::start(&dead, to, self.rate, self.yes, ui).await;
         }
+        let route = self.route(&dead, aws, ui).await?;
         let inbox = match &self.table {
             Some(table) => Some(aws.inbox(table).await?),
             None => None,
@@ -220,6 +233,7 @@ impl Replay {
         let id = job_file
             .as_ref()
             .map_or_else(|| self.job_of(&dead, &route).id, |file| file.job().id.clone());
+        let keys = self.keys.source(aws, &dead).await?;
         let replaying = match (route.by_source, route.targets.first()) {
             (false, Some(target)) => Replaying::new(dead.queue.clone(), target.clone(), &id),
             _ => {
@@ -230,13 +244,21 @@ impl Replay {
                 Replaying::to_sources(dead.queue.clone(), sources, &id)
             }
         };
-        let replaying = self.set(replaying, &dead, inbox, job_file.clone(), &others, ui)?;
+        let backup = (self.drop_completed && !self.no_backup && !self.dry_run)
+            .then(|| Backup::new(self.backup.as_deref(), &dead.queue.attributes().name))
+            .transpose()?;
+        let mut replaying = self.set(replaying, &dead, inbox, job_file.clone(), &others, ui)?;
+        replaying = replaying.keys(keys).keys_by_worker(self.key_by_worker);
+        if let Some(backup) = backup.clone() {
+            replaying = replaying.backup(move |letters| backup.keep(letters));
+        }
         let shown = bar.clone();
         let done = replaying
             .progress(move |report| shown.set_position(report.seen))
             .run()
             .await;
         bar.finish_and_clear();
+        let kept = backup.as_ref().and_then(Backup::finish);
         let report = match &done {
             Ok(report) => report,
             Err(error) => match error.report() {
@@ -254,6 +276,7 @@ impl Replay {
                 .map(|queue| queue.attributes().name.as_str())
                 .collect(),
             dry_run: self.dry_run,
+            backup: kept,
             other_source: others.load(Ordering::Relaxed),
             sent_before: job_file.as_ref().map_or(0, |file| file.sent_before),
             elapsed: clock.now().saturating_duration_since(began),
@@ -271,59 +294,6 @@ impl Replay {
         Ok(told.code())
     }
 
-    async fn route(&self, dead: &DeadLetters, aws: &Aws, ui: &Ui) -> Result<Route, Failure> {
-        let name = &dead.queue.attributes().name;
-        if let Some(to) = &self.to {
-            let target = aws.queue(to).await?;
-            let (from, to) = (dead.queue.attributes(), target.attributes());
-            if from.arn == to.arn {
-                return Err(Failure::usage(format_args!("`{name}` cannot be replayed into itself")));
-            }
-            if to.fifo && !from.fifo {
-                return Err(Failure::usage(format_args!(
-                    "`{}` is a FIFO queue and `{name}` is not: its messages have no group to be sent in",
-                    to.name
-                )));
-            }
-            if from.fifo && !to.fifo {
-                ui.warn(format_args!(
-                    "`{}` is no FIFO queue: order within groups ends there",
-                    to.name
-                ));
-            }
-            return Ok(Route {
-                targets: vec![target],
-                by_source: false,
-            });
-        }
-        if let Some(source) = &dead.named_source {
-            return Ok(Route {
-                targets: vec![source.clone()],
-                by_source: false,
-            });
-        }
-        let mut targets = Vec::new();
-        for source in &dead.sources {
-            match aws.queue(source).await {
-                Ok(queue) => targets.push(queue),
-                Err(failure) => {
-                    return Err(failure.remedy("give --to QUEUE to replay elsewhere"));
-                }
-            }
-        }
-        if targets.is_empty() {
-            return Err(Failure::new(format_args!(
-                "no queue has `{name}` for its dead-letter queue, so there is none to replay to: the queue its letters came from \
-                 was deleted, or its redrive policy was changed"
-            ))
-            .remedy("give --to QUEUE"));
-        }
-        Ok(Route {
-            targets,
-            by_source: true,
-        })
-    }
-
     fn job_of(&self, dead: &DeadLetters, route: &Route) -> Job {
         let clock = Clock::system();
         let id = format!("{:016x}", Random::from_system().next_u64());
@@ -334,6 +304,8 @@ impl Replay {
             .collect();
         let mut edits: Vec<String> = self.edits.iter().map(ToString::to_string).collect();
         edits.extend(self.edit_command.as_ref().map(|command| format!("| {command}")));
+        // It is part of how the job knows what it sent.
+        edits.extend(self.key_by_worker.then(|| "--key-by-worker".to_owned()));
         Job::new(id, clock.epoch_ms(), &dead.queue.attributes().arn, to, edits)
     }
 
@@ -483,6 +455,28 @@ impl Replay {
                     "may each have"
                 },
                 if told.unseen_groups() == 1 { "it" } else { "them" },
+            ));
+        }
+        if report.keyed_by_message_id > 0 {
+            ui.warn(format_args!(
+                "{} without an envelope {} by MessageId, for want of another key: if the workers have keys of their own, give \
+                 --key-attribute, --key-pointer or --key-from-deduplication-id as they have it, or --key-by-worker; under a wrong \
+                 key, what is completed runs again",
+                count(report.keyed_by_message_id, "letter"),
+                if self.dry_run { "would go" } else { "went" },
+            ));
+        }
+        if report.not_dropped > 0 {
+            ui.warn(format_args!(
+                "{} whose key is completed could not be deleted: they come back, and a rerun deletes them",
+                count(report.not_dropped, "letter")
+            ));
+        }
+        if let Some(path) = told.backup {
+            ui.note(format_args!(
+                "what was deleted is in `{path}`; to bring it back: redrive dlq import {} {path}",
+                told.from,
+                path = path.display(),
             ));
         }
         if report.came_back > 0 && self.job.is_some() {

@@ -6,7 +6,8 @@ use redrive::dlq::DeadLetter;
 use serde::Serialize;
 
 use super::inbox::InboxRecord;
-use crate::ui::{safe, short_age};
+pub(crate) use crate::ui::brief;
+use crate::ui::short_age;
 
 /// How wide foreign text other than an error is at most, in columns.
 pub(crate) const TEXT_WIDTH: usize = 40;
@@ -80,13 +81,6 @@ impl Summary {
     pub(crate) fn source_name(&self) -> Option<&str> {
         self.source.as_deref()?.rsplit(':').next()
     }
-}
-
-/// Foreign text on one line, cut at `columns`.
-pub(crate) fn brief(text: &str, columns: usize) -> String {
-    // A character may take no column; then it is cut by their number.
-    let start: String = text.chars().take(4 * columns).collect();
-    console::truncate_str(&safe(&start), columns, "…").into_owned()
 }
 
 /// How long before `now_ms` something was.

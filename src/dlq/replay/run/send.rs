@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 
-use super::super::decide::{Parcel, Second, envelope_in, work_in};
+use super::super::decide::{Parcel, Second, envelope_in};
 use super::super::follow::Followed;
 use super::super::journal::{Intent, work_text};
-use super::{Ready, Run, Stop};
+use super::{Prepared, Ready, Run, Stop};
 use crate::dlq::envelope::{ENVELOPE_ATTRIBUTE, enveloped};
 use crate::dlq::hold::lock;
 use crate::dlq::letter::DeadLetter;
@@ -16,14 +16,9 @@ use crate::producer::{NewMessage, ProducerError};
 use crate::queue::QueueError;
 
 impl Run {
-    /// What is sent, edited as it is to be, and what is only deleted.
-    pub(super) async fn prepared(
-        &self,
-        candidates: Vec<(u64, DeadLetter)>,
-        records: Vec<Option<Record>>,
-    ) -> (VecDeque<Ready>, Vec<u64>) {
-        let mut sends = VecDeque::new();
-        let mut drops = Vec::new();
+    /// What is sent, edited as it is to be, and what is only deleted: as it was sent before, or as its work is done.
+    pub(super) async fn prepared(&self, candidates: Vec<(u64, DeadLetter)>, records: Vec<Option<Record>>) -> Prepared {
+        let mut prepared = Prepared::default();
         for ((number, letter), record) in candidates.into_iter().zip(records) {
             let second = {
                 let mut judge = lock(&self.judge);
@@ -41,8 +36,15 @@ impl Run {
             };
             let parcel = match second {
                 Second::Send(parcel) => *parcel,
+                Second::Drop => {
+                    lock(&self.judge).not_sent();
+                    prepared.drops.push((number, letter));
+                    continue;
+                }
                 other => {
-                    drops.extend(self.not_sent(&letter, number, other).then_some(number));
+                    prepared
+                        .gone
+                        .extend(self.not_sent(&letter, number, other).then_some(number));
                     continue;
                 }
             };
@@ -55,7 +57,7 @@ impl Run {
                 edited = self.edited(&letter, parcel) => edited,
             };
             match edited {
-                Ok(parcel) => sends.push_back(Ready {
+                Ok(parcel) => prepared.sends.push_back(Ready {
                     number,
                     letter,
                     parcel,
@@ -66,7 +68,34 @@ impl Run {
                 }
             }
         }
-        (sends, drops)
+        prepared
+    }
+
+    /// Deletes letters whose work is done, once the caller has kept them.
+    pub(super) async fn drop_all(&self, drops: Vec<(u64, DeadLetter)>) {
+        if drops.is_empty() {
+            return;
+        }
+        if !self.settings.dry_run
+            && let Some(backup) = &self.says.backup
+        {
+            let letters: Vec<&DeadLetter> = drops.iter().map(|(_, letter)| letter).collect();
+            if let Err(error) = lock(backup)(&letters) {
+                lock(&self.report).not_reached += drops.len() as u64;
+                self.fail(Stop::Backup(error));
+                return;
+            }
+        }
+        let mut numbers = Vec::with_capacity(drops.len());
+        for (number, letter) in &drops {
+            lock(&self.judge).gone(letter, None);
+            numbers.push(*number);
+        }
+        lock(&self.report).dropped += drops.len() as u64;
+        if !self.settings.dry_run {
+            let failed = self.delete(&numbers).await;
+            lock(&self.report).not_dropped += failed;
+        }
     }
 
     /// Notes why a candidate is not sent; whether it is to be deleted.
@@ -75,13 +104,9 @@ impl Run {
         let mut report = lock(&self.report);
         judge.not_sent();
         match why {
-            Second::Drop | Second::Sent => {
+            Second::Sent => {
                 judge.gone(letter, None);
-                if why == Second::Sent {
-                    report.resumed += 1;
-                } else {
-                    report.dropped += 1;
-                }
+                report.resumed += 1;
                 return true;
             }
             Second::Completed => report.completed += 1,
@@ -94,7 +119,7 @@ impl Run {
                 report.unrouted += 1;
                 report.fail(letter.id(), letter.key().as_str(), error);
             }
-            Second::Send(_) => {}
+            Second::Send(_) | Second::Drop => {}
         }
         false
     }
@@ -146,12 +171,13 @@ impl Run {
                 }
             }
             if let Some(journal) = &self.settings.journal {
-                let intents: Vec<Intent> = chunk
-                    .iter()
-                    .map(|Ready { letter, parcel, .. }| {
-                        Intent::new(letter.id(), work_text(work_in(&parcel.outgoing)), parcel.forced)
-                    })
-                    .collect();
+                let intents: Vec<Intent> = {
+                    let judge = lock(&self.judge);
+                    let intent = |Ready { letter, parcel, .. }: &Ready| {
+                        Intent::new(letter.id(), work_text(judge.work_in(&parcel.outgoing)), parcel.forced)
+                    };
+                    chunk.iter().map(intent).collect()
+                };
                 if let Err(error) = journal.intend(&intents) {
                     self.not_reached(chunk.iter().chain(&sends).map(|ready| (ready.number, &ready.letter)));
                     self.fail(Stop::Journal(error));
@@ -170,7 +196,8 @@ impl Run {
                 }
             }
             let numbers: Vec<_> = sent.into_iter().map(|(number, _)| number).collect();
-            self.delete(&numbers).await;
+            let failed = self.delete(&numbers).await;
+            lock(&self.report).not_deleted += failed;
             drop(moving);
             self.tell();
         }
@@ -215,13 +242,16 @@ impl Run {
                 Some(Ok(_)) => {
                     report.replayed += 1;
                     report.reason(letter.reason()).replayed += 1;
+                    report.keyed_by_message_id += u64::from(parcel.by_message_id);
                     judge.gone(&letter, Some(&parcel.outgoing));
-                    if let Some((_, consumer)) = self.settings.inbox.as_ref().filter(|_| self.follows()) {
-                        let key = Key::new(envelope_in(&parcel.outgoing).unwrap_or_default().key);
+                    let key = Key::new(envelope_in(&parcel.outgoing).unwrap_or_default().key);
+                    if let Some((_, consumer)) = self.settings.inbox.as_ref().filter(|_| self.follows())
+                        && !key.as_str().is_empty()
+                    {
                         lock(&self.follow).add(Followed {
                             key: self.record_key(consumer, &letter, &key),
                             before: if parcel.forced { 0 } else { token },
-                            work: work_in(&parcel.outgoing),
+                            work: judge.work_in(&parcel.outgoing),
                         });
                     }
                     sent.push((number, letter.id().to_owned()));

@@ -23,6 +23,8 @@ pub(super) struct Told<'a> {
     pub(super) from: &'a str,
     pub(super) to: Vec<&'a str>,
     pub(super) dry_run: bool,
+    /// The file that has what was dropped.
+    pub(super) backup: Option<&'a Path>,
     /// How many of those skipped were of another queue than the one that was named.
     pub(super) other_source: u64,
     /// How many earlier runs of the job replayed.
@@ -38,6 +40,7 @@ struct ReportJson<'a> {
     from: &'a str,
     to: &'a [&'a str],
     dry_run: bool,
+    backup: Option<String>,
     end: &'static str,
     elapsed_s: f64,
     seen: u64,
@@ -53,7 +56,9 @@ struct ReportJson<'a> {
     came_back: u64,
     failed: u64,
     unrouted: u64,
+    keyed_by_message_id: u64,
     not_deleted: u64,
+    not_dropped: u64,
     lost_hold: u64,
     died_again: u64,
     handled: u64,
@@ -203,6 +208,7 @@ impl Told<'_> {
             from: self.from,
             to: &self.to,
             dry_run: self.dry_run,
+            backup: self.backup.map(|path| path.display().to_string()),
             end: match report.end {
                 ReplayEnd::Exhausted => "exhausted",
                 ReplayEnd::Limit => "limit",
@@ -225,7 +231,9 @@ impl Told<'_> {
             came_back: report.came_back,
             failed: report.failed,
             unrouted: report.unrouted,
+            keyed_by_message_id: report.keyed_by_message_id,
             not_deleted: report.not_deleted,
+            not_dropped: report.not_dropped,
             lost_hold: report.lost_hold,
             died_again: report.died_again,
             handled: report.handled,
@@ -261,7 +269,8 @@ impl Told<'_> {
     /// Whether all that was meant is done.
     pub(super) fn is_all_done(&self) -> bool {
         let report = self.report;
-        let to_do = report.failed + report.behind_group + report.not_deleted + self.unseen_groups();
+        let to_do =
+            report.failed + report.behind_group + report.not_deleted + report.not_dropped + self.unseen_groups();
         match report.end {
             ReplayEnd::Exhausted => to_do + report.not_reached == 0,
             ReplayEnd::Limit => to_do == 0,
