@@ -8,7 +8,7 @@ use redrive::key::{Key, RecordKey};
 use redrive::message::{Attribute, AttributeValue};
 
 use crate::dlq_ls::{letters, until};
-use crate::tool::Tool;
+use crate::tool::{Ran, Tool};
 use crate::world::{Letter, World};
 
 /// Leaves a record behind as a worker does whose handler failed twice: released, with its error.
@@ -125,11 +125,14 @@ async fn the_inbox_knows_what_a_letter_that_sqs_moved_died_of() {
         "billing",
     ]);
     assert!(ran.exits(0).contains("none of `billing#order-9`"), "{}", ran.stdout);
+    let mut command = tool.command(&["dlq", "show", "orders", "order-9", "--table", table]);
+    let ran = Ran::of(command.env("REDRIVE_CONSUMER", "refunds").spawn().unwrap());
+    assert!(ran.exits(0).contains("none of `refunds#order-9`"), "{}", ran.stdout);
     let ran = tool.run(&["dlq", "show", "orders", "order-9", "--table", "no-such-table"]);
     ran.exits(1);
     assert!(ran.stderr.contains("no-such-table"), "{}", ran.stderr);
     let mut command = tool.command(&["dlq", "show", "orders", "order-9", "--json"]);
-    let ran = crate::tool::Ran::of(command.env("REDRIVE_INBOX_TABLE", table).spawn().unwrap());
+    let ran = Ran::of(command.env("REDRIVE_INBOX_TABLE", table).spawn().unwrap());
     assert_eq!(ran.json()["inbox"]["status"], "released");
 }
 
@@ -164,6 +167,7 @@ async fn an_earlier_death_is_not_told_as_the_one_that_brought_it_here() {
     let (tool, table) = (world.tool(), world.table());
     let ran = tool.run(&["dlq", "show", "orders", "order-9", "--table", &table]);
     insta::assert_snapshot!("show_died_twice", ran.shown());
+    insta::assert_snapshot!("ls_died_twice", tool.run(&["dlq", "ls", "orders"]).shown());
     let rows = tool
         .run(&["dlq", "ls", "orders", "--json", "--table", &table])
         .json_lines();
