@@ -73,7 +73,7 @@ impl fmt::Debug for KeySource {
 
 impl KeySource {
     /// The message's key: from our envelope, else from this source, else from the `Idempotency-Key` attribute, else the
-    /// MessageId.
+    /// MessageId, which is the first one where the envelope knows it.
     #[must_use]
     pub fn key_of(&self, message: &Message, envelope: Option<&Envelope>) -> Key {
         let given = || match self {
@@ -96,6 +96,11 @@ impl KeySource {
                     .attribute(KEY_ATTRIBUTE)
                     .filter(|key| !key.is_empty())
                     .map(str::to_owned)
+            })
+            .or_else(|| {
+                envelope
+                    .map(|envelope| envelope.message_id.clone())
+                    .filter(|id| !id.is_empty())
             })
             .unwrap_or_else(|| message.id.clone());
         Key::new(text)
@@ -233,6 +238,21 @@ mod tests {
         let mut bare = message();
         bare.attributes.clear();
         assert_eq!(KeySource::Attribute.key_of(&bare, None).as_str(), "mid");
+    }
+
+    #[test]
+    fn an_envelope_without_a_key_leaves_it_to_the_source_and_keeps_the_first_message_id() {
+        let keyless = Envelope {
+            message_id: "first".into(),
+            ..Envelope::default()
+        };
+        let function = KeySource::Function(Arc::new(|_| Some("fn".into())));
+        assert_eq!(function.key_of(&message(), Some(&keyless)).as_str(), "fn");
+        assert_eq!(KeySource::Attribute.key_of(&message(), Some(&keyless)).as_str(), "attr");
+        let bare = Message::new("second", "{}");
+        assert_eq!(KeySource::Attribute.key_of(&bare, Some(&keyless)).as_str(), "first");
+        let empty = Envelope::default();
+        assert_eq!(KeySource::Attribute.key_of(&bare, Some(&empty)).as_str(), "second");
     }
 
     #[test]

@@ -185,6 +185,7 @@ fn every_command_is_one_that_is_run_by_the_checks() {
         "cargo run --example quickstart",
         "cargo test --all-features",
         "cargo run --example orders -- examples/data/orders.jsonl",
+        "cargo install --path . --features cli",
         "localstack/up",
         "localstack/down",
         "eval \"$(localstack/env)\"",

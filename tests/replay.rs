@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -1192,4 +1193,73 @@ async fn of_a_fifo_queue_a_scan_sees_the_heads_of_its_groups() {
         assert!(numbers.len() <= 10 && numbers.is_sorted(), "{group}: {numbers:?}");
     }
     assert_eq!(dlq.visible(), 60);
+}
+
+/// A queue whose session expires once it has handed out its first messages.
+struct Expiring {
+    queue: MemoryQueue,
+    receives: AtomicU32,
+    calls: AtomicU32,
+}
+
+impl Expiring {
+    fn expired(&self, operation: &'static str) -> QueueError {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        QueueError::Credentials {
+            queue: "orders-dlq".into(),
+            operation,
+            detail: "the session has expired".into(),
+            request_id: None,
+        }
+    }
+}
+
+impl Queue for Expiring {
+    fn attributes(&self) -> &QueueAttributes {
+        self.queue.attributes()
+    }
+    fn dead_letter_queue(&self) -> Option<Arc<dyn Queue>> {
+        None
+    }
+    fn describe(&self) -> BoxFuture<'_, Result<QueueAttributes, QueueError>> {
+        self.queue.describe()
+    }
+    fn receive(&self, request: Receive) -> BoxFuture<'_, Result<Vec<Delivery>, QueueError>> {
+        if self.receives.fetch_add(1, Ordering::Relaxed) < 40 {
+            return self.queue.receive(request);
+        }
+        Box::pin(async { Err(self.expired("ReceiveMessage")) })
+    }
+    fn delete(&self, _: Vec<Receipt>) -> BoxFuture<'_, Result<EntryResults<()>, QueueError>> {
+        Box::pin(async { Err(self.expired("DeleteMessageBatch")) })
+    }
+    fn change_visibility(&self, _: Vec<(Receipt, Duration)>) -> BoxFuture<'_, Result<EntryResults<()>, QueueError>> {
+        Box::pin(async { Err(self.expired("ChangeMessageVisibilityBatch")) })
+    }
+    fn send(&self, messages: Vec<Outgoing>) -> BoxFuture<'_, Result<EntryResults<String>, QueueError>> {
+        self.queue.send(messages)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv12_a_session_that_expires_on_the_way_is_told_at_once() {
+    let dlq = queue("orders-dlq");
+    fill(&dlq, (0..400).map(|n| dead(n, "rejected"))).await;
+    let expiring = Arc::new(Expiring {
+        queue: dlq.clone(),
+        receives: AtomicU32::new(0),
+        calls: AtomicU32::new(0),
+    });
+    let clock = Clock::system();
+    let begun = clock.now();
+    let error = Browser::new(Arc::clone(&expiring))
+        .random(Random::seeded(1))
+        .scan(|_| Visit::Keep)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("the session has expired"), "{error}");
+    assert_eq!(clock.now().duration_since(begun), Duration::ZERO);
+    // What is held is tried to be given back, once: not batch by batch, and not again and again.
+    let calls = expiring.calls.load(Ordering::Relaxed);
+    assert!(calls <= 4 + 8, "{calls}");
 }

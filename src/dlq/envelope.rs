@@ -129,6 +129,25 @@ impl Envelope {
         Some(envelope)
     }
 
+    /// The attributes of `message` with this envelope among them, as a replay sends them: the most of it that lets the whole
+    /// message stay within `max_bytes`. `None` where not even the barest fits. Of ten attributes one moves into the envelope.
+    ///
+    /// ```
+    /// use redrive::dlq::{ENVELOPE_ATTRIBUTE, Envelope};
+    /// use redrive::message::Message;
+    ///
+    /// let message = Message::new("m-1", "{}");
+    /// let mut envelope = Envelope::default();
+    /// envelope.message_id = message.id.clone();
+    /// let attributes = envelope.attached_to(&message, 1024 * 1024).unwrap();
+    /// assert!(attributes.contains_key(ENVELOPE_ATTRIBUTE));
+    /// assert!(envelope.attached_to(&message, 10).is_none());
+    /// ```
+    #[must_use]
+    pub fn attached_to(&self, message: &Message, max_bytes: usize) -> Option<Attributes> {
+        enveloped(message, self, max_bytes)
+    }
+
     /// This envelope for a message that came back with `earlier` and died again: it stays the same work of the same
     /// origin, and its return is counted.
     #[must_use]

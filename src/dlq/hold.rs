@@ -1,9 +1,11 @@
 //! Holding what was received: SQS has no browsing, so whoever looks keeps what it saw invisible until it is done looking.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future;
 use futures::stream::{self, StreamExt as _};
 
 use crate::clock::{Clock, Instant, Random};
@@ -59,8 +61,8 @@ impl Calls {
                         .increment(deliveries.len() as u64);
                     return Ok(deliveries);
                 }
-                // Whoever holds so many is to give some back, not to wait.
-                Err(error @ QueueError::InFlightLimit { .. }) => return Err(error),
+                // Whoever holds so many is to give some back, not to wait; and somebody is to log in again.
+                Err(error @ (QueueError::InFlightLimit { .. } | QueueError::Credentials { .. })) => return Err(error),
                 Err(error) if error.is_transient() && tries + 1 < TRIES => {
                     tries += 1;
                     tokio::time::sleep(self.backoff.delay(tries, &self.random)).await;
@@ -71,7 +73,7 @@ impl Calls {
     }
 
     /// Deletes all of these, or sets their visibility, in batches of ten; answers by position. Entries that failed and may
-    /// succeed are tried again, and a batch refused whole one by one.
+    /// succeed are tried again, and a batch refused whole one by one. Without credentials nothing more is tried.
     pub(super) async fn settle(&self, receipts: Vec<Receipt>, settle: Settle) -> Vec<Result<(), Failed>> {
         let mut answers: Vec<Result<(), Failed>> = vec![Err(Failed("no answer".to_owned())); receipts.len()];
         let mut open: Vec<usize> = (0..receipts.len()).collect();
@@ -87,6 +89,8 @@ impl Calls {
             tries += 1;
             let mut again = Vec::new();
             let mut refused = false;
+            let locked_out = AtomicBool::new(false);
+            let mut answered_entries = 0;
             let call = |batch: &[usize]| {
                 let entries = batch.iter().filter_map(|&at| receipts.get(at).cloned());
                 telemetry::count_call(name, settle.operation());
@@ -99,12 +103,20 @@ impl Calls {
                     }
                 }
             };
-            let mut answered = stream::iter(open.chunks(width).map(|batch| {
-                let answer = call(batch);
-                async move { (batch, answer.await) }
-            }))
-            .buffered(at_once);
+            let mut answered = stream::iter(open.chunks(width))
+                .take_while(|_| future::ready(!locked_out.load(Ordering::Relaxed)))
+                .map(|batch| {
+                    let answer = call(batch);
+                    async move { (batch, answer.await) }
+                })
+                .buffered(at_once);
+            let mut why = None;
             while let Some((batch, answer)) = answered.next().await {
+                answered_entries += batch.len();
+                if let Err(error @ QueueError::Credentials { .. }) = &answer {
+                    locked_out.store(true, Ordering::Relaxed);
+                    why = Some(Failed(error.to_string()));
+                }
                 let one_may_be_why = matches!(answer, Err(QueueError::Refused { .. })) && batch.len() > 1;
                 refused |= one_may_be_why;
                 for (position, &at) in batch.iter().enumerate() {
@@ -118,6 +130,14 @@ impl Calls {
                 }
             }
             drop(answered);
+            if let Some(why) = why {
+                for &at in open.iter().skip(answered_entries) {
+                    if let Some(slot) = answers.get_mut(at) {
+                        *slot = Err(why.clone());
+                    }
+                }
+                break;
+            }
             if refused {
                 width = 1;
             }

@@ -7,8 +7,8 @@ use crate::dlq::envelope::Envelope;
 use crate::key::{Key, KeySource};
 use crate::message::{Attributes, Delivery, Message, TYPE_ATTRIBUTE};
 
-/// The reason that stands for none: the message has no envelope of ours, so SQS's redrive policy moved it, or somebody put
-/// it there. What the inbox knows of its key says more.
+/// The reason that stands for none: SQS's redrive policy moved the message, or somebody put it there, and no envelope of ours
+/// tells of this death. What the inbox knows of its key says more.
 pub const MOVED_BY_SQS: &str = "redrive_policy";
 
 /// A message in a dead-letter queue, and what it says of itself.
@@ -17,11 +17,25 @@ pub const MOVED_BY_SQS: &str = "redrive_policy";
 pub struct DeadLetter {
     /// The delivery by which it was received.
     pub delivery: Delivery,
-    /// Its envelope, unless SQS moved it by itself.
+    /// Its envelope. Where SQS moved the message it is none, or tells of an [`earlier`](Self::earlier) death.
     pub envelope: Option<Envelope>,
     /// The attributes it had before it died.
     pub attributes: Attributes,
     key: Key,
+}
+
+/// What a worker told of a death before the last; see [`DeadLetter::earlier`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EarlierDeath<'a> {
+    /// Why: the text form of a [`Reason`](crate::Reason).
+    pub reason: &'a str,
+    /// The last error before it; empty where there was none.
+    pub error: &'a str,
+    /// Attempts counted until then.
+    pub attempts: u32,
+    /// When it was, in ms since 1970, where known.
+    pub died_at_ms: Option<u64>,
 }
 
 impl DeadLetter {
@@ -62,25 +76,55 @@ impl DeadLetter {
         &self.delivery.message.body
     }
 
+    /// The envelope, where it tells of the death that brought the message here. One that SQS moved may carry the envelope of
+    /// an earlier death, after which it was replayed.
+    fn told(&self) -> Option<&Envelope> {
+        let told = self.delivery.message.dead_letter_source.is_none();
+        self.envelope
+            .as_ref()
+            .filter(|envelope| told && !envelope.reason.is_empty())
+    }
+
     /// Why it is here: the text form of a [`Reason`](crate::Reason), or [`MOVED_BY_SQS`].
     #[must_use]
     pub fn reason(&self) -> &str {
-        match &self.envelope {
-            Some(envelope) if !envelope.reason.is_empty() => &envelope.reason,
-            _ => MOVED_BY_SQS,
-        }
+        self.told().map_or(MOVED_BY_SQS, |envelope| &envelope.reason)
     }
 
     /// The last error; empty where none is known.
     #[must_use]
     pub fn error(&self) -> &str {
-        self.envelope.as_ref().map_or("", |envelope| &envelope.error)
+        self.told().map_or("", |envelope| &envelope.error)
     }
 
     /// Attempts counted; where SQS moved it by itself, none are known.
     #[must_use]
     pub fn attempts(&self) -> Option<u32> {
-        self.envelope.as_ref().map(|envelope| envelope.attempts)
+        self.told().map(|envelope| envelope.attempts)
+    }
+
+    /// How often it came back and died again.
+    #[must_use]
+    pub fn replays(&self) -> u32 {
+        let Some(envelope) = &self.envelope else { return 0 };
+        // SQS counts nothing. With an envelope it was in its source queue only because it came back; from another queue it
+        // may be on its way through several dead-letter queues.
+        let moved_from = self.delivery.message.dead_letter_source.as_deref();
+        let uncounted = moved_from.is_some_and(|source| source == envelope.source);
+        envelope.replays.saturating_add(u32::from(uncounted))
+    }
+
+    /// What a worker told of an earlier death: it came back after it, and then SQS moved it by itself.
+    #[must_use]
+    pub fn earlier(&self) -> Option<EarlierDeath<'_>> {
+        let envelope = self.envelope.as_ref().filter(|envelope| !envelope.reason.is_empty())?;
+        self.delivery.message.dead_letter_source.as_ref()?;
+        Some(EarlierDeath {
+            reason: &envelope.reason,
+            error: &envelope.error,
+            attempts: envelope.attempts,
+            died_at_ms: Some(envelope.dead_at_ms).filter(|&at| at > 0),
+        })
     }
 
     /// The key by which the inbox knows it.
@@ -115,11 +159,7 @@ impl DeadLetter {
     /// When it died, in ms since 1970: by the worker's clock, else when it was sent, where either is known.
     #[must_use]
     pub fn died_at_ms(&self) -> Option<u64> {
-        let by_us = self
-            .envelope
-            .as_ref()
-            .map(|envelope| envelope.dead_at_ms)
-            .filter(|&at| at > 0);
+        let by_us = self.told().map(|envelope| envelope.dead_at_ms).filter(|&at| at > 0);
         by_us.or(self.delivery.message.sent_at_ms)
     }
 
@@ -218,14 +258,18 @@ pub struct ErrorGroups {
 /// The most groups that are kept apart; an error of unknown shape in each message must not fill the memory.
 const MAX_GROUPS: usize = 1_000;
 
+/// The most bytes of a group's name; a type may be as long as a message.
+const MAX_GROUP_NAME: usize = 1_024;
+
 impl ErrorGroups {
-    /// Counts `letter` under `by`: its reason, type, or [`error_shape`].
+    /// Counts `letter` under `by`: its reason, type, or [`error_shape`]. Of a longer one the first 1,024 bytes count.
     pub fn add(&mut self, by: &str, letter: &DeadLetter) {
-        let full = self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(by);
+        let name = by.get(..by.floor_char_boundary(MAX_GROUP_NAME)).unwrap_or(by);
+        let full = self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(name);
         let group = if full {
             &mut self.others
         } else {
-            self.groups.entry(by.to_owned()).or_default()
+            self.groups.entry(name.to_owned()).or_default()
         };
         if group.count == 0 {
             letter.error().clone_into(&mut group.example);
@@ -325,6 +369,21 @@ mod tests {
     }
 
     #[test]
+    fn inv05_the_name_of_a_group_is_bounded() {
+        let mut groups = ErrorGroups::default();
+        let long = "é".repeat(500_000);
+        groups.add(&long, &letter("x", 1));
+        groups.add(&format!("{long} and more"), &letter("x", 2));
+        let found = groups.largest_first();
+        assert_eq!(
+            (found.len(), found[0].1.count),
+            (1, 2),
+            "long names are told apart by how they begin"
+        );
+        assert!(found[0].0.len() <= MAX_GROUP_NAME, "{}", found[0].0.len());
+    }
+
+    #[test]
     fn a_letter_without_an_envelope_says_so_and_takes_its_key_from_the_message() {
         let mut message = Message::new("mid", "{}");
         message.sent_at_ms = Some(1_000);
@@ -341,6 +400,45 @@ mod tests {
         assert_eq!(letter.source(), Some("arn:orders"));
         assert_eq!(letter.age(4_000), Some(Duration::from_secs(3)));
         assert_eq!(letter.age(0), Some(Duration::ZERO), "a clock that is behind");
+    }
+
+    #[test]
+    fn the_envelope_of_an_earlier_death_is_not_told_as_this_one() {
+        let died = |moved_from: Option<&str>, reason: &str| {
+            let mut letter = letter("declined", 7_000);
+            let envelope = letter.envelope.as_mut().unwrap();
+            envelope.source = "arn:orders".into();
+            envelope.reason = reason.into();
+            envelope.attempts = 5;
+            letter.delivery.message.sent_at_ms = Some(9_000);
+            letter.delivery.message.dead_letter_source = moved_from.map(str::to_owned);
+            letter
+        };
+        let told = died(None, "rejected");
+        assert_eq!(
+            (told.reason(), told.error(), told.attempts(), told.died_at_ms()),
+            ("rejected", "declined", Some(5), Some(7_000))
+        );
+        assert_eq!((told.replays(), told.earlier()), (0, None));
+        let moved = died(Some("arn:orders"), "rejected");
+        assert_eq!(
+            (moved.reason(), moved.error(), moved.attempts(), moved.died_at_ms()),
+            (MOVED_BY_SQS, "", None, Some(9_000))
+        );
+        let earlier = moved.earlier().unwrap();
+        assert_eq!(
+            (earlier.reason, earlier.error, earlier.attempts, earlier.died_at_ms),
+            ("rejected", "declined", 5, Some(7_000))
+        );
+        assert_eq!((moved.key().as_str(), moved.replays()), ("k", 1));
+        assert_eq!(died(Some("arn:orders-dlq"), "rejected").replays(), 0, "moved on");
+        for silent in [died(None, ""), died(Some("arn:orders"), "")] {
+            assert_eq!(
+                (silent.reason(), silent.attempts(), silent.earlier()),
+                (MOVED_BY_SQS, None, None),
+                "a replay's envelope that only keeps the key"
+            );
+        }
     }
 
     proptest! {

@@ -8,5 +8,5 @@ pub mod replay;
 
 pub use browse::{Browser, ScanEnd, ScanReport, Visit};
 pub use envelope::{Displaced, ENVELOPE_ATTRIBUTE, Envelope};
-pub use letter::{DeadLetter, ErrorGroup, ErrorGroups, MOVED_BY_SQS, error_shape};
+pub use letter::{DeadLetter, EarlierDeath, ErrorGroup, ErrorGroups, MOVED_BY_SQS, error_shape};
 pub use replay::{CompletedKeys, Intent, Journal, Replay, ReplayEnd, ReplayError, ReplayFailure, ReplayReport};

@@ -122,7 +122,16 @@ impl Check<'_> {
         if (least..=most).contains(&value) {
             return Ok(());
         }
-        Err(self.wrong(setting, format_args!("{value:?} is outside {least:?} to {most:?}")))
+        let [value, least, most] = [value, least, most].map(shown);
+        Err(self.wrong(setting, format_args!("{value} is outside {least} to {most}")))
+    }
+}
+
+fn shown(span: Duration) -> String {
+    if span.is_zero() {
+        "0s".to_owned()
+    } else {
+        format!("{span:?}")
     }
 }
 

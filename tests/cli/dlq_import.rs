@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use redrive::SqsQueue;
-use redrive::message::{Attribute, AttributeValue, Outgoing};
+use redrive::dlq::{ENVELOPE_ATTRIBUTE, Envelope};
+use redrive::key::KeySource;
+use redrive::message::{Attribute, AttributeValue, Message, Outgoing};
 use redrive::queue::{Queue as _, Receive};
 use serde_json::{Value, json};
 
@@ -14,13 +16,23 @@ use crate::scripted::{self, all_done, denied, opening};
 use crate::tool::Tool;
 use crate::world::{Letter, World};
 
-/// What must be the same after a round trip: everything but what SQS gives each message anew.
+/// What must be the same after a round trip: everything but what SQS gives each message anew, and the envelope that an import
+/// gives to what had none.
 fn content(file: &Path) -> Vec<String> {
     let text = fs::read_to_string(file).unwrap();
     let strip = |line: &str| {
         let mut line: Value = serde_json::from_str(line).unwrap();
         for fresh in ["id", "sent_at_ms", "receives", "deduplication_id"] {
             line.as_object_mut().unwrap().remove(fresh);
+        }
+        if line["envelope"].get("reason").is_none() {
+            line.as_object_mut().unwrap().remove("envelope");
+            if let Some(attributes) = line.get_mut("attributes").and_then(Value::as_object_mut) {
+                attributes.remove(ENVELOPE_ATTRIBUTE);
+                if attributes.is_empty() {
+                    line.as_object_mut().unwrap().remove("attributes");
+                }
+            }
         }
         line.to_string()
     };
@@ -256,19 +268,106 @@ async fn a_rate_is_kept() {
     tool.run(&["dlq", "import", "orders", "-", "--rate", "0"]).exits(2);
 }
 
+/// The first message that the queue gives.
+async fn first(queue: &SqsQueue) -> Message {
+    let page = queue.receive(Receive::new(10, Duration::from_secs(5))).await.unwrap();
+    page.into_iter().next().expect("there is one").message
+}
+
 /// An outgoing message is what is read; it is compared as it was planted.
 #[tokio::test]
-async fn an_import_adds_no_attribute_of_its_own() {
+async fn an_import_adds_nothing_to_a_line_that_knows_nothing_of_a_death() {
     let Some(world) = World::open() else { return };
     world.queue("orders").await;
     let dead = world.open_queue("orders-dlq").await;
     let tool = world.tool();
     tool.run_with_input(&["dlq", "import", "orders", "-"], line("x").to_string().as_bytes())
         .exits(0);
-    let page = dead.receive(Receive::new(10, Duration::from_secs(5))).await.unwrap();
-    let message = &page[0].message;
+    let message = first(&dead).await;
     assert_eq!(
         (message.body.as_str(), &message.attributes),
         ("x", &Outgoing::new("x").attributes)
     );
+}
+
+#[tokio::test]
+async fn what_sqs_moved_keeps_its_first_id_and_its_source_through_a_file() {
+    let Some(world) = World::open() else { return };
+    let dead = world.plain_queue("shared-dlq", &[]).await;
+    let policy = json!({"deadLetterTargetArn": dead.attributes().arn, "maxReceiveCount": 1}).to_string();
+    let payments = world
+        .plain_queue("payments", &[("RedrivePolicy", &policy), ("VisibilityTimeout", "0")])
+        .await;
+    world.plain_queue("orders", &[("RedrivePolicy", &policy)]).await;
+    world.send(&payments, [Outgoing::new("{}")]).await;
+    let moved = async {
+        // At its second receive.
+        while visible(&dead).await == 0 {
+            payments.receive(Receive::new(10, Duration::ZERO)).await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), moved)
+        .await
+        .expect("SQS moves it");
+    let tool = world.tool();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dropped.jsonl");
+    let file = file.to_str().unwrap();
+    tool.run(&["dlq", "drop", "shared-dlq", "--yes", "--backup", file])
+        .exits(0);
+    let written: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    assert_eq!(written["dead_letter_source"], payments.attributes().arn.as_str());
+    tool.run(&["dlq", "import", "shared-dlq", file]).exits(0);
+    let shown = tool.run(&["dlq", "ls", "shared-dlq", "--json"]).json();
+    assert_eq!(
+        (&shown["source"], &shown["key"], &shown["reason"]),
+        (
+            &json!(payments.attributes().arn),
+            &written["id"],
+            &json!("redrive_policy")
+        ),
+        "{shown}"
+    );
+    // The queue has two sources: it goes back to the right one.
+    tool.run(&["dlq", "replay", "shared-dlq", "--yes"]).exits(0);
+    assert_eq!(visible(&payments).await, 1);
+    let envelope = Envelope::of(&first(&payments).await).unwrap();
+    assert_eq!(
+        (envelope.message_id.as_str(), envelope.source.as_str()),
+        (written["id"].as_str().unwrap(), payments.attributes().arn.as_str())
+    );
+}
+
+#[tokio::test]
+async fn inv01_with_exact_no_worker_takes_a_dead_letter_for_a_duplicate() {
+    let Some(world) = World::open() else { return };
+    let orders = world.queue("orders").await;
+    let tool = world.tool();
+    let bare = json!({
+        "redrive_export": 1, "id": "m-1", "body": "{}",
+        "attributes": {"Idempotency-Key": {"data_type": "String", "value": "order-1"}},
+    });
+    let import = |line: &Value, more: &[&str]| {
+        let flags = [&["dlq", "import", "orders", "-", "--exact"], more].concat();
+        tool.run_with_input(&flags, line.to_string().as_bytes())
+    };
+    import(&bare, &[]).exits(0);
+    let message = first(&orders).await;
+    let envelope = Envelope::of(&message).expect("it says that it is a replay");
+    assert_eq!(envelope.message_id, "m-1");
+    assert_eq!(
+        KeySource::default().key_of(&message, Some(&envelope)).as_str(),
+        "order-1"
+    );
+
+    let most = orders.attributes().max_message_bytes;
+    let full = json!({ "redrive_export": 1, "id": "m-2", "body": "x".repeat(most) });
+    let refused = import(&full, &[]);
+    refused.exits(1);
+    insta::assert_snapshot!("dlq_import_no_room", refused.shown());
+    // Where nothing handles it, it may lie as it is; what it loses is said.
+    let text = full.to_string();
+    let lies = tool.run_with_input(&["dlq", "import", "orders", "-"], text.as_bytes());
+    assert_eq!(lies.exits(0), "1 message sent to `orders-dlq`\n");
+    assert!(lies.stderr.contains("line 1 had no room"), "{}", lies.stderr);
 }

@@ -200,6 +200,17 @@ async fn nothing_a_message_holds_reaches_the_terminal_as_a_command() {
     world.plant(&dead, [evil]).await;
     let ran = world.tool().run(&["dlq", "ls", "orders", "--color", "never"]);
     insta::assert_snapshot!("ls_control_characters", ran.shown());
+    // JSON too: the same values, in characters that no terminal obeys.
+    for arguments in [
+        &["dlq", "ls", "orders", "--json"][..],
+        &["dlq", "export", "orders", "--out", "-"],
+    ] {
+        let ran = world.tool().run(arguments);
+        let odd = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!ran.exits(0).contains(odd), "{arguments:?}: {:?}", ran.stdout);
+        assert!(ran.stdout.contains("\\u202e"), "{arguments:?}: {}", ran.stdout);
+        ran.json_lines();
+    }
     for by in ["reason", "error", "type"] {
         let ran = world
             .tool()
@@ -494,7 +505,6 @@ async fn receives(world: &World, queue: &SqsQueue) -> Vec<u32> {
 }
 
 /// Awaits a condition, for a minute at most.
-#[track_caller]
 pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let clock = Clock::system();
     let start = clock.now();

@@ -636,6 +636,14 @@ async fn sqs_moves_a_whole_queue_by_itself_is_asked_about_it_and_told_to_end() {
     let ran = tool.run(&["dlq", "moves", "orders"]);
     assert_eq!(ran.exits(0), "SQS knows no move of `orders-dlq`\n");
     tool.run(&["dlq", "cancel-move", "orders"]).exits(1);
+    let asked = tool.run(&["dlq", "replay", "orders", "--native"]);
+    asked.exits(2);
+    for says in [
+        "may delete those without an envelope as duplicates?",
+        "try: look with: redrive dlq ls orders-dlq; then give --yes",
+    ] {
+        assert!(asked.stderr.contains(says), "{}", asked.stderr);
+    }
     let ran = tool.run(&["dlq", "replay", "orders", "--native", "--yes", "--rate", "1"]);
     let task = ran
         .exits(0)

@@ -133,6 +133,65 @@ async fn the_inbox_knows_what_a_letter_that_sqs_moved_died_of() {
     assert_eq!(ran.json()["inbox"]["status"], "released");
 }
 
+/// Has SQS move, by its redrive policy, what has the envelope of an earlier death: it was replayed since.
+async fn died_twice(world: &World) -> SqsQueue {
+    use redrive::queue::{Queue as _, Receive};
+    let dead = world.plain_queue("orders-dlq", &[]).await;
+    let arn = &dead.attributes().arn;
+    let policy = serde_json::json!({"deadLetterTargetArn": arn, "maxReceiveCount": 1}).to_string();
+    let orders = world.plain_queue("orders", &[("RedrivePolicy", &policy)]).await;
+    let mut letter = Letter::new("order-9", "card_declined", "card ending 4242 was declined", "{}");
+    let envelope = letter.envelope.as_mut().unwrap();
+    envelope.dead_at_ms -= 7_200_000;
+    envelope.source.clone_from(&orders.attributes().arn);
+    world.plant(&orders, [letter]).await;
+    until("SQS moves it", async || {
+        let mut receive = Receive::new(1, Duration::ZERO);
+        receive.visibility = Some(Duration::ZERO);
+        orders.receive(receive).await.unwrap();
+        dead.describe().await.unwrap().visible == 1
+    })
+    .await;
+    dead
+}
+
+#[tokio::test]
+async fn an_earlier_death_is_not_told_as_the_one_that_brought_it_here() {
+    let Some(world) = World::open() else { return };
+    died_twice(&world).await;
+    world.inbox().await;
+    fail_in_the_inbox(&world, "orders#order-9").await;
+    let (tool, table) = (world.tool(), world.table());
+    let ran = tool.run(&["dlq", "show", "orders", "order-9", "--table", &table]);
+    insta::assert_snapshot!("show_died_twice", ran.shown());
+    let rows = tool
+        .run(&["dlq", "ls", "orders", "--json", "--table", &table])
+        .json_lines();
+    let row = &rows[0];
+    assert_eq!(row["reason"], "redrive_policy", "{row}");
+    assert_eq!((&row["error"], &row["attempts"]), (&().into(), &().into()), "{row}");
+    assert!(row["age_s"].as_u64().unwrap() < 3_600, "{row}");
+    assert_eq!(row["replays"], 1, "{row}");
+    assert_eq!(row["inbox"]["status"], "released", "{row}");
+    let earlier = &row["earlier"];
+    assert_eq!(earlier["reason"], "card_declined", "{row}");
+    assert_eq!(earlier["error"], "card ending 4242 was declined", "{row}");
+    assert_eq!(earlier["attempts"], 5, "{row}");
+    assert!(earlier["age_s"].as_u64().unwrap() >= 7_200, "{row}");
+    for (filter, matches) in [
+        ("reason = card_declined", 0),
+        ("error exists", 0),
+        ("attempts exists", 0),
+        ("age > 1h", 0),
+        ("reason = redrive_policy and replays = 1", 1),
+    ] {
+        let rows = tool
+            .run(&["dlq", "ls", "orders", "--json", "--where", filter])
+            .json_lines();
+        assert_eq!(rows.len(), matches, "{filter}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_not_there_or_not_the_only_one_is_said_so() {
     let Some(world) = World::open() else { return };

@@ -7,7 +7,9 @@ use redrive::queue::Queue as _;
 use serde_json::Value;
 
 use crate::dlq_ls::{letters, until};
-use crate::tool::Tool;
+use crate::scripted::{self, opening};
+use crate::stub::Reply;
+use crate::tool::{Ran, Tool};
 use crate::world::World;
 
 #[tokio::test]
@@ -81,6 +83,43 @@ async fn it_counts_until_it_is_interrupted_and_looks_no_more_than_it_must() {
     );
     assert_eq!(child.wait().unwrap().code(), Some(130));
     reader.join().unwrap();
+}
+
+#[tokio::test]
+async fn it_goes_on_where_a_look_fails_for_a_while() {
+    let server = scripted::sqs(|request| {
+        opening(request, 3).unwrap_or_else(|| Reply::error(503, "ServiceUnavailable", "try again later"))
+    })
+    .await;
+    let watch = |more: &[&str]| {
+        let watch = ["dlq", "watch", "orders", "--json"];
+        scripted::tool_at(&server).command(&[&watch, more].concat())
+    };
+    let mut once = watch(&["--once"]);
+    let once = tokio::task::spawn_blocking(move || Ran::of(once.spawn().unwrap()));
+    let mut child = watch(&["--interval", "1s", "--reasons-every", "1h"]).spawn().unwrap();
+    let stdout = child.stdout.take().unwrap();
+    let counted = tokio::task::spawn_blocking(move || {
+        let lines = BufReader::new(stdout).lines().take(2);
+        lines
+            .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
+            .collect::<Vec<Value>>()
+    });
+    let counted = counted.await.unwrap();
+    scripted::interrupt(child.id());
+    let ran = tokio::task::spawn_blocking(move || Ran::of(child)).await.unwrap();
+    assert_eq!(counted.len(), 2, "{}", ran.stderr);
+    for count in &counted {
+        assert_eq!((&count["total"], &count["reasons"]), (&3.into(), &Value::Null));
+    }
+    assert_eq!(ran.code, 130, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("warning: reasons are not known now"),
+        "{}",
+        ran.stderr
+    );
+    let ran = once.await.unwrap();
+    assert_eq!(ran.code, 1, "a script is not told half: {}", ran.stdout);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use redrive::DynamoInbox;
 use redrive::inbox::Status;
+use redrive::key::{Key, RecordKey};
 use redrive::message::{Attribute, Outgoing};
 use redrive::outcome::StoredResult;
 use serde_json::{Value, json};
@@ -37,6 +38,10 @@ fn line<'a>(inbox: &'a DynamoInbox, more: &[&'a str], script: &'a str) -> Vec<&'
 
 fn keyed(key: &str, body: impl Into<String>) -> Outgoing {
     Outgoing::new(body).attribute("Idempotency-Key", Attribute::string(key))
+}
+
+fn record_key(key: &str) -> RecordKey {
+    RecordKey::new("orders", &Key::new(key))
 }
 
 fn json_of(result: &StoredResult) -> Value {
@@ -285,6 +290,117 @@ async fn inv08_ctrl_c_lets_the_command_finish_and_a_second_one_kills_it() {
 }
 
 #[tokio::test]
+async fn inv08_a_closed_terminal_ends_it_in_order_however_often_it_is_told_so() {
+    let Some(world) = World::open() else { return };
+    let orders = world.queue("orders").await;
+    let inbox = world.inbox().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (pid, go) = (folder.path().join("pid"), folder.path().join("go"));
+    let script = format!(
+        "echo $$ > {}; until [ -e {} ]; do sleep 0.05; done; echo done",
+        pid.display(),
+        go.display()
+    );
+    let arguments = [
+        "exec",
+        "orders",
+        "--table",
+        inbox.table_name(),
+        "--long-poll",
+        "1s",
+        "--",
+        "sh",
+        "-c",
+        &script,
+    ];
+    world.send(&orders, [keyed("first", "x")]).await;
+    let tool = world.tool();
+    let running = Running::start(&tool, &arguments, &[]);
+    eventually("the command runs", || !read(&pid).is_empty());
+    // The shell sends one, and the kernel another.
+    running.signal("HUP");
+    running.wait_for("\"draining\"");
+    running.signal("HUP");
+    assert!(is_alive(&read(&pid)));
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(running.end().exits(0), "1 message done\n");
+    assert_eq!(record(&inbox, "first").await.status, Status::Completed);
+
+    std::fs::remove_file(&go).unwrap();
+    std::fs::remove_file(&pid).unwrap();
+    world.send(&orders, [keyed("second", "x")]).await;
+    let running = Running::start(&tool, &arguments, &[]);
+    eventually("the command runs", || !read(&pid).is_empty());
+    running.signal("QUIT");
+    running.wait_for("\"draining\"");
+    running.signal("QUIT");
+    running.end().exits(130);
+    eventually("the command is killed", || !is_alive(&read(&pid)));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn inv08_what_nohup_started_goes_on_without_its_terminal() {
+    let Some(world) = World::open() else { return };
+    let orders = world.queue("orders").await;
+    let inbox = world.inbox().await;
+    let arguments = [
+        "exec",
+        "orders",
+        "--table",
+        inbox.table_name(),
+        "--long-poll",
+        "1s",
+        "--json",
+        "--",
+        "true",
+    ];
+    let running = Running::start_nohup(&world.tool(), &arguments);
+    running.wait_for("\"working\"");
+    running.signal("HUP");
+    world.send(&orders, [keyed("late", "x")]).await;
+    let is_done = async || matches!(redrive::inbox::Inbox::get(&inbox, &record_key("late")).await, Ok(Some(record)) if record.status == Status::Completed);
+    let done = async { while !is_done().await {} };
+    tokio::time::timeout(std::time::Duration::from_secs(60), done)
+        .await
+        .expect("it goes on");
+    running.signal("TERM");
+    assert_eq!(running.end().exits(0).lines().count(), 1);
+}
+
+#[tokio::test]
+async fn a_key_that_no_variable_holds_stands_as_its_hash() {
+    let Some(world) = World::open() else { return };
+    let orders = world.queue("orders").await;
+    let inbox = world.inbox().await;
+    // The most that a variable is given, a byte more, and what none can hold.
+    let keys = ["a".repeat(32 * 1024), "b".repeat(32 * 1024 + 1), "c\0".to_owned()];
+    let body = |key: &String| Outgoing::new(json!({ "id": key }).to_string());
+    world.send(&orders, keys.iter().map(body)).await;
+    let ran = world.tool().run(&line(
+        &inbox,
+        &["--key-pointer", "/id"],
+        r#"case "$REDRIVE_KEY" in a*) echo "${#REDRIVE_KEY}";; *) echo "$REDRIVE_KEY";; esac"#,
+    ));
+    ran.exits(0);
+    let told = async |key: &str| {
+        let record = redrive::inbox::Inbox::get(&inbox, &record_key(key))
+            .await
+            .unwrap()
+            .unwrap();
+        json_of(&record.result)
+    };
+    assert_eq!(told(&keys[0]).await, json!(32 * 1024));
+    // What the inbox calls it.
+    assert_eq!(told(&keys[1]).await, json!(record_key(&keys[1]).key()));
+    let hash = told(&keys[2]).await;
+    assert!(
+        hash.as_str().unwrap().starts_with("sha256:") && hash.as_str().unwrap().len() == 71,
+        "{hash}"
+    );
+}
+
+#[tokio::test]
 async fn inv08_the_drains_deadline_ends_the_command_and_gives_the_message_back_uncounted() {
     let Some(world) = World::open() else { return };
     let orders = world.queue("orders").await;
@@ -379,7 +495,7 @@ async fn tenants_dead_letter_modes_and_keys_come_from_flags_and_variables() {
     assert_eq!(running.end().exits(3), "3 messages done, 1 given up\n");
     assert!(letters(&world.open_queue("orders-dlq").await).await.is_empty());
     let ran_at = async |key: &str| {
-        let key = redrive::key::RecordKey::new("billing", &redrive::key::Key::new(key));
+        let key = RecordKey::new("billing", &Key::new(key));
         let record = redrive::inbox::Inbox::get(&inbox, &key).await.unwrap().unwrap();
         json_of(&record.result).as_f64().unwrap()
     };

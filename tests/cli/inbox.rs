@@ -257,9 +257,18 @@ async fn release_frees_a_stuck_claim_and_refuses_a_live_one_unless_forced() {
         shop.run(&["inbox", "release", "orders#live"]).shown()
     );
     assert_eq!(shop.status("orders#live").await, Some(Status::Processing));
+    let asked = shop.run(&["inbox", "release", "orders#live", "--force"]);
+    asked.exits(2);
+    assert!(
+        asked.stderr.contains("confirmation") && asked.stderr.contains("its lease holds for up to"),
+        "{}",
+        asked.stderr
+    );
+    assert_eq!(shop.status("orders#live").await, Some(Status::Processing));
     insta::assert_snapshot!(
         "inbox_release_forced",
-        shop.run(&["inbox", "release", "orders#live", "--force"]).shown()
+        shop.run(&["inbox", "release", "orders#live", "--force", "--yes"])
+            .shown()
     );
     assert_eq!(shop.status("orders#live").await, Some(Status::Released));
     insta::assert_snapshot!(
@@ -272,12 +281,45 @@ async fn release_frees_a_stuck_claim_and_refuses_a_live_one_unless_forced() {
     );
     shop.put("orders#live", "processing", shop.now + HOUR, &[]).await;
     let released = shop
-        .run(&["inbox", "release", "orders#live", "--force", "--json"])
+        .run(&["inbox", "release", "orders#live", "--force", "--yes", "--json"])
         .json();
     assert_eq!(
         (&released["released"], &released["forced"]),
         (&true.into(), &true.into())
     );
+}
+
+#[tokio::test]
+async fn the_consumer_of_the_environment_is_that_of_keys_that_do_not_name_one() {
+    let Some(shop) = Shop::open().await else { return };
+    shop.fill().await;
+    let run = |consumer: &str, arguments: &[&str]| {
+        let mut command = shop.command(arguments);
+        command.env("REDRIVE_CONSUMER", consumer);
+        Ran::of(command.spawn().unwrap())
+    };
+    let key = |ran: Ran| ran.json()["key"].clone();
+    assert_eq!(key(run("orders", &["inbox", "get", "done", "--json"])), "orders#done");
+    assert_eq!(
+        key(run("orders", &["inbox", "get", "mail#given-back", "--json"])),
+        "mail#given-back"
+    );
+    let flag = ["inbox", "get", "given-back", "--consumer", "mail", "--json"];
+    assert_eq!(key(run("orders", &flag)), "mail#given-back", "the flag wins");
+    let consumers = run("mail", &["inbox", "stats", "--json"]).json()["consumers"].clone();
+    assert_eq!(
+        (consumers.as_array().unwrap().len(), &consumers[0]["consumer"]),
+        (1, &"mail".into())
+    );
+    let wrong = run("a#b", &["inbox", "get", "done"]);
+    wrong.exits(2);
+    assert!(wrong.stderr.contains("REDRIVE_CONSUMER=`a#b`"), "{}", wrong.stderr);
+    // Set to nothing, it is not set.
+    let none = run("", &["inbox", "get", "done"]);
+    none.exits(2);
+    assert!(none.stderr.contains("does not say whose key it is"), "{}", none.stderr);
+    let all = run("", &["inbox", "stats", "--json"]).json()["consumers"].clone();
+    assert_eq!(all.as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -287,6 +329,8 @@ async fn forget_lets_a_key_run_again_when_that_is_confirmed() {
     let asked = shop.run(&["inbox", "forget", "orders#done"]);
     asked.exits(2);
     assert!(asked.stderr.contains("confirmation"), "{}", asked.stderr);
+    let remedy = "try: look with: redrive inbox get 'orders#done'; then give --yes";
+    assert!(asked.stderr.contains(remedy), "{}", asked.stderr);
     assert_eq!(shop.status("orders#done").await, Some(Status::Completed));
     insta::assert_snapshot!(
         "inbox_forget",

@@ -166,6 +166,8 @@ async fn inv12_what_cannot_be_made_is_refused_before_anything_is() {
         (&["init", "orders", "--dlq", "dead.fifo"], "FIFO"),
         (&["init", "orders", "--retention", "20d"], "14 days"),
         (&["init", "orders", "--visibility", "13h"], "12 h"),
+        (&["init", "orders", "--table", "t1"], "t1"),
+        (&["init", "orders", "--table", "in box"], "in box"),
     ] {
         let ran = run(&world, arguments);
         ran.exits(1);
@@ -173,4 +175,6 @@ async fn inv12_what_cannot_be_made_is_refused_before_anything_is() {
     }
     run(&world, &["init", "orders", "--visibility", "long"]).exits(2);
     run(&world, &["doctor", "orders"]).exits(1);
+    let queues = run(&world, &["queue", "ls", "--json"]);
+    assert!(!queues.exits(0).contains("orders"), "{}", queues.stdout);
 }

@@ -359,7 +359,7 @@ async fn inv12_wrong_usage_says_what_is_wrong() {
             "`/nowhere` cannot be read",
         ),
         (vec!["orders", "x", "--lines", "3-"], 2, "are for --jsonl"),
-        (vec!["orders", "x", "--delay", "1h"], 1, "over the 900 s"),
+        (vec!["orders", "x", "--delay", "1h"], 2, "from 0s to 15m"),
         (
             vec!["orders", "x", "--dedup-id", "d"],
             1,

@@ -120,6 +120,13 @@ async fn without_permission_or_measures_age_and_rates_are_unknown_and_it_says_wh
         "{}",
         ran.stderr
     );
+    // Where nobody listens, it says so in a sentence.
+    let mut command = world.tool().command(&["queue", "stats", "orders"]);
+    command.env("AWS_ENDPOINT_URL_CLOUDWATCH", "http://127.0.0.1:9");
+    let ran = tokio::task::spawn_blocking(move || Ran::of(command.spawn().unwrap()))
+        .await
+        .unwrap();
+    insta::assert_snapshot!("queue_stats_unreachable", ran.shown());
     let ran = stats(&world, &cloudwatch, &["--no-cloudwatch"]).await;
     assert_eq!((ran.exits(0).contains("unknown"), ran.stderr.as_str()), (true, ""));
     assert_eq!(cloudwatch.take_requests().len(), 2);

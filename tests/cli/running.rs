@@ -27,6 +27,25 @@ impl Running {
         Self::of(command)
     }
 
+    /// As a shell's child to which hangups mean nothing, as `nohup` makes it.
+    pub(crate) fn start_nohup(tool: &Tool, arguments: &[&str]) -> Self {
+        let command = tool.command(arguments);
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", r#"trap '' HUP; exec "$0" "$@""#])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        Self::of(shell)
+    }
+
     fn of(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the tool starts");
         let log = Arc::new((Mutex::new(String::new()), Condvar::new()));

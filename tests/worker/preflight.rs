@@ -85,7 +85,7 @@ async fn dead_letters_that_vanish_before_their_source_are_a_problem_and_nothing_
     let worker = rig.worker().dead_letter(short).handler(rig.succeeds()).build().unwrap();
     said(
         &findings(&worker, Severity::Problem).await,
-        &["`short-dlq`", "1 day,", "4 days", "14 days"],
+        &["`short-dlq`", "for 1 day,", "4 days", "14 days"],
     );
     let Err(Error::Preflight(error)) = start(worker).ended().await else {
         panic!("it started")

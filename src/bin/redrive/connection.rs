@@ -60,6 +60,20 @@ impl ConnectionFlags {
     }
 }
 
+impl DeadLetters {
+    /// The name that keys of these letters are most likely kept under where a letter does not name its source: that of the one
+    /// queue they come from. None where they come from several.
+    pub(crate) fn likely_consumer(&self) -> Option<String> {
+        if let Some(source) = &self.named_source {
+            return Some(source.attributes().name.clone());
+        }
+        match self.sources.as_slice() {
+            [only] => only.rsplit('/').next().map(str::to_owned),
+            _ => None,
+        }
+    }
+}
+
 impl Aws {
     pub(crate) fn config(&self) -> &SdkConfig {
         &self.config
@@ -115,6 +129,11 @@ impl Aws {
             sources: sources.unwrap_or_default(),
         })
     }
+}
+
+/// The queue's name in an ARN.
+pub(crate) fn name_in(arn: &str) -> &str {
+    arn.rsplit(':').next().unwrap_or(arn)
 }
 
 /// The sources of a dead-letter queue; `None` where they may not be listed.

@@ -31,6 +31,15 @@ fn every_example_of_the_help_is_understood() {
 }
 
 #[test]
+fn what_is_laid_out_in_the_help_fits_a_terminal_of_80_columns() {
+    for text in [crate::dlq::filter::LANGUAGE, crate::dlq::look::COST] {
+        for line in text.lines() {
+            assert!(line.chars().count() < 78, "{line}");
+        }
+    }
+}
+
+#[test]
 fn every_command_has_examples_in_its_help() {
     fn walk(command: &Command, name: &str, without: &mut Vec<String>) {
         let shown = command

@@ -1,9 +1,6 @@
 //! `redrive exec`: a command for each message, with a worker around it.
 
-mod capture;
-mod child;
 mod environment;
-pub(crate) mod group;
 mod program;
 
 use std::ffi::OsString;
@@ -14,11 +11,12 @@ use std::time::Duration;
 use clap::Args;
 use redrive::{Context, Failure as HandlerFailure, Outcome as HandlerOutcome};
 
+use crate::child::{self, Ended, Limits, Stop, group};
 use crate::connection::Aws;
 use crate::failure::{Failure, Outcome};
-use crate::run::{Job, WorkerFlags, shown, stored};
+use crate::run::{Job, WorkerFlags, stored};
 use crate::ui::Ui;
-use child::{Ended, Limits, Stop};
+use crate::values::duration_within;
 
 pub(crate) const EXAMPLES: &str = "\
 The body is the command's standard input; what the message is and where it comes from is in REDRIVE_ variables of its \
@@ -37,6 +35,8 @@ Examples:
 /// How long a command may run, unless set.
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
+const MOST_GRACE: Duration = Duration::from_secs(60 * 60);
+
 /// What the worker's own timeout is beyond ours and the grace.
 const BACKSTOP: Duration = Duration::from_secs(5);
 
@@ -51,7 +51,7 @@ pub(crate) struct Exec {
     command: Vec<OsString>,
 
     /// How long a command that was told to end (SIGTERM) has for it before it is killed.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "5s")]
+    #[arg(long, value_name = "DURATION", value_parser = duration_within(Duration::ZERO, MOST_GRACE), default_value = "5s")]
     grace: Duration,
 
     #[command(flatten)]
@@ -74,12 +74,6 @@ impl Exec {
             ui,
         };
         let timeout = job.timeout(TIMEOUT)?;
-        if self.grace > Duration::from_secs(60 * 60) {
-            return Err(Failure::usage(format_args!(
-                "--grace: {} is over 1h",
-                shown(self.grace)
-            )));
-        }
         let (program, arguments) = self
             .command
             .split_first()

@@ -15,7 +15,7 @@ pub(crate) const USAGE: u8 = 2;
 /// It was done, and there is something to look at.
 pub(crate) const FOUND: u8 = 3;
 
-/// It was ended by Ctrl-C or SIGTERM before it was done; nothing is lost.
+/// It was ended by Ctrl-C or another signal before it was done; nothing is lost.
 pub(crate) const INTERRUPTED: u8 = 130;
 
 /// What a command ends in.
@@ -85,6 +85,11 @@ impl Failure {
 
     pub(crate) fn remedy_text(&self) -> Option<&str> {
         self.remedy.as_deref()
+    }
+
+    /// Whether it was called off.
+    pub(crate) fn is_interruption(&self) -> bool {
+        self.code == INTERRUPTED
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {

@@ -18,6 +18,7 @@ use crate::connection::Aws;
 use crate::failure::{Failure, Outcome};
 use crate::run::{Job, WorkerFlags, stored};
 use crate::ui::Ui;
+use crate::values::duration_within;
 use answer::{Answer, Verdict};
 use sign::Secrets;
 
@@ -37,6 +38,8 @@ Examples:
 
 /// How long an answer may take, unless set.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+const MOST_CONNECT: Duration = Duration::from_secs(60 * 60);
 
 /// What the worker's own timeout is beyond ours.
 const BACKSTOP: Duration = Duration::from_secs(5);
@@ -69,7 +72,7 @@ pub(crate) struct Forward {
     again_on: Vec<u16>,
 
     /// How long connecting may take, within the timeout.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "5s")]
+    #[arg(long, value_name = "DURATION", value_parser = duration_within(Duration::from_millis(1), MOST_CONNECT), default_value = "5s")]
     connect_timeout: Duration,
 
     #[command(flatten)]

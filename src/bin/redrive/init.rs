@@ -104,6 +104,12 @@ impl Init {
             (_, true) => Changes::All,
             _ => Changes::Missing,
         };
+        // Looked at before anything is made: a name that no table can have, or a role that may not look, is found first.
+        let found = if self.no_table {
+            None
+        } else {
+            Some(self.look_at_table(aws).await?)
+        };
         let steps = SqsQueue::set_up(aws.config(), &self.plan(&name), changes).await?;
         let mut items: Vec<Item> = steps
             .into_iter()
@@ -119,8 +125,8 @@ impl Init {
                 }
             })
             .collect();
-        if !self.no_table {
-            let made = self.table(aws, changes).await.inspect_err(|_| {
+        if let Some(found) = found {
+            let made = self.table(aws, found, changes).await.inspect_err(|_| {
                 // What was made of the queues stands, and is to be known.
                 if !ui.is_json() {
                     show(&items, ui);
@@ -174,7 +180,16 @@ impl Init {
         }
     }
 
-    async fn table(&self, aws: &Aws, changes: Changes) -> Result<Item, Failure> {
+    /// What keeps the table from being an inbox; `None` where it is not there.
+    async fn look_at_table(&self, aws: &Aws) -> Result<Option<Vec<String>>, Failure> {
+        match DynamoInbox::check_table(aws.config(), &self.table).await {
+            Ok(wrong) => Ok(Some(wrong)),
+            Err(InboxError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn table(&self, aws: &Aws, found: Option<Vec<String>>, changes: Changes) -> Result<Item, Failure> {
         let table = &self.table;
         let item = |state, is| Item {
             kind: "table",
@@ -184,21 +199,20 @@ impl Init {
             state,
             is,
         };
-        match DynamoInbox::check_table(aws.config(), table).await {
-            Ok(wrong) if wrong.is_empty() => Ok(item("already so", None)),
-            Ok(wrong) if changes < Changes::All => Ok(item("differs", Some(wrong.join("; ")))),
-            Ok(wrong) => {
+        match found {
+            Some(wrong) if wrong.is_empty() => Ok(item("already so", None)),
+            Some(wrong) if changes < Changes::All => Ok(item("differs", Some(wrong.join("; ")))),
+            Some(wrong) => {
                 DynamoInbox::create_table(aws.config(), table).await?;
                 let left = DynamoInbox::check_table(aws.config(), table).await?;
                 let state = if left.is_empty() { "changed" } else { "differs" };
                 Ok(item(state, Some(if left.is_empty() { wrong } else { left }.join("; "))))
             }
-            Err(InboxError::NotFound { .. }) if changes == Changes::None => Ok(item("missing", None)),
-            Err(InboxError::NotFound { .. }) => {
+            None if changes == Changes::None => Ok(item("missing", None)),
+            None => {
                 DynamoInbox::create_table(aws.config(), table).await?;
                 Ok(item("created", None))
             }
-            Err(error) => Err(error.into()),
         }
     }
 

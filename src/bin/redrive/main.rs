@@ -1,5 +1,6 @@
 //! `redrive`: the operator's tool.
 
+mod child;
 mod connection;
 mod dlq;
 mod doctor;
@@ -102,17 +103,29 @@ async fn run(arguments: Arguments) -> Outcome {
     if !matches!(arguments.command, Command::Exec(_) | Command::Forward(_)) {
         log();
     }
+    let outcome = command(&arguments, &ui).await;
+    match (outcome, ui.unwritten()) {
+        (outcome, None) => outcome,
+        (Err(failure), Some(unwritten)) if !failure.is_interruption() => {
+            Ui::failure(&unwritten);
+            Err(failure)
+        }
+        (_, Some(unwritten)) => Err(unwritten),
+    }
+}
+
+async fn command(arguments: &Arguments, ui: &Ui) -> Outcome {
     let aws = || arguments.connection.connect();
     match &arguments.command {
-        Command::Dlq(command) => command.run(&aws().await, &ui).await,
-        Command::Queue(command) => command.run(&aws().await, &ui).await,
-        Command::Inbox(command) => command.run(&aws().await, &ui).await,
-        Command::Init(command) => command.run(&aws().await, &ui).await,
-        Command::Doctor(command) => command.run(&aws().await, &ui).await,
-        Command::Forward(command) => command.run(&aws().await, &ui).await,
-        Command::Exec(command) => command.run(&aws().await, &ui).await,
-        Command::Completions(command) => Ok(command.run(&ui)),
-        Command::Man(command) => command.run(&ui),
+        Command::Dlq(command) => command.run(&aws().await, ui).await,
+        Command::Queue(command) => command.run(&aws().await, ui).await,
+        Command::Inbox(command) => command.run(&aws().await, ui).await,
+        Command::Init(command) => command.run(&aws().await, ui).await,
+        Command::Doctor(command) => command.run(&aws().await, ui).await,
+        Command::Forward(command) => command.run(&aws().await, ui).await,
+        Command::Exec(command) => command.run(&aws().await, ui).await,
+        Command::Completions(command) => Ok(command.run(ui)),
+        Command::Man(command) => command.run(ui),
     }
 }
 
@@ -122,6 +135,8 @@ fn log() {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // What it would do about a terminal that is gone is to panic.
+        .log_internal_errors(false)
         .with_ansi(console::colors_enabled_stderr())
         .without_time()
         .with_target(false)

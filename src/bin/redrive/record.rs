@@ -27,6 +27,8 @@ pub(crate) struct Written<'a> {
     deduplication_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_header: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letter_source: Option<&'a str>,
     body: &'a str,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     attributes: BTreeMap<&'a str, WrittenAttribute<'a>>,
@@ -56,6 +58,7 @@ impl<'a> Written<'a> {
             group: message.group_id.as_deref(),
             deduplication_id: message.deduplication_id.as_deref(),
             trace_header: message.trace_header.as_deref(),
+            dead_letter_source: message.dead_letter_source.as_deref(),
             body: &message.body,
             attributes: message
                 .attributes
@@ -99,16 +102,15 @@ struct Line {
     attributes: BTreeMap<String, ReadAttribute>,
     group: Option<String>,
     trace_header: Option<String>,
+    id: Option<String>,
+    deduplication_id: Option<String>,
+    dead_letter_source: Option<String>,
     #[serde(default, rename = "queue")]
     _queue: IgnoredAny,
-    #[serde(default, rename = "id")]
-    _id: IgnoredAny,
     #[serde(default, rename = "sent_at_ms")]
     _sent_at_ms: IgnoredAny,
     #[serde(default, rename = "receives")]
     _receives: IgnoredAny,
-    #[serde(default, rename = "deduplication_id")]
-    _deduplication_id: IgnoredAny,
     #[serde(default, rename = "envelope")]
     _envelope: IgnoredAny,
 }
@@ -142,8 +144,21 @@ pub(crate) fn decoded(name: &str, text: &str) -> Result<Vec<u8>, String> {
     base64::decode(text).map_err(|error| format!("attribute `{name}` is not base64: {error}"))
 }
 
-/// The message of a line, to be sent again. It has no deduplication id: SQS would swallow what repeats one.
-pub(crate) fn read(line: &str) -> Result<Outgoing, String> {
+/// A line that was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Read {
+    /// To be sent again. It has no deduplication id: SQS would swallow what repeats one.
+    pub(crate) outgoing: Outgoing,
+    /// The MessageId it had.
+    pub(crate) id: Option<String>,
+    /// The FIFO deduplication id it had.
+    pub(crate) deduplication_id: Option<String>,
+    /// The ARN of the queue from which SQS had moved it.
+    pub(crate) dead_letter_source: Option<String>,
+}
+
+/// The message of a line, and what was known of it.
+pub(crate) fn read(line: &str) -> Result<Read, String> {
     #[derive(Deserialize)]
     struct Version {
         redrive_export: Option<u32>,
@@ -172,7 +187,12 @@ pub(crate) fn read(line: &str) -> Result<Outgoing, String> {
     outgoing.attributes = attributes(line.attributes)?;
     outgoing.group_id = line.group;
     outgoing.trace_header = line.trace_header;
-    Ok(outgoing)
+    Ok(Read {
+        outgoing,
+        id: line.id.filter(|id| !id.is_empty()),
+        deduplication_id: line.deduplication_id.filter(|id| !id.is_empty()),
+        dead_letter_source: line.dead_letter_source.filter(|arn| !arn.is_empty()),
+    })
 }
 
 fn attributes(read: BTreeMap<String, ReadAttribute>) -> Result<Attributes, String> {
@@ -204,6 +224,7 @@ mod tests {
         message.group_id = Some("g".into());
         message.deduplication_id = Some("d".into());
         message.trace_header = Some("Root=1-2-3".into());
+        message.dead_letter_source = Some("arn:orders".into());
         for n in 0..8 {
             message.attributes.insert(format!("a{n}"), Attribute::number(n));
         }
@@ -220,6 +241,15 @@ mod tests {
         let line = Written::of(&letter, "orders-dlq").line().unwrap();
         assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
         let read = read(std::str::from_utf8(&line).unwrap()).unwrap();
+        assert_eq!(
+            (
+                read.id.as_deref(),
+                read.deduplication_id.as_deref(),
+                read.dead_letter_source.as_deref()
+            ),
+            (Some("m-1"), Some("d"), Some("arn:orders"))
+        );
+        let read = read.outgoing;
         assert_eq!((&read.body, &read.attributes), (&message.body, &message.attributes));
         assert_eq!(
             (&read.group_id, &read.trace_header),

@@ -5,11 +5,12 @@ mod table;
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use console::{Style, Term};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +54,8 @@ pub(crate) struct Ui {
     json: bool,
     quiet: bool,
     interrupt: CancellationToken,
+    /// Why standard output could not be written, if not because nobody reads it any more.
+    unwritten: Arc<OnceLock<io::Error>>,
 }
 
 impl Ui {
@@ -74,6 +77,7 @@ impl Ui {
             json: flags.json,
             quiet: flags.quiet,
             interrupt,
+            unwritten: Arc::default(),
         }
     }
 
@@ -86,7 +90,7 @@ impl Ui {
         self.quiet
     }
 
-    /// Fires when the command is to end: at Ctrl-C, at SIGTERM, and when nobody reads standard output any more.
+    /// Fires when the command is to end: at Ctrl-C, at other signals that end, and when standard output can be written no more.
     pub(crate) fn interrupt(&self) -> &CancellationToken {
         &self.interrupt
     }
@@ -105,9 +109,14 @@ impl Ui {
     /// The result as one JSON document on one line; of a stream, one call each.
     pub(crate) fn json(&self, document: &impl Serialize) {
         match serde_json::to_string(document) {
-            Ok(text) => self.line(text),
+            Ok(text) => self.line(safe_json(&text)),
             Err(error) => self.warn(format_args!("the result cannot be written as JSON: {error}")),
         }
+    }
+
+    /// Part of the result that is JSON already, line ends included.
+    pub(crate) fn raw_json(&self, text: &[u8]) {
+        self.raw(safe_json(&String::from_utf8_lossy(text)).as_bytes());
     }
 
     /// A table, as wide as the terminal where standard output is one and as wide as it needs elsewhere.
@@ -162,14 +171,17 @@ impl Ui {
         let (bar, template) = match total {
             Some(total) => (
                 ProgressBar::with_draw_target(Some(total), target),
-                "{msg} [{bar:30}] {human_pos}/{human_len} {per_sec}, {eta} left",
+                "{msg} [{bar:30}] {human_pos}/{human_len} {rate}, {eta} left",
             ),
             None => (
                 ProgressBar::with_draw_target(None, target),
-                "{spinner} {msg} {human_pos} in {elapsed}, {per_sec}",
+                "{spinner} {msg} {human_pos} in {elapsed}, {rate}",
             ),
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
+            let style = style.with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                let _ = out.write_str(&per_second(state.per_sec()));
+            });
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_message(doing);
@@ -220,11 +232,28 @@ impl Ui {
         self.written(done);
     }
 
-    /// Whoever reads may have seen enough (`| head`): then the command ends as if interrupted, giving back what it holds.
+    /// Whoever reads may have seen enough (`| head`): then the command ends as if interrupted, giving back what it holds. So
+    /// it does where the disk is full, which is told at the end.
     fn written(&self, done: io::Result<()>) {
-        if done.is_err() {
+        if let Err(error) = done {
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                let _ = self.unwritten.set(error);
+            }
             self.interrupt.cancel();
         }
+    }
+
+    /// Asked at the end of the command: why its result is not whole.
+    pub(crate) fn unwritten(&self) -> Option<Failure> {
+        // A last line without an end still stands in the buffer.
+        let flushed = io::stdout().lock().flush();
+        self.written(flushed);
+        let error = self.unwritten.get()?;
+        let failure = Failure::new(format_args!("standard output cannot be written: {error}"));
+        Some(match error.kind() {
+            io::ErrorKind::StorageFull => failure.remedy("make room, or send it elsewhere"),
+            _ => failure,
+        })
     }
 }
 
@@ -249,12 +278,38 @@ pub(crate) fn safe(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// Foreign text on one line, cut at `columns`.
+pub(crate) fn brief(text: &str, columns: usize) -> String {
+    // A character may take no column; then it is cut by their number.
+    let start: String = text.chars().take(4 * columns).collect();
+    console::truncate_str(&safe(&start), columns, "…").into_owned()
+}
+
 /// As [`safe`], with line ends and tabs left as they are: for texts that have lines.
 pub(crate) fn safe_lines(text: &str) -> String {
     text.lines()
         .map(|line| line.split('\t').map(safe).collect::<Vec<_>>().join("\t"))
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+/// JSON with whatever a terminal might obey written as `\uXXXX`: the same values. JSON itself escapes the control characters of
+/// ASCII alone.
+pub(crate) fn safe_json(json: &str) -> Cow<'_, str> {
+    let is_odd = |c: char| c >= '\u{7f}' && is_unsafe(c);
+    if !json.contains(is_odd) {
+        return Cow::Borrowed(json);
+    }
+    let mut shown = String::with_capacity(json.len() + 8);
+    for c in json.chars() {
+        if is_odd(c) {
+            // None of them is beyond four digits.
+            let _ = write!(shown, "\\u{:04x}", u32::from(c));
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
 }
 
 /// Control characters, and the marks that turn the direction of text.
@@ -302,6 +357,15 @@ pub(crate) fn bytes(count: u64) -> String {
     indicatif::BinaryBytes(count).to_string()
 }
 
+/// How fast something goes, for people: `1,218/s`; of what is slow a digit more, `0.5/s`.
+pub(crate) fn per_second(rate: f64) -> String {
+    if rate < 9.95 {
+        let text = format!("{rate:.1}");
+        return format!("{}/s", text.strip_suffix(".0").unwrap_or(&text));
+    }
+    format!("{}/s", indicatif::HumanCount(rate.round() as u64))
+}
+
 /// A count with its noun: `1 message`, `12 messages`.
 pub(crate) fn count(number: u64, noun: &str) -> String {
     let number_text = indicatif::HumanCount(number);
@@ -325,6 +389,16 @@ mod tests {
     }
 
     #[test]
+    fn json_is_the_same_without_what_drives_a_terminal() {
+        let evil = "a\u{7f}\u{9b}31m\u{202e}é\u{1b}[2J\n\u{1f980}";
+        let json = serde_json::to_string(evil).unwrap();
+        let shown = safe_json(&json);
+        assert_eq!(shown, r#""a\u007f\u009b31m\u202eé\u001b[2J\n🦀""#);
+        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), evil);
+        assert!(matches!(safe_json("{\"a\":\"é\"}\n"), Cow::Borrowed(_)));
+    }
+
+    #[test]
     fn ages_show_their_two_largest_units() {
         for (seconds, shown) in [
             (0, "0s"),
@@ -342,6 +416,15 @@ mod tests {
     fn times_and_counts_read_well() {
         assert_eq!(timestamp(1_700_000_000_123), "2023-11-14T22:13:20Z");
         assert_eq!(timestamp(u64::MAX), format!("{} ms since 1970", u64::MAX));
+        for (rate, shown) in [
+            (0.0, "0/s"),
+            (0.5, "0.5/s"),
+            (9.96, "10/s"),
+            (218.1271, "218/s"),
+            (12_345.6, "12,346/s"),
+        ] {
+            assert_eq!(per_second(rate), shown);
+        }
         assert_eq!(count(1, "message"), "1 message");
         assert_eq!(count(12_000, "message"), "12,000 messages");
     }

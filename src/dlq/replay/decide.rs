@@ -340,8 +340,8 @@ fn is_leftover(letter: &DeadLetter, record: Option<&Record>) -> bool {
 /// Whether a letter that was sent under this key, as it is or edited, is the work that was completed. One that died because
 /// its payload is another than the key's is not, and without an envelope to say why it died, the payload itself must agree.
 fn is_same_work(letter: &DeadLetter, record: Option<&Record>) -> bool {
-    match letter.envelope {
-        Some(_) => letter.reason() != Reason::FingerprintMismatch.as_str(),
+    match &letter.envelope {
+        Some(envelope) => envelope.reason != Reason::FingerprintMismatch.as_str(),
         None => agrees(letter, record) == Some(true),
     }
 }

@@ -139,18 +139,21 @@ impl DynamoInbox {
                     value.map_or(AttributeValue::Null(true), |(_, value)| value.clone()),
                 );
         }
-        let mut conditions = vec![format!("attribute_exists(#{})", attribute::KEY)];
+        let unchanged = Unchanged::of(entry, leases);
         call = call.expression_attribute_names(format!("#{}", attribute::KEY), attribute::KEY);
-        for (name, value) in entry.conditions(leases == Leases::Override) {
-            conditions.push(condition(name, value.is_some()));
-            call = call.expression_attribute_names(format!("#{name}"), name);
-            if let Some(value) = value {
-                call = call.expression_attribute_values(format!(":if_{name}"), value.clone());
-            }
+        for (placeholder, name) in unchanged.names {
+            call = call.expression_attribute_names(placeholder, name);
+        }
+        for (placeholder, value) in unchanged.values {
+            call = call.expression_attribute_values(placeholder, value);
         }
         let call = call
             .update_expression(format!("SET {}", sets.join(", ")))
-            .condition_expression(conditions.join(" AND "));
+            .condition_expression(format!(
+                "attribute_exists(#{}) AND {}",
+                attribute::KEY,
+                unchanged.condition
+            ));
         let Err(failed) = self.table.send("write", call.send()).await else {
             return Ok(Intervention::Done);
         };
@@ -195,15 +198,14 @@ impl DynamoInbox {
             .table_name(&*self.table.name)
             .key(attribute::KEY, text(entry.key.as_str()))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let mut conditions = Vec::new();
-        for (name, value) in entry.conditions(leases == Leases::Override) {
-            conditions.push(condition(name, value.is_some()));
-            call = call.expression_attribute_names(format!("#{name}"), name);
-            if let Some(value) = value {
-                call = call.expression_attribute_values(format!(":if_{name}"), value.clone());
-            }
+        let unchanged = Unchanged::of(entry, leases);
+        for (placeholder, name) in unchanged.names {
+            call = call.expression_attribute_names(placeholder, name);
         }
-        let call = call.condition_expression(conditions.join(" AND "));
+        for (placeholder, value) in unchanged.values {
+            call = call.expression_attribute_values(placeholder, value);
+        }
+        let call = call.condition_expression(unchanged.condition);
         let Err(failed) = self.table.send("write", call.send()).await else {
             return Ok(Intervention::Done);
         };
@@ -284,10 +286,30 @@ fn refused(hold: Hold, leases: Leases) -> Option<Intervention> {
     }
 }
 
-fn condition(name: &str, is_there: bool) -> String {
-    if is_there {
-        format!("#{name} = :if_{name}")
-    } else {
-        format!("attribute_not_exists(#{name})")
+/// That an item is still what was read.
+struct Unchanged {
+    condition: String,
+    names: Vec<(String, &'static str)>,
+    values: Vec<(String, AttributeValue)>,
+}
+
+impl Unchanged {
+    fn of(entry: &InboxEntry, leases: Leases) -> Self {
+        let (mut parts, mut names, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, value) in entry.conditions(leases == Leases::Override) {
+            names.push((format!("#{name}"), name));
+            match value {
+                Some(value) => {
+                    parts.push(format!("#{name} = :if_{name}"));
+                    values.push((format!(":if_{name}"), value.clone()));
+                }
+                None => parts.push(format!("attribute_not_exists(#{name})")),
+            }
+        }
+        Self {
+            condition: parts.join(" AND "),
+            names,
+            values,
+        }
     }
 }

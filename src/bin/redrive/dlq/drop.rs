@@ -28,7 +28,8 @@ pub(crate) const EXAMPLES: &str = "Examples:
   redrive dlq import orders old.jsonl";
 
 const MANNERS: &str = "Every message is on the disk, in the backup file, before it is deleted; `redrive dlq import` brings it back. \
-                       To find what matches,\na drop looks at messages as `redrive dlq ls` does: what is left has spent one \
+                       To find what matches, \
+                       a drop looks at messages as `redrive dlq ls` does: what is left has spent one \
                        receive. Ctrl-C ends it after the page under way.";
 
 /// How many reasons are told apart.
@@ -132,7 +133,12 @@ impl Drop {
             let path = backup.path().to_owned();
             backup.finish().then_some(path)
         });
-        if let (Err(_), Some(path)) | (Ok(ScanReport { not_deleted: 1.., .. }), Some(path)) = (&scanned, &kept) {
+        let not_deleted = failed.is_some()
+            || match &scanned {
+                Ok(report) => report.not_deleted > 0,
+                Err(_) => true,
+            };
+        if let Some(path) = kept.as_ref().filter(|_| not_deleted) {
             ui.note(format_args!(
                 "`{}` may hold messages that were not deleted",
                 path.display()

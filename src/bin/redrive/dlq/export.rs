@@ -128,7 +128,7 @@ impl Export {
 fn write(letter: &DeadLetter, queue: &str, file: Option<&mut Whole>, ui: &Ui) -> io::Result<()> {
     let line = Written::of(letter, queue).line()?;
     match file {
-        None => ui.raw(&line),
+        None => ui.raw_json(&line),
         Some(file) => file.write(&line)?,
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Files that dead letters are written to.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use redrive::dlq::DeadLetter;
@@ -59,6 +59,8 @@ pub(super) struct Safe {
     path: PathBuf,
     file: File,
     lines: u64,
+    /// How long it is, in bytes, without what could not be written whole.
+    length: u64,
 }
 
 impl Safe {
@@ -85,6 +87,7 @@ impl Safe {
             path: path.to_owned(),
             file,
             lines: 0,
+            length: 0,
         })
     }
 
@@ -92,7 +95,8 @@ impl Safe {
         &self.path
     }
 
-    /// Writes these letters and waits for the disk.
+    /// Writes these letters and waits for the disk. Where that fails, what was written of them is taken away again, as far
+    /// as the disk lets it: what is not deleted then does not stand in the file.
     pub(super) fn write<'a>(&mut self, letters: impl Iterator<Item = &'a DeadLetter>, queue: &str) -> io::Result<()> {
         let mut lines = Vec::new();
         let mut count = 0;
@@ -103,8 +107,13 @@ impl Safe {
         if count == 0 {
             return Ok(());
         }
-        self.file.write_all(&lines)?;
-        self.file.sync_data()?;
+        if let Err(error) = self.file.write_all(&lines).and_then(|()| self.file.sync_data()) {
+            // The first error is the one to tell.
+            let _ = self.file.set_len(self.length);
+            let _ = self.file.seek(SeekFrom::Start(self.length));
+            return Err(error);
+        }
+        self.length += lines.len() as u64;
         self.lines += count;
         Ok(())
     }

@@ -21,12 +21,13 @@ pub(crate) use error::FilterError;
 
 /// The language in brief, for the help of commands that filter.
 pub(crate) const LANGUAGE: &str = "Filters (--where):
-  FIELD = VALUE    and != < <= > >=    numbers compare as numbers where both sides are numbers
-  FIELD ~ REGEX    and !~              upper and lower case are alike, unless it begins with (?-i)
-  FIELD in (A, B)    FIELD exists      and, or, not, ( )
-  Fields: reason error type key group id source attempts replays size age body, attr.NAME for a
-  message attribute, /a/b for what a JSON pointer finds in the body. Ages are 90s, 2h or 3d.
-  A value with spaces, commas or ( ) in it is quoted: 'single' or \"double\". For example:
+  FIELD = VALUE    and != < <= > >=; as numbers where both sides are numbers
+  FIELD ~ REGEX    and !~; capitals or not, unless it begins with (?-i)
+  FIELD in (A, B)    FIELD exists    and, or, not, ( )
+  Fields: reason error type key group id source attempts replays size age
+  body, attr.NAME for a message attribute, /a/b for what a JSON pointer finds
+  in the body. Ages are 90s, 2h or 3d. A value with spaces, commas or ( ) in
+  it is quoted: 'single' or \"double\". For example:
     --where 'reason = attempts_exhausted and age > 2h'
     --where '/amount > 100 and not /coupon exists'
     --where 'error ~ \"timed? ?out\" or attr.tenant in (acme, globex)'";
@@ -63,14 +64,6 @@ impl Where {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Filter {
     root: Node,
-}
-
-impl Filter {
-    /// Whether it holds for `letter`; `now_ms` is in ms since 1970.
-    #[allow(dead_code, reason = "for whoever has one that is no flag")]
-    pub(crate) fn matches(&self, letter: &DeadLetter, now_ms: u64) -> bool {
-        self.root.holds(&Subject::new(letter, now_ms))
-    }
 }
 
 impl FromStr for Filter {

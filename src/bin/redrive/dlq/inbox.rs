@@ -4,8 +4,7 @@ use clap::Args;
 use redrive::DynamoInbox;
 use redrive::dlq::{DeadLetter, MOVED_BY_SQS};
 use redrive::inbox::{Inbox as _, Record, Status};
-use redrive::key::{Key, RecordKey};
-use redrive::queue::Queue as _;
+use redrive::key::RecordKey;
 use serde::Serialize;
 
 use crate::connection::{Aws, DeadLetters};
@@ -15,7 +14,8 @@ use crate::values;
 /// Which inbox to ask.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InboxFlags {
-    /// The workers' inbox table: it knows what a letter without an envelope died of.
+    /// The workers' inbox table: it knows what a letter without an envelope died of. None is asked unless it is named, here or
+    /// in the variable; `redrive init` makes redrive-inbox unless told otherwise.
     #[arg(long, value_name = "TABLE", env = "REDRIVE_INBOX_TABLE")]
     table: Option<String>,
 
@@ -69,23 +69,12 @@ impl InboxFlags {
         Ok(Some(Knows {
             inbox: aws.inbox(table).await?,
             named: self.consumer.clone(),
-            of_queue: consumer(dead),
+            of_queue: dead.likely_consumer(),
         }))
     }
 
     pub(crate) fn has_table(&self) -> bool {
         self.table.is_some()
-    }
-}
-
-/// The name of the one queue whose dead letters these are.
-fn consumer(dead: &DeadLetters) -> Option<String> {
-    if let Some(source) = &dead.named_source {
-        return Some(source.attributes().name.clone());
-    }
-    match dead.sources.as_slice() {
-        [only] => only.rsplit('/').next().map(str::to_owned),
-        _ => None,
     }
 }
 
@@ -96,25 +85,22 @@ impl Knows {
 
     /// The record of a letter's key.
     pub(crate) async fn record(&self, letter: &DeadLetter) -> Result<Result<InboxRecord, Unknown>, Failure> {
-        self.record_of(letter.key().as_str(), letter.source()).await
-    }
-
-    /// The record of a key; `source` is the ARN of the queue it came from, where that is known.
-    pub(crate) async fn record_of(
-        &self,
-        key: &str,
-        source: Option<&str>,
-    ) -> Result<Result<InboxRecord, Unknown>, Failure> {
-        let source = source.and_then(|arn| arn.rsplit(':').next());
-        let Some(consumer) = self.named.as_deref().or(source).or(self.of_queue.as_deref()) else {
+        let Some(key) = self.record_key(letter) else {
             return Ok(Err(Unknown::Consumer));
         };
-        let key = RecordKey::new(consumer, &Key::new(key));
-        let record = self.inbox.get(&key).await?;
-        Ok(match record {
-            Some(record) => Ok(self.read(record)),
-            None => Err(Unknown::Record(key)),
-        })
+        Ok(self.get(&key).await?.ok_or(Unknown::Record(key)))
+    }
+
+    /// Under what a letter's key is kept, where that can be told. It is short, however long the key is.
+    pub(crate) fn record_key(&self, letter: &DeadLetter) -> Option<RecordKey> {
+        let source = letter.source().and_then(|arn| arn.rsplit(':').next());
+        let consumer = self.named.as_deref().or(source).or(self.of_queue.as_deref())?;
+        Some(RecordKey::new(consumer, letter.key()))
+    }
+
+    /// The record that is kept under this.
+    pub(crate) async fn get(&self, key: &RecordKey) -> Result<Option<InboxRecord>, Failure> {
+        Ok(self.inbox.get(key).await?.map(|record| self.read(record)))
     }
 
     fn read(&self, record: Record) -> InboxRecord {

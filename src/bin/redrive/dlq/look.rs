@@ -4,17 +4,17 @@ use clap::Args;
 use redrive::dlq::browse::MAX_HELD;
 use redrive::dlq::{Browser, DeadLetter, ScanEnd, ScanReport, Visit};
 use redrive::key::KeySource;
-use redrive::queue::Queue as _;
+use redrive::queue::{Queue as _, QueueError};
 
 use crate::connection::{Aws, DeadLetters};
 use crate::failure::{Code, Failure};
 use crate::ui::{Ui, count};
 
 /// What a look costs, for the help of commands that look.
-pub(crate) const COST: &str =
-    "SQS has no browsing. A look receives messages, holds them hidden until it ends, and gives them
-back, on Ctrl-C too. It spends one receive of each message it sees, holds at most 110,000, and of a
-FIFO queue sees only the first messages of each group, at most ten.";
+pub(crate) const COST: &str = "SQS has no browsing. A look receives messages, holds them hidden until it
+ends, and gives them back, on Ctrl-C too. It spends one receive of each
+message it sees, holds at most 110,000, and of a FIFO queue sees only the
+first messages of each group, at most ten.";
 
 /// The dead letters a command is about.
 #[derive(Args, Clone, Debug)]
@@ -35,13 +35,23 @@ impl Target {
     }
 }
 
-/// Shows `visit` each dead letter once; `keys` says where the key is of those without an envelope. What is held is given back at the end, and at Ctrl-C.
+/// As [`scan`], for who can do nothing about a failure.
 pub(crate) async fn look(
     dead: &DeadLetters,
     keys: KeySource,
     ui: &Ui,
-    mut visit: impl FnMut(&DeadLetter) -> Visit,
+    visit: impl FnMut(&DeadLetter) -> Visit,
 ) -> Result<ScanReport, Failure> {
+    Ok(scan(dead, keys, ui, visit).await?)
+}
+
+/// Shows `visit` each dead letter once; `keys` says where the key is of those without an envelope. What is held is given back at the end, and at Ctrl-C.
+pub(crate) async fn scan(
+    dead: &DeadLetters,
+    keys: KeySource,
+    ui: &Ui,
+    mut visit: impl FnMut(&DeadLetter) -> Visit,
+) -> Result<ScanReport, QueueError> {
     let attributes = dead.queue.attributes();
     if let Some(policy) = &attributes.redrive {
         ui.warn(format_args!(
@@ -61,7 +71,7 @@ pub(crate) async fn look(
         })
         .await;
     bar.finish_and_clear();
-    Ok(report?)
+    report
 }
 
 /// Says on standard error what a look saw, what it did not see, and what it cost.

@@ -1,5 +1,6 @@
 //! `redrive dlq ls`: which dead letters there are, or how many of what.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,14 +9,14 @@ use console::Style;
 use futures::StreamExt as _;
 use redrive::clock::Clock;
 use redrive::dlq::{DeadLetter, ErrorGroup, ErrorGroups, MOVED_BY_SQS, ScanEnd, Visit, error_shape};
-use redrive::key::KeySource;
+use redrive::key::{KeySource, RecordKey};
 use redrive::queue::Queue as _;
 use serde::Serialize;
 
 use super::filter::{LANGUAGE, Where};
 use super::inbox::{InboxFlags, Knows, is_silent};
 use super::look::{self, COST, Target};
-use super::summary::{Summary, TEXT_WIDTH, ago, brief};
+use super::summary::{Earlier, Summary, TEXT_WIDTH, ago, brief};
 use crate::connection::{Aws, DeadLetters};
 use crate::failure::{Code, Failure, Outcome};
 use crate::keys::KeyFlags;
@@ -37,8 +38,9 @@ const PART: usize = 1_000;
 /// How wide an error is at most, in columns.
 const ERROR_WIDTH: usize = 100;
 
-/// The most bytes kept of an error that waits for its place in a table.
+/// The most bytes kept of an error that waits for its place in a table, and of another foreign text.
 const KEPT_ERROR: usize = 4 * ERROR_WIDTH;
+const KEPT_TEXT: usize = 4 * TEXT_WIDTH;
 
 /// Texts up to this many bytes keep their place on a narrow terminal.
 const NARROW: usize = 16;
@@ -130,10 +132,10 @@ impl Ls {
 
     async fn rows(&self, dead: &DeadLetters, keys: KeySource, inbox: Option<&Knows>, ui: &Ui) -> Outcome {
         let now_ms = Clock::system().epoch_ms();
-        let mut rows = Rows::new(!self.oldest, self.most(ui));
+        let mut rows = Rows::new(!self.oldest, self.most(ui), !ui.is_json());
         let report = look::look(dead, keys, ui, |letter| {
             if self.filter.matches(letter, now_ms) {
-                rows.offer(letter, now_ms);
+                rows.offer(letter, inbox, now_ms);
             }
             Visit::Keep
         })
@@ -146,6 +148,7 @@ impl Ls {
         if let Some(inbox) = inbox {
             ask(inbox, &mut rows).await?;
         }
+        let rows: Vec<Summary> = rows.into_iter().map(|row| row.summary).collect();
         if ui.is_json() {
             rows.iter().for_each(|row| ui.json(row));
         } else if report.seen == 0 {
@@ -239,21 +242,31 @@ impl Ls {
 struct Rows {
     newest_first: bool,
     most: Option<usize>,
+    /// Whether they are for a table, which shows the beginnings of long texts.
+    brief: bool,
     offered: u64,
-    kept: BTreeMap<(u64, String), Summary>,
+    kept: BTreeMap<(u64, String), Row>,
+}
+
+/// A letter that waits for its place.
+struct Row {
+    summary: Summary,
+    /// What to ask the inbox for, where the letter does not say what it died of.
+    ask: Option<RecordKey>,
 }
 
 impl Rows {
-    fn new(newest_first: bool, most: Option<usize>) -> Self {
+    fn new(newest_first: bool, most: Option<usize>, brief: bool) -> Self {
         Self {
             newest_first,
             most,
+            brief,
             offered: 0,
             kept: BTreeMap::new(),
         }
     }
 
-    fn offer(&mut self, letter: &DeadLetter, now_ms: u64) {
+    fn offer(&mut self, letter: &DeadLetter, inbox: Option<&Knows>, now_ms: u64) {
         self.offered += 1;
         // When it died is not always known; then it comes last.
         let place = match (letter.died_at_ms(), self.newest_first) {
@@ -268,31 +281,45 @@ impl Rows {
             }
             self.kept.pop_last();
         }
-        let mut row = Summary::of(letter, now_ms);
-        if let Some(error) = &mut row.error {
-            error.truncate(error.floor_char_boundary(KEPT_ERROR));
-            error.shrink_to_fit();
+        let mut summary = Summary::of(letter, now_ms);
+        if self.brief {
+            shorten(&mut summary);
         }
-        self.kept.insert(place, row);
+        let silent = inbox.filter(|_| is_silent(letter.reason()));
+        let ask = silent.and_then(|inbox| inbox.record_key(letter));
+        self.kept.insert(place, Row { summary, ask });
     }
 
     /// How many were offered, and those that are kept.
-    fn into_sorted(self) -> (u64, Vec<Summary>) {
+    fn into_sorted(self) -> (u64, Vec<Row>) {
         (self.offered, self.kept.into_values().collect())
     }
 }
 
+/// Leaves of each foreign text what a table has room for: a message may be all key.
+fn shorten(summary: &mut Summary) {
+    let cut = |text: &mut String, most: usize| {
+        text.truncate(text.floor_char_boundary(most));
+        text.shrink_to_fit();
+    };
+    let earlier = summary.earlier.as_mut().and_then(|earlier| earlier.error.as_mut());
+    for error in summary.error.iter_mut().chain(earlier) {
+        cut(error, KEPT_ERROR);
+    }
+    let others = [&mut summary.message_type, &mut summary.group];
+    for text in others.into_iter().flatten().chain([&mut summary.key]) {
+        cut(text, KEPT_TEXT);
+    }
+}
+
 /// Asks the inbox about the letters that do not say themselves what they died of.
-async fn ask(inbox: &Knows, rows: &mut [Summary]) -> Result<(), Failure> {
-    let silent = rows.iter_mut().filter(|row| is_silent(&row.reason));
-    let mut asked = futures::stream::iter(silent)
-        .map(|row| async move {
-            let answer = inbox.record_of(&row.key, row.source.as_deref()).await;
-            (row, answer)
-        })
+async fn ask(inbox: &Knows, rows: &mut [Row]) -> Result<(), Failure> {
+    let mut asked = futures::stream::iter(rows)
+        .filter_map(|row| std::future::ready(row.ask.take().map(|key| (key, &mut row.summary))))
+        .map(|(key, summary)| async move { (inbox.get(&key).await, summary) })
         .buffer_unordered(ASKED_AT_ONCE);
-    while let Some((row, answer)) = asked.next().await {
-        row.inbox = answer?.ok();
+    while let Some((answer, summary)) = asked.next().await {
+        summary.inbox = answer?;
     }
     Ok(())
 }
@@ -324,7 +351,9 @@ fn print(rows: &[Summary], fifo: bool, ui: &Ui) {
             let error = row
                 .error
                 .as_deref()
-                .or(known.and_then(|record| record.error.as_deref()));
+                .or(known.and_then(|record| record.error.as_deref()))
+                .map(Cow::Borrowed)
+                .or_else(|| row.earlier.as_ref().map(before));
             let id: String = row.id.chars().take(id_length).collect();
             let mut cells = vec![
                 safe(&id).into_owned(),
@@ -332,7 +361,7 @@ fn print(rows: &[Summary], fifo: bool, ui: &Ui) {
                     .map_or("-".to_owned(), |age| short_age(Duration::from_secs(age))),
                 attempts.map_or("-".to_owned(), |attempts| attempts.to_string()),
                 reason(&row.reason),
-                brief(error.unwrap_or("-"), ERROR_WIDTH),
+                brief(error.as_deref().unwrap_or("-"), ERROR_WIDTH),
                 brief(&row.key, TEXT_WIDTH),
             ];
             cells.extend(typed.then(|| text(row.message_type.as_deref())));
@@ -342,6 +371,14 @@ fn print(rows: &[Summary], fifo: bool, ui: &Ui) {
             table.row(cells);
         }
         ui.table(table);
+    }
+}
+
+/// What stands for the error of a letter that only tells of an earlier death.
+fn before(earlier: &Earlier) -> Cow<'_, str> {
+    match &earlier.error {
+        Some(error) => format!("(died before: {}: {error})", earlier.reason).into(),
+        None => format!("(died before: {})", earlier.reason).into(),
     }
 }
 
@@ -440,8 +477,7 @@ impl<'a> GroupJson<'a> {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
-    use redrive::key::KeySource;
-    use redrive::message::{Delivery, Message, Receipt};
+    use redrive::message::{Attribute, Delivery, Message, Receipt};
 
     fn letter(id: &str, sent_at_ms: Option<u64>) -> DeadLetter {
         let mut message = Message::new(id, "{}");
@@ -453,24 +489,40 @@ mod tests {
     #[test]
     fn no_more_is_kept_than_shown_whatever_the_order_of_arrival() {
         for (newest_first, expected) in [(true, ["9999", "9998", "9997"]), (false, ["0", "1", "2"])] {
-            let mut rows = Rows::new(newest_first, Some(3));
-            rows.offer(&letter("unknown", None), 0);
+            let mut rows = Rows::new(newest_first, Some(3), true);
+            rows.offer(&letter("unknown", None), None, 0);
             for n in 0..10_000_u64 {
                 // 7919 is prime: every number once, in no order.
                 let n = n * 7_919 % 10_000;
-                rows.offer(&letter(&n.to_string(), Some(n)), 0);
+                rows.offer(&letter(&n.to_string(), Some(n)), None, 0);
                 assert!(rows.kept.len() <= 3);
             }
             let (offered, kept) = rows.into_sorted();
-            let ids: Vec<&str> = kept.iter().map(|row| row.id.as_str()).collect();
+            let ids: Vec<&str> = kept.iter().map(|row| row.summary.id.as_str()).collect();
             assert_eq!((offered, ids.as_slice()), (10_001, expected.as_slice()));
         }
-        let mut all = Rows::new(true, None);
+        let mut all = Rows::new(true, None, true);
         for id in ["b", "a", "c"] {
-            all.offer(&letter(id, None), 0);
+            all.offer(&letter(id, None), None, 0);
         }
-        let ids: Vec<String> = all.into_sorted().1.into_iter().map(|row| row.id).collect();
+        let ids: Vec<String> = all.into_sorted().1.into_iter().map(|row| row.summary.id).collect();
         assert_eq!(ids, ["a", "b", "c"], "the same in every look");
+    }
+
+    #[test]
+    fn inv05_a_row_of_a_table_keeps_little_of_a_message_and_json_keeps_all() {
+        let mut hostile = letter("m", None);
+        hostile
+            .attributes
+            .insert("type".into(), Attribute::string("é".repeat(500_000)));
+        hostile.delivery.message.group_id = Some("g".repeat(100_000));
+        for brief in [true, false] {
+            let mut rows = Rows::new(true, None, brief);
+            rows.offer(&hostile, None, 0);
+            let row = &rows.kept.into_values().next().unwrap().summary;
+            let kept = row.message_type.as_ref().unwrap().len() + row.group.as_ref().unwrap().len();
+            assert_eq!(kept <= 2 * KEPT_TEXT, brief, "{kept} bytes");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use redrive::queue::{MAX_MOVE_RATE, MoveStatus, MoveTask, Queue as _};
 use serde::Serialize;
 
 use super::look::Target;
-use crate::connection::{Aws, DeadLetters};
+use crate::connection::{Aws, DeadLetters, name_in};
 use crate::failure::{Code, Failure, Outcome};
 use crate::ui::{Column, Table, Ui, count, safe, timestamp};
 
@@ -22,9 +22,11 @@ pub(super) const LIMITS: &str = "With --native SQS moves the messages itself: fa
                                  without this tool. But it moves the whole queue: no filter, edit, limit, dry run or job, \
                                  no look into the inbox, at most 500 messages/s, one move per queue, and only of the \
                                  dead-letter queues of SQS queues. Letters that a worker sent carry no source that SQS knows, \
-                                 so where there are several sources it needs --to for them. What SQS's redrive policy had \
-                                 brought there has no key of ours: it keeps its key only with an `Idempotency-Key`. Follow \
-                                 it with `dlq moves`, end it with `dlq cancel-move`.";
+                                 so where there are several sources it needs --to for them. A letter without an \
+                                 envelope (SQS's redrive policy brought it, or it had no room for one) gets none: it keeps \
+                                 its key only where that is in the message itself, and workers with an inbox that rejected \
+                                 it take it for a duplicate and delete it. Follow it with `dlq moves`, end it with \
+                                 `dlq cancel-move`.";
 
 /// What `redrive dlq moves` is asked.
 #[derive(Args, Debug)]
@@ -75,7 +77,7 @@ impl Moves {
                 task.per_second.map_or("-".to_owned(), |rate| format!("{rate}/s")),
                 task.to
                     .as_deref()
-                    .map_or("(each its source)".into(), name_of)
+                    .map_or("(each its source)".into(), |arn| safe(name_in(arn)))
                     .into_owned(),
                 task.failure.as_deref().map_or("-".into(), safe).into_owned(),
             ]);
@@ -122,12 +124,13 @@ pub(super) async fn start(dead: &DeadLetters, to: Option<&str>, rate: Option<f64
     let attributes = dead.queue.attributes();
     let per_second = rate.map(whole_rate).transpose()?;
     let shown = to.map_or("the queues they came from".to_owned(), |arn| {
-        format!("`{}`", name_of(arn))
+        format!("`{}`", safe(name_in(arn)))
     });
     let messages = count(attributes.visible, "message");
     ui.confirm(
         format_args!(
-            "have SQS move all messages of `{}` (about {messages}) to {shown}?",
+            "have SQS move all messages of `{}` (about {messages}) to {shown}, where workers with an inbox may delete \
+             those without an envelope as duplicates?",
             attributes.name
         ),
         yes,
@@ -174,11 +177,6 @@ fn status(status: &MoveStatus) -> String {
         _ => Style::new().yellow(),
     };
     style.apply_to(safe(status.as_str())).to_string()
-}
-
-/// The queue's name in an ARN.
-pub(super) fn name_of(arn: &str) -> std::borrow::Cow<'_, str> {
-    safe(arn.rsplit(':').next().unwrap_or(arn))
 }
 
 #[derive(Serialize)]

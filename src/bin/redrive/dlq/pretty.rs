@@ -2,6 +2,9 @@
 
 use serde::de::IgnoredAny;
 
+/// Down to here values have lines of their own. Beyond, the space before them would be many times the text.
+const DEEPEST: usize = 16;
+
 /// `text` with one value a line; none where it is no JSON.
 pub(crate) fn pretty(text: &str) -> Option<String> {
     serde_json::from_str::<IgnoredAny>(text).ok()?;
@@ -21,13 +24,18 @@ pub(crate) fn pretty(text: &str) -> Option<String> {
             '{' | '[' => {
                 depth += 1;
                 out.push(c);
-                new_line(&mut out, depth);
+                if depth <= DEEPEST {
+                    new_line(&mut out, depth);
+                }
             }
             '}' | ']' => {
+                if depth <= DEEPEST {
+                    new_line(&mut out, depth.saturating_sub(1));
+                }
                 depth = depth.saturating_sub(1);
-                new_line(&mut out, depth);
                 out.push(c);
             }
+            ',' if depth > DEEPEST => out.push_str(", "),
             ',' => {
                 out.push(c);
                 new_line(&mut out, depth);
@@ -85,6 +93,29 @@ mod tests {
             assert_eq!(pretty(none), None);
         }
         assert_eq!(pretty(" 17 ").as_deref(), Some("17"));
+    }
+
+    #[test]
+    fn deep_nesting_does_not_multiply_a_body() {
+        let text = format!("{}{}1{}", "[".repeat(126), "1,".repeat(100_000), "]".repeat(126));
+        let shown = pretty(&text).unwrap();
+        assert!(shown.len() < 2 * text.len(), "{} of {}", shown.len(), text.len());
+        let same: String = shown.split_whitespace().collect();
+        assert_eq!(same, text);
+        let level = |depth| format!("{}{}1{}", "[".repeat(depth), "1,".repeat(100_000), "]".repeat(depth));
+        for depth in 0..=126 {
+            let text = level(depth.max(1));
+            assert!(pretty(&text).unwrap().len() < 20 * text.len(), "at depth {depth}");
+        }
+    }
+
+    #[test]
+    fn what_is_deeper_than_it_is_indented_stays_on_one_line() {
+        let text = format!(r#"{}{{"a":1,"b":[],"c":{{"d":2}}}}{}"#, "[".repeat(16), "]".repeat(16));
+        let shown = pretty(&text).unwrap();
+        let deepest = shown.lines().nth(16).unwrap();
+        assert_eq!(deepest.trim_start(), r#"{"a": 1, "b": [], "c": {"d": 2}}"#);
+        assert_eq!(shown.lines().count(), 33);
     }
 
     fn json() -> impl Strategy<Value = serde_json::Value> {

@@ -100,7 +100,8 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "FILE")]
     job: Option<PathBuf>,
 
-    /// The workers' inbox: keys that are completed are then not sent again.
+    /// The workers' inbox: keys that are completed are then not sent again. None is asked unless it is named, here or in the
+    /// variable; `redrive init` makes redrive-inbox unless told otherwise.
     #[arg(long, value_name = "TABLE", env = "REDRIVE_INBOX_TABLE")]
     table: Option<String>,
 

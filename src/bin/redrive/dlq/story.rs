@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::inbox::{InboxRecord, Unknown, is_silent};
 use super::pretty::pretty;
-use super::summary::Summary;
+use super::summary::{Earlier, Summary};
 use crate::ui::{Ui, bytes, count, safe, safe_lines, short_age, timestamp};
 
 /// The width of the labels.
@@ -126,6 +126,9 @@ impl Story {
             let label = if is_silent(&summary.reason) { "sent" } else { "died" };
             item(ui, label, format_args!("{age} ago ({})", timestamp(at)));
         }
+        if let Some(earlier) = &summary.earlier {
+            self::earlier(earlier, ui);
+        }
     }
 
     fn tell_where(&self, ui: &Ui) {
@@ -230,6 +233,24 @@ impl ShownAttribute {
             value_base64,
             size,
         }
+    }
+}
+
+/// Of a letter that nobody told the last death of: what was told of the one before.
+fn earlier(earlier: &Earlier, ui: &Ui) {
+    let reason = safe(&earlier.reason);
+    let attempts = count(u64::from(earlier.attempts), "attempt");
+    let when = match (earlier.died_at_ms, earlier.age_s) {
+        (Some(at), Some(age)) => format!(", {} ago ({})", short_age(Duration::from_secs(age)), timestamp(at)),
+        _ => String::new(),
+    };
+    item(
+        ui,
+        "died before",
+        format_args!("{reason} after {attempts}{when}; it was replayed since"),
+    );
+    if let Some(error) = &earlier.error {
+        item(ui, "error then", safe(error));
     }
 }
 

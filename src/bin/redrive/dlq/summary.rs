@@ -6,7 +6,8 @@ use redrive::dlq::DeadLetter;
 use serde::Serialize;
 
 use super::inbox::InboxRecord;
-use crate::ui::{safe, short_age};
+pub(crate) use crate::ui::brief;
+use crate::ui::short_age;
 
 /// How wide foreign text other than an error is at most, in columns.
 pub(crate) const TEXT_WIDTH: usize = 40;
@@ -27,11 +28,23 @@ pub(crate) struct Summary {
     pub(crate) died_at_ms: Option<u64>,
     pub(crate) age_s: Option<u64>,
     pub(crate) replays: u32,
+    /// What a worker told of a death before this one, of which nobody told.
+    pub(crate) earlier: Option<Earlier>,
     pub(crate) receives: u32,
     pub(crate) size_bytes: usize,
     /// What the inbox knows, where it was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) inbox: Option<InboxRecord>,
+}
+
+/// A death before the last. The field names are part of the tool's interface.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Earlier {
+    pub(crate) reason: String,
+    pub(crate) error: Option<String>,
+    pub(crate) attempts: u32,
+    pub(crate) died_at_ms: Option<u64>,
+    pub(crate) age_s: Option<u64>,
 }
 
 impl Summary {
@@ -50,7 +63,14 @@ impl Summary {
             original_message_id: owned(letter.original_id()),
             died_at_ms: letter.died_at_ms(),
             age_s: letter.age(now_ms).map(|age| age.as_secs()),
-            replays: letter.envelope.as_ref().map_or(0, |envelope| envelope.replays),
+            replays: letter.replays(),
+            earlier: letter.earlier().map(|earlier| Earlier {
+                reason: earlier.reason.to_owned(),
+                error: owned(Some(earlier.error).filter(|error| !error.is_empty())),
+                attempts: earlier.attempts,
+                died_at_ms: earlier.died_at_ms,
+                age_s: earlier.died_at_ms.map(|at| now_ms.saturating_sub(at) / 1_000),
+            }),
             receives: letter.delivery.receive_count,
             size_bytes: letter.size(),
             inbox: None,
@@ -61,13 +81,6 @@ impl Summary {
     pub(crate) fn source_name(&self) -> Option<&str> {
         self.source.as_deref()?.rsplit(':').next()
     }
-}
-
-/// Foreign text on one line, cut at `columns`.
-pub(crate) fn brief(text: &str, columns: usize) -> String {
-    // A character may take no column; then it is cut by their number.
-    let start: String = text.chars().take(4 * columns).collect();
-    console::truncate_str(&safe(&start), columns, "…").into_owned()
 }
 
 /// How long before `now_ms` something was.

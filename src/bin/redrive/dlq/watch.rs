@@ -82,11 +82,18 @@ struct Reason {
 
 /// What the last look found.
 struct Looked {
-    at: Instant,
     at_ms: u64,
     /// What SQS counted then.
     total: u64,
     reasons: Vec<Reason>,
+}
+
+/// How a look ended.
+enum Look {
+    Done(Looked),
+    /// The queue cannot be asked for a while.
+    NotNow,
+    Interrupted,
 }
 
 impl Watch {
@@ -101,6 +108,7 @@ impl Watch {
             ));
         }
         let mut looked: Option<Looked> = None;
+        let mut last_look: Option<Instant> = None;
         loop {
             if let Some(attributes) = self.count(&dead, ui).await? {
                 let total = total(&attributes);
@@ -108,11 +116,13 @@ impl Watch {
                     looked.reasons.clear();
                     looked.total = 0;
                 }
-                if self.is_look_due(looked.as_ref(), total, clock.now()) {
+                if self.is_look_due(looked.as_ref(), last_look, total, clock.now()) {
                     match self.look(&dead, ui, total, &clock).await? {
-                        Some(fresh) => looked = Some(fresh),
-                        None => return Ok(Code::Interrupted),
+                        Look::Done(fresh) => looked = Some(fresh),
+                        Look::NotNow => {}
+                        Look::Interrupted => return Ok(Code::Interrupted),
                     }
+                    last_look = Some(clock.now());
                 }
                 let count = Count {
                     at_ms: clock.epoch_ms(),
@@ -141,7 +151,7 @@ impl Watch {
     async fn count(&self, dead: &DeadLetters, ui: &Ui) -> Result<Option<QueueAttributes>, Failure> {
         match dead.queue.describe().await {
             Ok(attributes) => Ok(Some(attributes)),
-            Err(error @ (QueueError::Throttled { .. } | QueueError::Unavailable { .. })) if !self.once => {
+            Err(error) if !self.once && passes(&error) => {
                 ui.warn(error);
                 Ok(None)
             }
@@ -149,29 +159,34 @@ impl Watch {
         }
     }
 
-    fn is_look_due(&self, looked: Option<&Looked>, total: u64, now: Instant) -> bool {
-        if self.no_reasons || total == 0 {
+    fn is_look_due(&self, looked: Option<&Looked>, last: Option<Instant>, total: u64, now: Instant) -> bool {
+        if self.no_reasons || total == 0 || looked.is_some_and(|looked| looked.total == total) {
             return false;
         }
-        match looked {
-            None => true,
-            Some(looked) => looked.total != total && now.saturating_duration_since(looked.at) >= self.reasons_every,
-        }
+        last.is_none_or(|last| now.saturating_duration_since(last) >= self.reasons_every)
     }
 
-    /// Counts reasons; none if it was interrupted.
-    async fn look(&self, dead: &DeadLetters, ui: &Ui, total: u64, clock: &Clock) -> Result<Option<Looked>, Failure> {
+    /// Counts reasons. A watch goes on where the messages cannot be received for a while.
+    async fn look(&self, dead: &DeadLetters, ui: &Ui, total: u64, clock: &Clock) -> Result<Look, Failure> {
         let mut groups = ErrorGroups::default();
-        let report = look::look(dead, KeySource::default(), ui, |letter| {
+        let scanned = look::scan(dead, KeySource::default(), ui, |letter| {
             groups.add(letter.reason(), letter);
             Visit::Keep
         })
-        .await?;
+        .await;
+        let report = match scanned {
+            Ok(report) => report,
+            Err(error) if !self.once && passes(&error) => {
+                ui.warn(format_args!("reasons are not known now: {error}"));
+                return Ok(Look::NotNow);
+            }
+            Err(error) => return Err(error.into()),
+        };
         if self.once || report.end == ScanEnd::Cancelled {
             look::account(dead, ui, &report);
         }
         if report.end == ScanEnd::Cancelled {
-            return Ok(None);
+            return Ok(Look::Interrupted);
         }
         let mut reasons: Vec<Reason> = groups
             .largest_first()
@@ -188,13 +203,17 @@ impl Watch {
                 count: others,
             });
         }
-        Ok(Some(Looked {
-            at: clock.now(),
+        Ok(Look::Done(Looked {
             at_ms: clock.epoch_ms(),
             total,
             reasons,
         }))
     }
+}
+
+/// Whether an error is one of those that pass.
+fn passes(error: &QueueError) -> bool {
+    matches!(error, QueueError::Throttled { .. } | QueueError::Unavailable { .. })
 }
 
 fn total(attributes: &QueueAttributes) -> u64 {
@@ -300,19 +319,29 @@ mod tests {
         let watch = |flags: &[&str]| Line::parse_from([&["watch", "orders"], flags].concat()).watch;
         let start = Clock::system().now();
         let looked = Looked {
-            at: start,
             at_ms: 0,
             total: 5,
             reasons: Vec::new(),
         };
         let after = |s| start + Duration::from_secs(s);
         let minute = watch(&["--reasons-every", "1m"]);
-        assert!(minute.is_look_due(None, 5, start), "never looked");
-        assert!(!minute.is_look_due(None, 0, start), "nothing to look at");
-        assert!(!minute.is_look_due(Some(&looked), 6, after(59)), "too soon");
-        assert!(minute.is_look_due(Some(&looked), 6, after(60)));
-        assert!(!minute.is_look_due(Some(&looked), 5, after(600)), "as many as before");
-        assert!(!minute.is_look_due(Some(&looked), 0, after(600)));
-        assert!(!watch(&["--no-reasons"]).is_look_due(None, 5, start));
+        assert!(minute.is_look_due(None, None, 5, start), "never looked");
+        assert!(!minute.is_look_due(None, None, 0, start), "nothing to look at");
+        assert!(
+            !minute.is_look_due(Some(&looked), Some(start), 6, after(59)),
+            "too soon"
+        );
+        assert!(minute.is_look_due(Some(&looked), Some(start), 6, after(60)));
+        assert!(
+            !minute.is_look_due(Some(&looked), Some(start), 5, after(600)),
+            "as many as before"
+        );
+        assert!(!minute.is_look_due(Some(&looked), Some(start), 0, after(600)));
+        assert!(
+            !minute.is_look_due(None, Some(start), 5, after(59)),
+            "one that failed has its price too"
+        );
+        assert!(minute.is_look_due(None, Some(start), 5, after(60)));
+        assert!(!watch(&["--no-reasons"]).is_look_due(None, None, 5, start));
     }
 }

@@ -248,7 +248,8 @@ mod tests {
 
     #[test]
     fn limits_are_found_with_the_queue_and_what_to_do() {
-        let cases: [(fn(&mut QueueAttributes), (&str, Severity)); 4] = [
+        type Case = (fn(&mut QueueAttributes), (&'static str, Severity));
+        let cases: [Case; 4] = [
             (
                 |q| q.visibility_timeout = Duration::from_secs(2),
                 ("visibility_timeout", Severity::Warning),

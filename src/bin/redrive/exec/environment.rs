@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use redrive::Context;
 use redrive::dlq::ENVELOPE_ATTRIBUTE;
+use redrive::key::Key;
 use redrive::message::AttributeValue;
 use redrive::telemetry::TraceContext;
+use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
 use crate::run::OURS;
@@ -30,12 +32,12 @@ fn variables(context: &Context) -> BTreeMap<String, String> {
     let message = context.message();
     let mut variables = BTreeMap::new();
     let mut set = |name: &str, value: String| {
-        if value.len() <= MAX_VALUE && !value.contains('\0') {
+        if can_be_held(&value) {
             variables.insert(name.to_owned(), value);
         }
     };
     set("REDRIVE_MESSAGE_ID", message.id.clone());
-    set("REDRIVE_KEY", context.key().as_str().to_owned());
+    set("REDRIVE_KEY", key(context.key()));
     set("REDRIVE_QUEUE", context.queue().to_owned());
     set("REDRIVE_ATTEMPT", context.attempt().to_string());
     set("REDRIVE_RECEIVE_COUNT", context.delivery().receive_count.to_string());
@@ -60,6 +62,24 @@ fn variables(context: &Context) -> BTreeMap<String, String> {
     variables
 }
 
+/// The key, or its hash where no variable can hold it: every command is told one, and the same each time. The inbox names long
+/// keys by the same hash.
+fn key(key: &Key) -> String {
+    let key = key.as_str();
+    if can_be_held(key) {
+        return key.to_owned();
+    }
+    let digits = Sha256::digest(key.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
+    format!("sha256:{digits}")
+}
+
+fn can_be_held(value: &str) -> bool {
+    value.len() <= MAX_VALUE && !value.contains('\0')
+}
+
 fn attributes(context: &Context, variables: &mut BTreeMap<String, String>) {
     let mut left_out = Vec::new();
     let mut size = 0;
@@ -76,7 +96,7 @@ fn attributes(context: &Context, variables: &mut BTreeMap<String, String>) {
                 aws_smithy_types::base64::encode(bytes)
             }
         };
-        let fits = value.len() <= MAX_VALUE && size + value.len() <= MAX_VALUES && !value.contains('\0');
+        let fits = can_be_held(&value) && size + value.len() <= MAX_VALUES;
         if fits && !variables.contains_key(&variable) {
             size += value.len();
             variables.insert(variable, value);
@@ -107,7 +127,6 @@ fn shouted(name: &str) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use redrive::key::Key;
     use redrive::message::{Attribute, Delivery, Message, Receipt};
 
     use super::*;

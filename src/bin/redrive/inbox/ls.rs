@@ -10,7 +10,7 @@ use super::shown::{RecordJson, lease, since, status};
 use super::{ScanFlags, TableFlags, advance, scan_progress};
 use crate::connection::Aws;
 use crate::failure::{Code, Outcome};
-use crate::ui::{Column, Table, Ui, count, safe, short_age};
+use crate::ui::{Column, Table, Ui, brief, count, safe, short_age};
 use crate::values;
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -147,11 +147,6 @@ impl Ls {
     }
 }
 
-/// An error's beginning.
-fn brief(error: &str) -> String {
-    console::truncate_str(&safe(error), LONGEST_ERROR, "…").into_owned()
-}
-
 /// Oldest first; a scan brings them in no order.
 fn show(mut entries: Vec<InboxEntry>, time: ServiceTime, ui: &Ui) {
     let seen = |entry: &InboxEntry| entry.record.as_ref().map_or(0, |record| record.first_seen);
@@ -176,9 +171,23 @@ fn show(mut entries: Vec<InboxEntry>, time: ServiceTime, ui: &Ui) {
                     (None, None) => String::new(),
                 };
                 let seen = format!("{} ago", short_age(since(record.first_seen, time)));
-                [key, name, lease, record.attempts.to_string(), seen, brief(&error)]
+                [
+                    key,
+                    name,
+                    lease,
+                    record.attempts.to_string(),
+                    seen,
+                    brief(&error, LONGEST_ERROR),
+                ]
             }
-            Err(why) => [key, name, lease, String::new(), String::new(), brief(why)],
+            Err(why) => [
+                key,
+                name,
+                lease,
+                String::new(),
+                String::new(),
+                brief(why, LONGEST_ERROR),
+            ],
         });
     }
     if !table.is_empty() {

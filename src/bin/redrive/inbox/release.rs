@@ -1,5 +1,7 @@
 //! `redrive inbox release`.
 
+use std::time::Duration;
+
 use clap::Args;
 use redrive::clock::Random;
 use redrive::inbox::{Inbox as _, Intervention, Leases, Status};
@@ -13,6 +15,7 @@ use crate::ui::{Ui, count, safe, short_age};
 pub(crate) const EXAMPLES: &str = "Examples:
   redrive inbox release orders#order-1001
   redrive inbox release orders#order-1001 --force
+  redrive inbox release orders#order-1001 --force --yes
 
 A claim whose lease has run out is taken over by the key's next delivery anyway; releasing it says that nobody has it. A live
 one is refused: its worker may be running it. --force takes it away: whatever that worker writes from then on is refused, and
@@ -30,6 +33,10 @@ pub(crate) struct Release {
     /// Take the claim away from a worker that may still run it.
     #[arg(long)]
     force: bool,
+
+    /// Do not ask before a live claim is taken away.
+    #[arg(long, short)]
+    yes: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -46,7 +53,8 @@ impl Release {
         let inbox = self.table.open(aws).await?;
         let entry = self.key.look(&inbox).await?;
         let key = safe(entry.key.as_str());
-        let live = entry.held_for(inbox.time()).is_some();
+        let held_for = entry.held_for(inbox.time());
+        let live = held_for.is_some();
         let leases = if self.force { Leases::Override } else { Leases::Respect };
         let attempts = entry.record.as_ref().map_or(0, |record| record.attempts);
         if let Err(why) = &entry.record {
@@ -57,6 +65,13 @@ impl Release {
             .remedy(format_args!(
                 "mend it in the table, or let the key run again: redrive inbox forget '{key}'"
             )));
+        }
+        if self.force && live {
+            ui.confirm(
+                format_args!("take `{key}` away from its worker? ({})", lease(held_for)),
+                self.yes,
+                format_args!("look with: redrive inbox get '{key}'; then give --yes"),
+            )?;
         }
         let released = match inbox
             .free(&entry, &operator_claim(&Random::from_system()), leases)
@@ -100,15 +115,18 @@ impl Release {
 }
 
 /// Somebody may hold the key.
-pub(super) fn held(key: &str, lease_left: Option<std::time::Duration>) -> Failure {
-    let why = match lease_left {
-        Some(left) => format!("its lease holds for up to {} more", short_age(left)),
-        None => "until when its lease holds cannot be read".to_owned(),
-    };
-    Failure::new(format_args!("a worker may be running `{key}`: {why}")).remedy(
+pub(super) fn held(key: &str, lease_left: Option<Duration>) -> Failure {
+    Failure::new(format_args!("a worker may be running `{key}`: {}", lease(lease_left))).remedy(
         "wait for the lease to run out, or stop the worker; --force takes the key away from it, and a new delivery can run \
          beside it until its next heartbeat",
     )
+}
+
+fn lease(left: Option<Duration>) -> String {
+    match left {
+        Some(left) => format!("its lease holds for up to {} more", short_age(left)),
+        None => "until when its lease holds cannot be read".to_owned(),
+    }
 }
 
 /// Somebody else wrote between the read and the write.

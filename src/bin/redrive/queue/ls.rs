@@ -8,7 +8,7 @@ use redrive::SqsQueue;
 use redrive::queue::{QueueAttributes, QueueError};
 use serde::Serialize;
 
-use crate::connection::Aws;
+use crate::connection::{Aws, name_in};
 use crate::failure::{Code, Failure, Outcome};
 use crate::ui::{self, Column, Table, Ui};
 
@@ -125,7 +125,7 @@ impl Ls {
 fn row(queue: &QueueAttributes) -> [String; 7] {
     let (dead, receives) = match &queue.redrive {
         Some(policy) => (
-            ui::safe(super::stats::name_of(&policy.dead_letter_arn)).into_owned(),
+            ui::safe(name_in(&policy.dead_letter_arn)).into_owned(),
             policy.max_receive_count.to_string(),
         ),
         None => ("-".to_owned(), "-".to_owned()),

@@ -289,11 +289,6 @@ fn round(number: f64) -> String {
     }
 }
 
-/// The name in an ARN.
-pub(super) fn name_of(arn: &str) -> &str {
-    arn.rsplit(':').next().unwrap_or(arn)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests {

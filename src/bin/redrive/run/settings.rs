@@ -9,6 +9,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use super::table::{self, RIVALS, SETTINGS, Setting, Takes};
 use super::text::{KeyFrom, Place};
 use crate::failure::Failure;
+use crate::values;
 
 /// The longest that one message may take.
 const LONGEST: Duration = Duration::from_secs(6 * 24 * 60 * 60);
@@ -66,8 +67,10 @@ fn argument(setting: &'static Setting, heading: &'static str, help: &str) -> Arg
     match setting.takes {
         Takes::Whole => arg.value_name("N").value_parser(whole),
         Takes::Number => arg.value_name("N").value_parser(number),
+        Takes::Rate => arg.value_name("N/s").value_parser(rate),
         Takes::Span => arg.value_name("DURATION").value_parser(span),
         Takes::Text(name) => arg.value_name(name).value_parser(text),
+        Takes::Consumer => arg.value_name("NAME").value_parser(values::consumer),
         Takes::OneOf(values) => arg
             .value_name("HOW")
             .value_parser(PossibleValuesParser::new(values))
@@ -96,12 +99,14 @@ fn number(text: &str) -> Result<String, String> {
     }
 }
 
+/// A rate, as the library reads it from a variable.
+fn rate(text: &str) -> Result<String, String> {
+    values::rate(text).map(|rate| rate.to_string())
+}
+
 /// A duration, as the library reads it from a variable.
 fn span(text: &str) -> Result<String, String> {
-    match humantime::parse_duration(text) {
-        Ok(span) => Ok(format!("{}ms", span.as_millis())),
-        Err(_) => Err("give a duration such as 500ms, 30s, 5m, 2h or 35d".to_owned()),
-    }
+    values::duration(text).map(|span| format!("{}ms", span.as_millis()))
 }
 
 fn text(text: &str) -> Result<String, String> {
@@ -165,7 +170,12 @@ impl Settings<'_> {
         if variable.is_empty() || self.is_hidden(variable) {
             return None;
         }
-        (self.environment)(variable).filter(|value| !value.trim().is_empty())
+        let value = (self.environment)(variable).filter(|value| !value.trim().is_empty())?;
+        let is_rate = SETTINGS
+            .iter()
+            .any(|setting| setting.variable == variable && setting.takes == Takes::Rate);
+        // What is no rate is refused by whoever asks for the number.
+        Some(if is_rate { rate(&value).unwrap_or(value) } else { value })
     }
 
     /// Whether a flag takes this variable out of the way.
@@ -238,10 +248,9 @@ impl Settings<'_> {
         let Some(value) = self.get(table::TIMEOUT) else {
             return Ok(default);
         };
-        let span = humantime::parse_duration(value.trim())
-            .map_err(|_| self.wrong(table::TIMEOUT, &value, "give a duration such as 30s or 5m"))?;
+        let span = values::duration(&value).map_err(|why| self.wrong(table::TIMEOUT, &value, &why))?;
         if span.is_zero() || span > LONGEST {
-            let shown = super::shown(span);
+            let shown = values::shown(span);
             return Err(self.wrong(table::TIMEOUT, &shown, "it must be from 1ms to 6d"));
         }
         Ok(span)
@@ -368,6 +377,32 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_is_written_as_in_other_commands() {
+        let flags = flags(&["--rate", "50/s", "--key-attribute", "order"]);
+        let set = environment(&[("REDRIVE_RATE", "7"), ("REDRIVE_TENANT_RATE", "0.5 /s")]);
+        let settings = flags.over(&set);
+        assert_eq!(settings.get("REDRIVE_RATE").as_deref(), Some("50"));
+        assert_eq!(settings.number("REDRIVE_TENANT_RATE").unwrap(), Some(0.5));
+        let wrong = environment(&[("REDRIVE_TENANT_RATE", "50/m")]);
+        assert!(flags.over(&wrong).number("REDRIVE_TENANT_RATE").is_err());
+    }
+
+    #[test]
+    fn inv12_times_outside_what_works_are_refused_with_what_does() {
+        let parsed = |line: &str| crate::Arguments::try_parse_from(line.split(' '));
+        assert!(parsed("redrive exec orders --grace 0s -- x").is_ok());
+        for (line, says) in [
+            ("redrive exec orders --grace 2h -- x", "from 0s to 1h"),
+            ("redrive exec orders --grace soon -- x", "such as 500ms"),
+            ("redrive exec orders --linger soon -- x", "such as 500ms"),
+            ("redrive forward orders --to u --connect-timeout 0s", "from 1ms to 1h"),
+        ] {
+            let error = parsed(line).unwrap_err().to_string();
+            assert!(error.contains(says), "{line}: {error}");
+        }
+    }
+
+    #[test]
     fn a_flag_takes_the_variables_that_contradict_it_out_of_the_way() {
         let set = environment(&[
             ("REDRIVE_KEY_ATTRIBUTE", "order"),
@@ -405,6 +440,9 @@ mod tests {
             &["--heartbeat=perhaps"],
             &["--table", "t", "--no-inbox"],
             &["--consumer", ""],
+            &["--consumer", "a#b"],
+            &["--rate", "50/m"],
+            &["--tenant-rate", "0"],
         ] {
             let error = Line::try_parse_from([&["redrive"], line].concat())
                 .unwrap_err()

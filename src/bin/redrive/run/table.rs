@@ -7,10 +7,14 @@ pub(super) enum Takes {
     Whole,
     /// A number.
     Number,
+    /// A number per second.
+    Rate,
     /// A duration.
     Span,
     /// Any text, shown as this.
     Text(&'static str),
+    /// The name that keys are kept under.
+    Consumer,
     /// One of these.
     OneOf(&'static [&'static str]),
     /// `true` or `false`; `true` where nothing is given.
@@ -49,7 +53,7 @@ const fn setting(
     }
 }
 
-use Takes::{Number, OneOf, Span, Switch, Text, Whole};
+use Takes::{Consumer, Number, OneOf, Rate, Span, Switch, Text, Whole};
 
 const INBOX: &str = "The inbox";
 const PACE: &str = "How much, how fast";
@@ -92,13 +96,13 @@ pub(super) const SETTINGS: [Setting; 48] = [
         TABLE,
         Text("TABLE"),
         "inbox",
-        "The inbox table, where keys are claimed",
+        "The inbox table, where keys are claimed; `redrive init` makes redrive-inbox. Needed, unless --no-inbox",
     ),
     setting(
         INBOX,
         "consumer",
         CONSUMER,
-        Text("NAME"),
+        Consumer,
         "consumer",
         "Whose keys these are; the queue's name unless set",
     ),
@@ -186,7 +190,7 @@ pub(super) const SETTINGS: [Setting; 48] = [
         PACE,
         "rate",
         "REDRIVE_RATE",
-        Number,
+        Rate,
         "",
         "How many messages are started per second, at most",
     ),
@@ -218,7 +222,7 @@ pub(super) const SETTINGS: [Setting; 48] = [
         PACE,
         "tenant-rate",
         TENANT_RATE,
-        Number,
+        Rate,
         "",
         "How many messages of one tenant are started per second, at most",
     ),

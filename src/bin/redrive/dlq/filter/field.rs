@@ -130,12 +130,7 @@ impl Field {
                 .source()
                 .is_some_and(|arn| text(arn) || arn.rsplit(':').next().is_some_and(text)),
             Self::Attempts => letter.attempts().is_some_and(|attempts| number(u64::from(attempts))),
-            Self::Replays => number(
-                letter
-                    .envelope
-                    .as_ref()
-                    .map_or(0, |envelope| u64::from(envelope.replays)),
-            ),
+            Self::Replays => number(u64::from(letter.replays())),
             Self::Size => number(letter.size() as u64),
             Self::Age => letter
                 .age(subject.now_ms)

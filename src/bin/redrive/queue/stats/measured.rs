@@ -6,7 +6,7 @@ use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_cloudwatch::Client;
-use aws_sdk_cloudwatch::error::{DisplayErrorContext, ProvideErrorMetadata as _};
+use aws_sdk_cloudwatch::error::{ProvideErrorMetadata as _, SdkError};
 use aws_sdk_cloudwatch::primitives::DateTime;
 use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricDataResult, MetricStat, ScanBy};
 
@@ -82,9 +82,24 @@ impl Meter {
                     "CloudWatch refused ({code}): {}",
                     error.message().unwrap_or("it says no more")
                 ),
-                None => format!("CloudWatch cannot be asked: {}", DisplayErrorContext(&error)),
+                None => format!("CloudWatch {}", unanswered(&error)),
             }),
         }
+    }
+}
+
+/// Why there was no answer, in a few words.
+fn unanswered<E, R>(error: &SdkError<E, R>) -> String {
+    match error {
+        SdkError::TimeoutError(_) => format!("did not answer within {} s", PATIENCE.as_secs()),
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => {
+            "cannot be reached: no connection in time".to_owned()
+        }
+        SdkError::DispatchFailure(failure) if failure.is_io() => "cannot be reached".to_owned(),
+        SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => {
+            "cannot be asked: the call could not be made; see to the region and the credentials".to_owned()
+        }
+        _ => "gave an answer that cannot be read".to_owned(),
     }
 }
 

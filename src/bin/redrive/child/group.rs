@@ -107,11 +107,11 @@ fn has_members_of_ours(_: u32) -> bool {
 
 /// The signal that ended it.
 #[cfg(unix)]
-pub(super) fn signal_of(status: ExitStatus) -> Option<i32> {
+pub(crate) fn signal_of(status: ExitStatus) -> Option<i32> {
     std::os::unix::process::ExitStatusExt::signal(&status)
 }
 
 #[cfg(not(unix))]
-pub(super) fn signal_of(_: ExitStatus) -> Option<i32> {
+pub(crate) fn signal_of(_: ExitStatus) -> Option<i32> {
     None
 }

@@ -1,5 +1,8 @@
 //! One run of a command: fed, listened to, and ended with its children when its time is over.
 
+mod capture;
+pub(crate) mod group;
+
 use std::io;
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
@@ -10,8 +13,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio_util::sync::CancellationToken;
 
-use super::capture::{Head, Tail};
-use super::group::Group;
+use capture::{Head, Tail};
+use group::Group;
 
 /// How long outputs are read on after the command ended: a process that left the group may hold them open.
 const LINGER: Duration = Duration::from_secs(1);
@@ -21,36 +24,36 @@ const ERROR_TAIL: usize = MAX_ERROR_BYTES - 64;
 
 /// What a run is held to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) timeout: Duration,
+pub(crate) struct Limits {
+    pub(crate) timeout: Duration,
     /// Between SIGTERM and SIGKILL.
-    pub(super) grace: Duration,
+    pub(crate) grace: Duration,
     /// Of standard output, in bytes.
-    pub(super) output: usize,
+    pub(crate) output: usize,
 }
 
 /// Why a run was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stop {
+pub(crate) enum Stop {
     Timeout,
-    /// The worker wants its result no more.
+    /// Its result is wanted no more.
     Unwanted,
 }
 
 /// A run that ended.
 #[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) status: ExitStatus,
-    pub(super) stopped: Option<Stop>,
-    pub(super) output: Vec<u8>,
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stopped: Option<Stop>,
+    pub(crate) output: Vec<u8>,
     /// Whether `output` is all that it wrote.
-    pub(super) whole: bool,
-    pub(super) error: Vec<u8>,
+    pub(crate) whole: bool,
+    pub(crate) error: Vec<u8>,
 }
 
-/// Runs the command with `input`. Dropped before its end, it kills the command and its children at once: whoever drops it has
-/// lost the message, and another may run it by now.
-pub(super) async fn run(
+/// Runs the command with `input`. Dropped before its end, it kills the command and its children at once: whoever drops it wants
+/// no more of it, and a message that was lost may be run by another by now.
+pub(crate) async fn run(
     mut command: Command,
     input: &[u8],
     limits: Limits,
@@ -63,7 +66,7 @@ pub(super) async fn run(
         .kill_on_drop(true);
     #[cfg(unix)]
     command.process_group(0);
-    super::group::reap();
+    group::reap();
     let mut child = command.spawn()?;
     // Declared after the child, so dropped before it: while the child is not reaped, its id names no other group.
     let group = child.id().map(Group::of);
