@@ -877,6 +877,32 @@ async fn it_stops_by_itself_when_the_inbox_says_that_too_much_died_again() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_elsewhere_is_followed_under_the_name_of_the_queue_it_went_to() {
+    let clock = Clock::starting_at(1_700_000_000_000);
+    let made = |name: &str| MemoryQueue::builder(name).clock(clock.clone()).build().unwrap();
+    let (dlq, elsewhere, graveyard) = (made("orders-dlq"), made("elsewhere"), made("graveyard"));
+    let inbox = MemoryInbox::builder().clock(clock.clone()).build();
+    for round in 0..2 {
+        fill(&dlq, (0..40).map(|n| dead(n, "rejected"))).await;
+        let replaying = Replay::new(shared(&dlq), shared(&elsewhere), format!("job {round}"))
+            .random(Random::seeded(1))
+            .clock(clock.clone())
+            .inbox_of_sources(Arc::new(inbox.clone()), "orders")
+            .watch(Duration::from_secs(120))
+            .run();
+        let report = tokio::select! {
+            () = work(&elsewhere, &graveyard, &inbox, &clock, |n| n % 2 == 0) => panic!("the worker ended"),
+            report = replaying => report.unwrap(),
+        };
+        assert_eq!(
+            (report.replayed, report.handled, report.died_again),
+            (40, 20, 20),
+            "round {round}: {report:?}"
+        );
+    }
+}
+
 /// A journal that keeps intents, and is cut off after `left` records as by a kill.
 #[derive(Default)]
 struct Intents {

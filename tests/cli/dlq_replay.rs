@@ -693,7 +693,10 @@ async fn a_question_that_cannot_be_asked_is_answered_by_yes_only() {
     let Some((world, _orders, dead)) = night().await else {
         return;
     };
-    let mut child = world.tool().command(&["dlq", "replay", "orders"]).spawn().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let job = folder.path().join("job");
+    let arguments = ["dlq", "replay", "orders", "--job", job.to_str().unwrap()];
+    let mut child = world.tool().command(&arguments).spawn().unwrap();
     let mut said = String::new();
     BufReader::new(child.stderr.take().unwrap())
         .read_line(&mut said)
@@ -704,4 +707,5 @@ async fn a_question_that_cannot_be_asked_is_answered_by_yes_only() {
         "{said}"
     );
     assert_eq!(counts(&dead).await, (4, 0));
+    assert!(!job.exists(), "what is not confirmed begins no job");
 }

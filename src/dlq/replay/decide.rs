@@ -308,11 +308,8 @@ impl Judge {
         let message = letter.message();
         let mut envelope = letter.envelope.clone().unwrap_or_default();
         if envelope.key.is_empty() && !self.rules.keys_by_worker {
-            self.rules
-                .keys
-                .key_of(message, None)
-                .as_str()
-                .clone_into(&mut envelope.key);
+            let key = self.rules.keys.key_of(message, Some(&envelope));
+            key.as_str().clone_into(&mut envelope.key);
         }
         if envelope.message_id.is_empty() {
             envelope.message_id.clone_from(&message.id);

@@ -10,8 +10,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::decide::{First, Judge, Parcel};
-use super::follow::{End, Follow, end_of};
+use super::decide::{First, Judge, Parcel, envelope_in};
+use super::follow::{End, Follow, Followed, end_of};
 use super::groups::{Groups, Looked};
 use super::journal::work_text;
 use super::report::{ReplayEnd, ReplayReport};
@@ -66,8 +66,8 @@ struct Ready {
     number: u64,
     letter: DeadLetter,
     parcel: Parcel,
-    /// The fencing token its record has.
-    token: u64,
+    /// How its end is to be known.
+    followed: Option<Followed>,
 }
 
 /// A page, sorted.
@@ -94,6 +94,8 @@ struct Run {
     calls: Calls,
     producers: Vec<Producer>,
     max_bytes: Vec<usize>,
+    /// The names of the queues sent to.
+    names: Vec<String>,
     settings: Settings,
     says: Says,
     held: Mutex<Held>,
@@ -127,6 +129,7 @@ pub(super) async fn run(
         .iter()
         .map(|queue| queue.attributes().max_message_bytes)
         .collect();
+    let names = targets.iter().map(|queue| queue.attributes().name.clone()).collect();
     let producers = targets.into_iter().map(|target| {
         Producer::builder(target)
             .linger(Duration::ZERO)
@@ -146,6 +149,7 @@ pub(super) async fn run(
         calls: Calls::new(dead, settings.clock.clone(), random),
         producers,
         max_bytes,
+        names,
         held: Mutex::new(Held::new(settings.hold)),
         judge,
         says,
@@ -524,6 +528,19 @@ impl Run {
                 RecordKey::new(source.unwrap_or(otherwise), key)
             }
         }
+    }
+
+    /// The key by which the inbox will know what is sent as `parcel`; none where only its workers will know the key.
+    fn sent_key(&self, consumer: &Consumer, parcel: &Parcel) -> Option<RecordKey> {
+        let key = envelope_in(&parcel.outgoing).map(|envelope| envelope.key)?;
+        if key.is_empty() {
+            return None;
+        }
+        let consumer = match consumer {
+            Consumer::Named(name) => name,
+            Consumer::OfSource(_) => self.names.get(parcel.to)?,
+        };
+        Some(RecordKey::new(consumer, &Key::new(key)))
     }
 
     /// What the inbox knows of each candidate's key.

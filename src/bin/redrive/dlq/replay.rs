@@ -6,7 +6,7 @@ mod job;
 mod report;
 mod route;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -105,7 +105,7 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "TABLE", env = "REDRIVE_INBOX_TABLE")]
     table: Option<String>,
 
-    /// The consumer the workers are in the inbox; the source queue's name unless given.
+    /// The name the workers' keys are kept under; unless given, that of the source queue, and of --to for what is sent there.
     #[arg(long, value_name = "NAME", env = values::CONSUMER, value_parser = values::consumer)]
     consumer: Option<String>,
 
@@ -186,26 +186,13 @@ impl Replay {
             Some(table) => Some(aws.inbox(table).await?),
             None => None,
         };
-        let job_file = match &self.job {
-            Some(path) if !self.dry_run => Some(Arc::new(JobFile::open(path, self.job_of(&dead, &route))?)),
-            _ => None,
-        };
+        let keys = self.keys.source(aws, &dead).await?;
+        // A job is begun once it is confirmed; a file that is there says first what was done.
+        let begun = self.job.as_deref().is_some_and(Path::exists);
+        let mut job_file = if begun { self.job_file(&dead, &route)? } else { None };
         if let Some(file) = &job_file {
             if let Some(at_ms) = file.finished_at_ms {
-                if ui.is_json() {
-                    ui.json(&serde_json::json!({
-                        "job": file.job().id, "job_file": file.path().display().to_string(), "end": "finished_before",
-                        "finished_at_ms": at_ms, "replayed": 0, "replayed_before": file.sent_before,
-                    }));
-                    return Ok(Code::Done);
-                }
-                ui.line(format_args!(
-                    "job {} is finished since {}: it replayed {}; begin another with another file",
-                    file.path().display(),
-                    timestamp(at_ms),
-                    count(file.sent_before, "message"),
-                ));
-                return Ok(Code::Done);
+                return Ok(told_finished(file, at_ms, ui));
             }
             if file.resumed {
                 ui.note(format_args!(
@@ -223,6 +210,9 @@ impl Replay {
                 "look with --dry-run, then give --yes",
             )?;
         }
+        if job_file.is_none() {
+            job_file = self.job_file(&dead, &route)?;
+        }
         let others = Arc::new(AtomicU64::new(0));
         let clock = Clock::system();
         let began = clock.now();
@@ -233,7 +223,6 @@ impl Replay {
         let id = job_file
             .as_ref()
             .map_or_else(|| self.job_of(&dead, &route).id, |file| file.job().id.clone());
-        let keys = self.keys.source(aws, &dead).await?;
         let replaying = match (route.by_source, route.targets.first()) {
             (false, Some(target)) => Replaying::new(dead.queue.clone(), target.clone(), &id),
             _ => {
@@ -292,6 +281,14 @@ impl Replay {
             file.finish(clock.epoch_ms())?;
         }
         Ok(told.code())
+    }
+
+    /// The job's file, opened or made.
+    fn job_file(&self, dead: &DeadLetters, route: &Route) -> Result<Option<Arc<JobFile>>, Failure> {
+        match &self.job {
+            Some(path) if !self.dry_run => Ok(Some(Arc::new(JobFile::open(path, self.job_of(dead, route))?))),
+            _ => Ok(None),
+        }
     }
 
     fn job_of(&self, dead: &DeadLetters, route: &Route) -> Job {
@@ -525,6 +522,24 @@ impl Replay {
         }
         hidden > 0
     }
+}
+
+/// Says that the job was finished before.
+fn told_finished(file: &JobFile, at_ms: u64, ui: &Ui) -> Code {
+    if ui.is_json() {
+        ui.json(&serde_json::json!({
+            "job": file.job().id, "job_file": file.path().display().to_string(), "end": "finished_before",
+            "finished_at_ms": at_ms, "replayed": 0, "replayed_before": file.sent_before,
+        }));
+    } else {
+        ui.line(format_args!(
+            "job {} is finished since {}: it replayed {}; begin another with another file",
+            file.path().display(),
+            timestamp(at_ms),
+            count(file.sent_before, "message"),
+        ));
+    }
+    Code::Done
 }
 
 fn too_many_died(report: &ReplayReport, percent: f64) -> bool {

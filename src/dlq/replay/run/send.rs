@@ -11,7 +11,6 @@ use crate::dlq::envelope::{ENVELOPE_ATTRIBUTE, enveloped};
 use crate::dlq::hold::lock;
 use crate::dlq::letter::DeadLetter;
 use crate::inbox::Record;
-use crate::key::Key;
 use crate::producer::{NewMessage, ProducerError};
 use crate::queue::QueueError;
 
@@ -58,10 +57,10 @@ impl Run {
             };
             match edited {
                 Ok(parcel) => prepared.sends.push_back(Ready {
+                    followed: self.followed(&letter, &parcel, record.as_ref()).await,
                     number,
                     letter,
                     parcel,
-                    token: record.map_or(0, |record| record.fencing_token),
                 }),
                 Err(error) => {
                     self.not_sent(&letter, number, Second::Failed(error));
@@ -96,6 +95,27 @@ impl Run {
             let failed = self.delete(&numbers).await;
             lock(&self.report).not_dropped += failed;
         }
+    }
+
+    /// Whose record is to be read once this is sent, if any is; `record` is what the letter was judged by.
+    async fn followed(&self, letter: &DeadLetter, parcel: &Parcel, record: Option<&Record>) -> Option<Followed> {
+        let (inbox, consumer) = self.settings.inbox.as_ref().filter(|_| self.follows())?;
+        let key = self.sent_key(consumer, parcel)?;
+        let before = if parcel.forced {
+            0
+        } else if key == self.record_key(consumer, letter, letter.key()) {
+            record.map_or(0, |record| record.fencing_token)
+        } else {
+            // Another queue's workers may have had this key before. Where that is not known, no rejection can be told from an
+            // earlier one.
+            let theirs = inbox.get(&key).await;
+            theirs.map_or(u64::MAX, |record| record.map_or(0, |record| record.fencing_token))
+        };
+        Some(Followed {
+            key,
+            before,
+            work: lock(&self.judge).work_in(&parcel.outgoing),
+        })
     }
 
     /// Notes why a candidate is not sent; whether it is to be deleted.
@@ -236,7 +256,7 @@ impl Run {
                 number,
                 letter,
                 parcel,
-                token,
+                followed,
             } = ready;
             let error = match answer {
                 Some(Ok(_)) => {
@@ -244,15 +264,8 @@ impl Run {
                     report.reason(letter.reason()).replayed += 1;
                     report.keyed_by_message_id += u64::from(parcel.by_message_id);
                     judge.gone(&letter, Some(&parcel.outgoing));
-                    let key = Key::new(envelope_in(&parcel.outgoing).unwrap_or_default().key);
-                    if let Some((_, consumer)) = self.settings.inbox.as_ref().filter(|_| self.follows())
-                        && !key.as_str().is_empty()
-                    {
-                        lock(&self.follow).add(Followed {
-                            key: self.record_key(consumer, &letter, &key),
-                            before: if parcel.forced { 0 } else { token },
-                            work: judge.work_in(&parcel.outgoing),
-                        });
+                    if let Some(followed) = followed {
+                        lock(&self.follow).add(followed);
                     }
                     sent.push((number, letter.id().to_owned()));
                     continue;

@@ -19,7 +19,7 @@ use crate::failure::Failure;
 const VERSION: u32 = 1;
 
 /// How every job file begins.
-const BEGINNING: &[u8] = br#"{"job":{"version":"#;
+const BEGINNING: &[u8] = br#"{"job":{"version":1,"id":""#;
 
 /// What a job is: a rerun must be of the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -297,8 +297,7 @@ fn read(path: &Path, file: &File) -> Result<Read, Failure> {
             return Ok(found);
         }
         number += 1;
-        let begins_as_ours = BEGINNING.starts_with(text.get(..BEGINNING.len()).unwrap_or(&text));
-        if text.last() != Some(&b'\n') && (found.job.is_some() || begins_as_ours) {
+        if text.last() != Some(&b'\n') && (found.job.is_some() || is_cut_header(&text)) {
             // A crash cut it off: what it would have said was not yet relied upon.
             return Ok(found);
         }
@@ -319,6 +318,17 @@ fn read(path: &Path, file: &File) -> Result<Read, Failure> {
             (Err(error), Some(_)) => return Err(broken(path, number, &error.to_string())),
         }
         found.end += length as u64;
+    }
+}
+
+/// Whether this is what is left of a first line of ours that a crash cut off.
+fn is_cut_header(text: &[u8]) -> bool {
+    if !text.starts_with(BEGINNING) {
+        return BEGINNING.starts_with(text);
+    }
+    match serde_json::from_slice::<Line>(text) {
+        Ok(line) => matches!(line, Line::Job(_)),
+        Err(error) => error.is_eof(),
     }
 }
 
@@ -420,6 +430,12 @@ mod tests {
             ("my notes\n".to_owned(), "no job file"),
             ("{\"job\": \"of mine\"}\n".to_owned(), "no job file"),
             ("{\"job\": \"of mine\"}".to_owned(), "no job file"),
+            ("{\"job\":{\"version\":2,\"id\":\"mine\"}}".to_owned(), "no job file"),
+            ("{\"job\":{\"version\":1,\"id\":\"a\"}} {}".to_owned(), "no job file"),
+            (
+                "{\"job\":{\"version\":1,\"id\":\"a\",\"mine\":{}}}".to_owned(),
+                "no job file",
+            ),
             (format!("{header}{{\"sent\":[\"1\"]}}\nrubbish\n"), "line 3"),
             (format!("{header}{header}"), "line 2"),
         ] {
