@@ -196,8 +196,7 @@ impl Replay {
             }
             if file.resumed {
                 ui.note(format_args!(
-                    "going on with job {} of {}, which has replayed {}",
-                    file.job().id,
+                    "going on with the job of {}, which has replayed {}",
                     timestamp(file.job().started_at_ms),
                     count(file.sent_before, "message"),
                 ));
