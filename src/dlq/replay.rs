@@ -342,7 +342,8 @@ impl Replay {
     }
 
     /// Leaves it to the workers to find the key of messages without one: for workers whose key is a function that only they
-    /// know. Such a message is not looked up in the inbox; and where its workers find no key but the MessageId, what a kill
+    /// know, and that is not the deduplication id, of which a replay makes a fresh one. Such a message is not looked up in the
+    /// inbox; and where its workers find no key but the MessageId, what a kill
     /// leaves in both queues is two works to them.
     #[must_use]
     pub fn keys_by_worker(mut self, on: bool) -> Self {

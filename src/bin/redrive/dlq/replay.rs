@@ -130,7 +130,7 @@ pub(crate) struct Replay {
     keys: KeyFlags,
 
     /// Leave it to the workers to find the key of letters without an envelope: for workers whose key is a function of theirs.
-    /// Such letters are not looked up in the inbox.
+    /// Such letters are not looked up in the inbox. Not for keys that are the deduplication id: a replay gives a fresh one.
     #[arg(long, help_heading = "Keys", conflicts_with_all = ["key-attribute", "key-pointer", "key-from-deduplication-id"])]
     key_by_worker: bool,
 
@@ -196,8 +196,7 @@ impl Replay {
             }
             if file.resumed {
                 ui.note(format_args!(
-                    "going on with job {} of {}, which has replayed {}",
-                    file.job().id,
+                    "going on with the job of {}, which has replayed {}",
                     timestamp(file.job().started_at_ms),
                     count(file.sent_before, "message"),
                 ));
@@ -456,9 +455,9 @@ impl Replay {
         }
         if report.keyed_by_message_id > 0 {
             ui.warn(format_args!(
-                "{} without an envelope {} by MessageId, for want of another key: if the workers have keys of their own, give \
-                 --key-attribute, --key-pointer or --key-from-deduplication-id as they have it, or --key-by-worker; under a wrong \
-                 key, what is completed runs again",
+                "{} without an envelope {} under the MessageId as key: if the workers have keys of their own, what is completed \
+                 runs again; then give --key-attribute, --key-pointer or --key-from-deduplication-id as they have it, or \
+                 --key-by-worker",
                 count(report.keyed_by_message_id, "letter"),
                 if self.dry_run { "would go" } else { "went" },
             ));
