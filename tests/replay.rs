@@ -215,6 +215,38 @@ async fn what_the_journal_has_as_sent_is_only_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn inv01_a_run_of_an_earlier_job_deletes_what_that_sent_though_its_limit_is_used_up() {
+    struct Earlier(Notes);
+    impl Journal for Earlier {
+        fn was_sent(&self, message_id: &str) -> bool {
+            self.0.was_sent(message_id)
+        }
+        fn record(&self, message_ids: &[String]) -> std::io::Result<()> {
+            self.0.record(message_ids)
+        }
+        fn is_resumed(&self) -> bool {
+            true
+        }
+    }
+    let (dlq, orders) = (queue("orders-dlq"), queue("orders"));
+    fill(&dlq, (0..50).map(|n| dead(n, "rejected"))).await;
+    let notes = Notes::default();
+    notes.record(&[dlq.messages()[47].id.clone()]).unwrap();
+    let report = replay(&dlq, &orders)
+        .journal(Arc::new(Earlier(notes)))
+        .limit(0)
+        .run()
+        .await
+        .unwrap();
+    assert_eq!(
+        (report.replayed, report.resumed, report.not_reached),
+        (0, 1, 49),
+        "{report:?}"
+    );
+    assert_eq!((report.end, dlq.len(), dlq.in_flight()), (ReplayEnd::Limit, 49, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_journal_that_cannot_be_written_stops_the_replay_and_loses_nothing() {
     struct Full;
     impl Journal for Full {
@@ -719,6 +751,62 @@ async fn inv07_a_completed_key_does_not_hide_the_rest_of_its_group() {
         .unwrap();
     assert_eq!((report.replayed, report.completed, report.unseen_groups), (24, 1, 0));
     assert_eq!(numbers(&dlq), [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv01_a_dry_run_deletes_nothing_though_what_it_would_drop_is_received_again() {
+    let (dlq, orders) = (queue("orders-dlq.fifo"), queue("orders.fifo"));
+    let inbox = MemoryInbox::builder()
+        .clock(Clock::starting_at(1_700_000_000_000))
+        .build();
+    complete(&inbox, "k0", "0").await;
+    fill(&dlq, grouped(3, |_| 0)).await;
+    let report = replay(&dlq, &orders)
+        .inbox(Arc::new(inbox), "orders")
+        .completed(CompletedKeys::Drop)
+        .dry_run(true)
+        .run()
+        .await
+        .unwrap();
+    assert_eq!((report.dropped, report.replayed, report.seen), (1, 2, 3), "{report:?}");
+    assert_eq!(numbers(&dlq), [0, 1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_ends_though_nothing_can_be_deleted_of_a_fifo_queue() {
+    let (dlq, orders) = (queue("orders-dlq.fifo"), queue("orders.fifo"));
+    fill(&dlq, grouped(3, |_| 0)).await;
+    dlq.faults().set(Operation::Delete, Rates::new().before(1.0));
+    let run = replay(&dlq, &orders).journal(Arc::new(Notes::default())).run();
+    let report = tokio::time::timeout(Duration::from_secs(24 * 3_600), run)
+        .await
+        .expect("it ends")
+        .unwrap();
+    assert_eq!((report.seen, report.replayed, report.resumed), (3, 3, 0), "{report:?}");
+    assert!(balanced(&report), "{report:?}");
+    assert_eq!((orders.len(), dlq.len()), (3, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv07_what_the_queue_would_not_take_stops_its_group_before_the_next_is_sent() {
+    let (dlq, orders) = (queue("orders-dlq.fifo"), queue("orders.fifo"));
+    fill(&dlq, grouped(6, |n| n % 2)).await;
+    let report = replay(&dlq, &orders)
+        .edit(|letter, outgoing| {
+            if letter.body() == "2" {
+                outgoing.body = "\u{1b}[31m".to_owned();
+            }
+            Ok(())
+        })
+        .run()
+        .await
+        .unwrap();
+    assert_eq!(
+        (report.replayed, report.failed, report.behind_group),
+        (4, 1, 1),
+        "{report:?}"
+    );
+    assert_eq!(numbers(&dlq), [2, 4]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -242,10 +242,10 @@ async fn inv01_killed_ten_times_over_two_thousand_messages_each_is_handled_exact
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn inv11_killed_and_with_sends_that_fail_inside_batches_each_is_handled_exactly_once() {
-    const KILLS: usize = 5;
+    const KILLS: usize = 10;
     let seed = Clock::system().epoch_ms() + 1;
     println!("seed {seed}");
-    let Some(mut scene) = Scene::open(600, seed, true).await else {
+    let Some(mut scene) = Scene::open(2_000, seed, true).await else {
         return;
     };
     scene.proxy = Some(Proxy::start(&scene.world.servers.sqs_url, Random::seeded(seed)).await);

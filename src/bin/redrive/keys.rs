@@ -6,7 +6,7 @@ use redrive::queue::Queue as _;
 
 use crate::connection::{Aws, DeadLetters};
 use crate::failure::Failure;
-use crate::run::{KeyFrom, WorkerFlags};
+use crate::run::{KeyFrom, Place, WorkerFlags};
 
 /// The flags, by their names in the worker's settings, and what they say here.
 const FLAGS: [(&str, &str); 3] = [
@@ -67,6 +67,16 @@ impl KeyFlags {
                     (None, []) => dead.queue.attributes().deduplication_by_group,
                 },
             },
+        })
+    }
+
+    /// What a job must be run again with, so that no message is sent under another key; nothing where it is the default.
+    pub(crate) fn told(&self) -> Result<Option<String>, Failure> {
+        Ok(match self.from(&|name| std::env::var(name).ok())? {
+            KeyFrom::Attribute => None,
+            KeyFrom::Place(Place::Attribute(name)) => Some(format!("--key-attribute {name}")),
+            KeyFrom::Place(Place::Pointer(pointer)) => Some(format!("--key-pointer {pointer}")),
+            KeyFrom::DeduplicationId => Some("--key-from-deduplication-id".to_owned()),
         })
     }
 

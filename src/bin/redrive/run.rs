@@ -11,7 +11,7 @@ mod text;
 mod work;
 
 pub(crate) use settings::WorkerFlags;
-pub(crate) use text::{KeyFrom, stored};
+pub(crate) use text::{KeyFrom, Place, stored};
 pub(crate) use work::Job;
 
 /// The variables that a command is told of its message by; those of a worker's settings are not its business.

@@ -200,13 +200,14 @@ impl Judge {
         self.chosen = self.chosen.saturating_sub(1);
     }
 
-    /// Notes that this letter was sent, or dropped.
-    pub(super) fn gone(&mut self, letter: &DeadLetter, sent: Option<&Outgoing>) {
-        self.done.insert(identity(letter.id()));
+    /// Notes that this letter was sent, or dropped; whether that is news.
+    pub(super) fn gone(&mut self, letter: &DeadLetter, sent: Option<&Outgoing>) -> bool {
+        let news = self.done.insert(identity(letter.id()));
         if let Some(outgoing) = sent {
             let work = self.work_in(outgoing);
             self.work.insert(work);
         }
+        news
     }
 
     /// Whether this letter is still to be sent: one before it in its group may have failed since.

@@ -31,6 +31,12 @@ pub trait Journal: Send + Sync + 'static {
         None
     }
 
+    /// Whether an earlier run wrote this journal: then what it sent and could not delete is looked for in the whole queue,
+    /// whatever the limit.
+    fn is_resumed(&self) -> bool {
+        false
+    }
+
     /// Whether a message of this [work](Intent::work) was sent: then one of another MessageId is the same that died again.
     fn knows_work(&self, work: &str) -> bool {
         let _ = work;

@@ -240,8 +240,14 @@ impl Run {
     /// Page after page until nothing more comes or it is to end.
     async fn lane(&self, number: usize) {
         let mut pages = Pages::new(&self.calls, self.settings.hold, 1);
+        // What an earlier run sent and did not delete is anywhere in the queue, whatever the limit.
+        let goes_to_the_end = self
+            .settings
+            .journal
+            .as_ref()
+            .is_some_and(|journal| journal.is_resumed());
         loop {
-            if self.is_to_stop() || lock(&self.judge).limit_reached() {
+            if self.is_to_stop() || (!goes_to_the_end && lock(&self.judge).limit_reached()) {
                 break;
             }
             if lock(&self.held).len() >= MAX_HELD {
@@ -485,10 +491,14 @@ impl Run {
                 behind: false,
             });
             if !self.settings.dry_run && journal.is_some_and(|journal| journal.was_sent(letter.id())) {
-                report.seen += 1;
-                report.reason(letter.reason()).seen += 1;
-                report.resumed += 1;
-                judge.gone(&letter, None);
+                // The journal knows what this run sent too: that is counted already.
+                let news = judge.gone(&letter, None);
+                if news {
+                    report.seen += 1;
+                    report.reason(letter.reason()).seen += 1;
+                    report.resumed += 1;
+                }
+                looked.iter_mut().for_each(|looked| looked.news = news);
                 sorted.gone.push(number);
                 sorted.looked.extend(looked);
                 continue;
@@ -580,6 +590,10 @@ impl Run {
 
     /// Deletes what is held under these numbers; says how many could not be.
     async fn delete(&self, numbers: &[u64]) -> u64 {
+        // What a dry run would have deleted may be received again, and is then known as gone.
+        if self.settings.dry_run {
+            return 0;
+        }
         // What is held no longer has a receipt that may be good no longer: it comes back, and is recognised.
         let held: Vec<_> = {
             let held = lock(&self.held);

@@ -13,8 +13,9 @@ use crate::ui::{Ui, count};
 /// What a look costs, for the help of commands that look.
 pub(crate) const COST: &str = "SQS has no browsing. A look receives messages, holds them hidden until it
 ends, and gives them back, on Ctrl-C too. It spends one receive of each
-message it sees, holds at most 110,000, and of a FIFO queue sees only the
-first messages of each group, at most ten.";
+message it sees, holds at most 110,000 of the 120,000 that SQS lets be in
+flight, and of a FIFO queue sees only the first messages of each group, at
+most ten.";
 
 /// The dead letters a command is about.
 #[derive(Args, Clone, Debug)]

@@ -37,6 +37,9 @@ pub(crate) const EXAMPLES: &str = "Examples:
   redrive dlq replay orders --rate 20/s --stop-at 10 --watch 5m --table redrive-inbox
   redrive dlq replay orders-dlq --to orders-v2 --yes";
 
+/// The longest that what comes back is watched for: as long as SQS keeps a message.
+const LONGEST_WATCH: Duration = Duration::from_secs(14 * 24 * 3_600);
+
 /// How long what comes back is watched for unless told otherwise.
 const WATCH: Duration = Duration::from_secs(60);
 
@@ -139,7 +142,7 @@ pub(crate) struct Replay {
     skip_order: bool,
 
     /// After the last send, watch this long for what comes back dead, such as 5m; 1m with --stop-at.
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = values::duration_within(Duration::ZERO, LONGEST_WATCH))]
     watch: Option<Duration>,
 
     /// Stop by itself when more than this share of what was replayed has died again, and at least 5 have. What died is known
@@ -219,9 +222,10 @@ impl Replay {
             self.expected(&dead),
             if self.dry_run { "looking at" } else { "replaying" },
         );
-        let id = job_file
-            .as_ref()
-            .map_or_else(|| self.job_of(&dead, &route).id, |file| file.job().id.clone());
+        let id = match &job_file {
+            Some(file) => file.job().id.clone(),
+            None => self.job_of(&dead, &route)?.id,
+        };
         let replaying = match (route.by_source, route.targets.first()) {
             (false, Some(target)) => Replaying::new(dead.queue.clone(), target.clone(), &id),
             _ => {
@@ -285,12 +289,12 @@ impl Replay {
     /// The job's file, opened or made.
     fn job_file(&self, dead: &DeadLetters, route: &Route) -> Result<Option<Arc<JobFile>>, Failure> {
         match &self.job {
-            Some(path) if !self.dry_run => Ok(Some(Arc::new(JobFile::open(path, self.job_of(dead, route))?))),
+            Some(path) if !self.dry_run => Ok(Some(Arc::new(JobFile::open(path, self.job_of(dead, route)?)?))),
             _ => Ok(None),
         }
     }
 
-    fn job_of(&self, dead: &DeadLetters, route: &Route) -> Job {
+    fn job_of(&self, dead: &DeadLetters, route: &Route) -> Result<Job, Failure> {
         let clock = Clock::system();
         let id = format!("{:016x}", Random::from_system().next_u64());
         let to = route
@@ -300,9 +304,10 @@ impl Replay {
             .collect();
         let mut edits: Vec<String> = self.edits.iter().map(ToString::to_string).collect();
         edits.extend(self.edit_command.as_ref().map(|command| format!("| {command}")));
-        // It is part of how the job knows what it sent.
+        // They are part of how the job knows what it sent.
         edits.extend(self.key_by_worker.then(|| "--key-by-worker".to_owned()));
-        Job::new(id, clock.epoch_ms(), &dead.queue.attributes().arn, to, edits)
+        edits.extend(self.keys.told()?);
+        Ok(Job::new(id, clock.epoch_ms(), &dead.queue.attributes().arn, to, edits))
     }
 
     /// About how many there are to be looked at; none where that is not known.

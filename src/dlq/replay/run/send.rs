@@ -55,7 +55,15 @@ impl Run {
                 }
                 edited = self.edited(&letter, parcel) => edited,
             };
-            match edited {
+            // What cannot be sent must be known before the next of its group is.
+            let checked = edited.and_then(|parcel| match self.producers.get(parcel.to) {
+                Some(producer) => producer
+                    .check(&NewMessage::verbatim(parcel.outgoing.clone()))
+                    .map(|()| parcel)
+                    .map_err(|error| error.to_string()),
+                None => Ok(parcel),
+            });
+            match checked {
                 Ok(parcel) => prepared.sends.push_back(Ready {
                     followed: self.followed(&letter, &parcel, record.as_ref()).await,
                     number,
@@ -183,7 +191,10 @@ impl Run {
             }
             let mut chunk = Vec::new();
             for ready in sends.drain(..many) {
-                if lock(&self.judge).may_go(&ready.letter, ready.number) {
+                // It comes back by itself, and could not be deleted once it was sent.
+                if lock(&self.held).receipt(ready.number).is_none() {
+                    self.not_reached([(ready.number, &ready.letter)]);
+                } else if lock(&self.judge).may_go(&ready.letter, ready.number) {
                     chunk.push(ready);
                 } else {
                     lock(&self.judge).not_sent();

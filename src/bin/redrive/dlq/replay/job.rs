@@ -240,6 +240,10 @@ impl Journal for JobFile {
         self.lock().known.sent.contains(&digest(message_id))
     }
 
+    fn is_resumed(&self) -> bool {
+        self.resumed
+    }
+
     fn record(&self, message_ids: &[String]) -> io::Result<()> {
         let line = Line::Sent(message_ids.to_vec());
         self.write(&line)?;

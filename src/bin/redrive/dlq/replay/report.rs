@@ -89,7 +89,10 @@ impl Told<'_> {
         }
         let report = self.report;
         let to: Vec<String> = self.to.iter().map(|name| format!("`{name}`")).collect();
-        if report.seen == 0 {
+        let none_allowed = report.end == ReplayEnd::Limit
+            && report.replayed + report.resumed + report.dropped == 0
+            && self.sent_before > 0;
+        if report.seen == 0 || none_allowed {
             ui.line(match report.end {
                 ReplayEnd::Cancelled => format!("nothing was replayed of `{}`", self.from),
                 ReplayEnd::Limit => format!(
