@@ -263,6 +263,10 @@ async fn a_limit_counts_for_the_whole_job_and_a_finished_job_says_so() {
     assert_eq!((counts(&orders).await.0, counts(&dead).await), (4, (0, 0)));
     let ran = run(&["--to", "orders-dlq"]);
     ran.exits(2);
+    // What was sent under one key, as far as is known, must not be sent under another.
+    let ran = run(&["--key-attribute", "order"]);
+    ran.exits(2);
+    assert!(ran.stderr.contains("--key-attribute order"), "{}", ran.stderr);
     world.plain_queue("elsewhere", &[]).await;
     let ran = run(&["--to", "elsewhere"]);
     ran.exits(2);
