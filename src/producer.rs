@@ -4,7 +4,7 @@ mod buffer;
 mod drive;
 mod message;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -388,8 +388,27 @@ impl Producer {
         I::Item: Into<NewMessage>,
     {
         let mut accepted = Vec::new();
+        // What a group's first refused message was refused for: the buffer never sees it, so cannot stop its group.
+        let mut refused: BTreeMap<String, String> = BTreeMap::new();
         for message in messages {
-            accepted.push(self.accept(message.into()).await);
+            let message: NewMessage = message.into();
+            let group = message.group_id().filter(|_| self.inner.fifo).map(ToOwned::to_owned);
+            let earlier = group.as_ref().and_then(|group| refused.get(group)).cloned();
+            let waiting = match (earlier, group) {
+                (Some(earlier), Some(group)) => Err(ProducerError::GroupFailed {
+                    queue: self.inner.name(),
+                    group,
+                    earlier,
+                }),
+                (_, group) => {
+                    let waiting = self.accept(message).await;
+                    if let (Err(error), Some(group)) = (&waiting, group) {
+                        refused.insert(group, error.to_string());
+                    }
+                    waiting
+                }
+            };
+            accepted.push(waiting);
         }
         let mut answers = Vec::with_capacity(accepted.len());
         for waiting in accepted {

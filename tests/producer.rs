@@ -400,3 +400,24 @@ async fn many_tasks_on_a_clock_that_runs_share_one_producer() {
     assert_eq!(bodies(&queue).into_iter().collect::<BTreeSet<_>>().len(), 2_000);
     assert!(queue.calls().total() <= 400, "{} calls", queue.calls().total());
 }
+
+#[tokio::test(start_paused = true)]
+async fn inv07_behind_a_message_that_is_refused_before_it_is_sent_its_group_is_not_sent_either() {
+    let (queue, producer) = picky("orders.fifo");
+    let message = |body: &str, group: &str| NewMessage::text(body).group(group);
+    let answers = producer
+        .send_all([
+            message("1", "g"),
+            message("\u{1}", "g"),
+            message("3", "g"),
+            message("4", "h"),
+            message("5", "g"),
+        ])
+        .await;
+    assert!(answers[0].is_ok() && answers[3].is_ok());
+    assert!(matches!(&answers[1], Err(ProducerError::Invalid { .. })), "{answers:?}");
+    for behind in [2, 4] {
+        assert!(matches!(&answers[behind], Err(ProducerError::GroupFailed { group, .. }) if group == "g"));
+    }
+    assert_eq!(queue.calls.lock().unwrap().concat(), ["1", "4"]);
+}

@@ -97,6 +97,10 @@ impl NewMessage {
         self
     }
 
+    pub(super) fn group_id(&self) -> Option<&str> {
+        self.outgoing.group_id.as_deref()
+    }
+
     /// The FIFO message group: messages of a group are handled in the order in which they were sent. On a standard queue,
     /// the tenant for fair queues.
     #[must_use]
