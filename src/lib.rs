@@ -67,6 +67,8 @@ pub mod outcome;
 #[cfg(feature = "aws")]
 pub mod permission;
 pub mod producer;
+#[cfg(test)]
+mod prop;
 pub mod queue;
 pub mod telemetry;
 pub mod testing;
