@@ -10,6 +10,7 @@ mod environment;
 mod error;
 mod fifo;
 mod handle;
+mod in_flight;
 mod intake;
 mod item;
 mod meter;

@@ -1,7 +1,5 @@
 //! Claims: one conditional write each, and many first claims in one call.
 
-use std::time::Duration;
-
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use futures::future::{BoxFuture, join_all};
@@ -17,9 +15,6 @@ use crate::key::RecordKey;
 
 /// How often a claim is tried against a record that changes between its reading and its writing.
 const MAX_SWAPS: usize = 5;
-
-/// What a claim is told that lost that often: others are at work on the key this very moment.
-const CONTENDED: Duration = Duration::from_secs(1);
 
 /// What IAM calls a batched claim.
 const ACTION: &str = "PartiQLInsert";
@@ -132,7 +127,10 @@ impl DynamoInbox {
                 },
             }
         }
-        Ok(ClaimAnswer::Running { lease_left: CONTENDED })
+        // Whoever keeps changing it is alive.
+        Ok(ClaimAnswer::Running {
+            lease_left: request.lease,
+        })
     }
 
     /// Writes `new` in place of `old`, or of nothing.

@@ -11,9 +11,10 @@ use crate::inbox::{
 };
 use crate::outcome::{MAX_ERROR_BYTES, Reason, StoredResult, bounded};
 use crate::worker::config::{DeadLetters, WithoutDeadLetters};
+use crate::worker::in_flight::{self, Holder, Terms};
 use crate::worker::status::Fate;
 
-/// The longest a message is delayed because its key runs elsewhere, or because it is kept where it cannot be dead-lettered.
+/// The longest a message is delayed because it is kept where it cannot be dead-lettered.
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 
 impl Engine {
@@ -181,7 +182,9 @@ impl Engine {
             ClaimAnswer::FingerprintMismatch => {
                 self.give_up(now, id, mismatch(), &Reason::FingerprintMismatch, false);
             }
-            ClaimAnswer::Running { lease_left } => self.in_flight_duplicate(now, id, lease_left),
+            ClaimAnswer::Running { lease_left } => {
+                self.in_flight_duplicate(now, id, Holder::Elsewhere { lease_left });
+            }
         }
     }
 
@@ -247,13 +250,19 @@ impl Engine {
     }
 
     /// Its key runs elsewhere: not a failure, not an attempt.
-    pub(super) fn in_flight_duplicate(&mut self, now: Instant, id: Id, lease_left: Duration) {
+    pub(super) fn in_flight_duplicate(&mut self, now: Instant, id: Id, holder: Holder) {
         let Some(item) = self.items.get(&id) else { return };
-        let doublings = item.delivery.receive_count.saturating_sub(1).min(10);
-        let by_receives = self.config.in_flight_delay.saturating_mul(1 << doublings);
-        let mut delay = lease_left.max(by_receives).min(LONGEST_WAIT);
+        let terms = Terms {
+            lease: self.config.lease,
+            beat: self.config.heartbeat.then(|| self.beat_period(true)),
+        };
+        let mut delay = in_flight::delay(holder, item.delivery.receive_count, self.config.in_flight_delay, terms);
         if self.outlives_retention(id, delay + delay / 10) {
             // No longer than that lease: its holder may be dead, and this the last of the message.
+            let lease_left = match holder {
+                Holder::Here => Duration::ZERO,
+                Holder::Elsewhere { lease_left } => lease_left,
+            };
             delay = delay.min(lease_left + Duration::from_secs(1));
         }
         let delay = delay + self.config.random.up_to(delay / 10);

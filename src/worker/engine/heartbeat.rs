@@ -49,15 +49,20 @@ impl Engine {
             }
             return;
         }
-        let period = if item.claim.is_some() {
+        let half = self.beat_period(item.claim.is_some());
+        let at = now + half - self.config.random.up_to(half / 5);
+        let at = ends.map_or(at, |ends| at.min(ends));
+        self.beats.set(id, at);
+    }
+
+    /// How long from one heartbeat to the next, at most: half of what is held by, the shorter of lease and visibility.
+    pub(super) fn beat_period(&self, claimed: bool) -> Duration {
+        let held_for = if claimed {
             self.config.lease.min(self.config.visibility)
         } else {
             self.config.visibility
         };
-        let half = period / 2;
-        let at = now + half - self.config.random.up_to(half / 5);
-        let at = ends.map_or(at, |ends| at.min(ends));
-        self.beats.set(id, at);
+        held_for / 2
     }
 
     /// When what it is held by ends: the lease, where it has one, else its visibility.

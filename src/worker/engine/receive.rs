@@ -2,7 +2,6 @@
 
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::gate::Gate;
 use super::guard::guard;
@@ -13,6 +12,7 @@ use crate::key::{Key, RecordKey};
 use crate::message::Delivery;
 use crate::outcome::Reason;
 use crate::queue::{QueueError, Receive};
+use crate::worker::in_flight::Holder;
 use crate::worker::status::Fate;
 
 impl Engine {
@@ -253,7 +253,7 @@ impl Engine {
                 continue;
             }
             if self.runs_lost(&item.record_key) {
-                self.in_flight_duplicate(now, id, Duration::ZERO);
+                self.in_flight_duplicate(now, id, Holder::Here);
             } else if let Some(&held) = self.by_key.get(&item.record_key).filter(|_| !self.config.shadow) {
                 self.local_duplicate(now, id, held);
             } else {
@@ -293,8 +293,7 @@ impl Engine {
             self.schedule_beat(now, id);
             return;
         }
-        // The other is alive, and its lease renewed: what is left of that says nothing of when it is done.
-        self.in_flight_duplicate(now, id, Duration::ZERO);
+        self.in_flight_duplicate(now, id, Holder::Here);
     }
 
     /// Whether another payload than this one's is claimed under its key.
@@ -327,7 +326,7 @@ impl Engine {
                 }
                 let held_by = self.by_key.get(&item.record_key).copied();
                 match held_by {
-                    Some(other) if other != id => self.in_flight_duplicate(now, id, Duration::ZERO),
+                    Some(other) if other != id => self.in_flight_duplicate(now, id, Holder::Here),
                     _ => {
                         self.by_key.insert(item.record_key.clone(), id);
                         self.claim(now, vec![id]);
