@@ -13,6 +13,8 @@ mod handle;
 mod intake;
 mod item;
 mod meter;
+#[cfg(test)]
+mod model;
 mod preflight;
 mod settings;
 mod signals;
