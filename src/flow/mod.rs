@@ -20,6 +20,8 @@ mod bulkhead;
 mod downstream;
 mod error;
 mod keyed;
+#[cfg(test)]
+mod model;
 mod rate;
 mod retry_after;
 mod window;

@@ -331,7 +331,9 @@ pub(crate) fn behind(
 
 #[cfg(test)]
 mod machine;
-#[cfg(feature = "aws")]
+#[cfg(test)]
+mod model;
+#[cfg(any(test, feature = "aws"))]
 pub(crate) mod operator;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,8 @@ mod in_flight;
 mod intake;
 mod item;
 mod meter;
+#[cfg(test)]
+mod model;
 mod preflight;
 mod settings;
 mod signals;
