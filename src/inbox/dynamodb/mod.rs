@@ -7,6 +7,7 @@ mod convert;
 mod dating;
 mod entry;
 mod error;
+mod genuine;
 mod probe;
 mod scan;
 mod table;

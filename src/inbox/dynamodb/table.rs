@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use super::convert::attribute;
 use super::dating::Dating;
 use super::error::call_error;
+use super::genuine::Genuine;
 use crate::aws::{CallFailure, EndpointProbe, FailureKind, call_failure};
 use crate::clock::{Clock, Instant};
 use crate::inbox::service_clock::{SLOWEST_ANSWER, SharedServiceClock};
@@ -63,7 +64,11 @@ impl Table {
             service: service.clone(),
         };
         let config = client.config().to_builder();
-        let config = config.interceptor(dating).interceptor(endpoint.clone()).build();
+        let config = config
+            .interceptor(dating)
+            .interceptor(endpoint.clone())
+            .interceptor(Genuine)
+            .build();
         Ok(Self {
             client: Client::from_conf(config),
             name: name.into(),
