@@ -379,3 +379,14 @@ async fn inv03_an_answer_with_nothing_in_it_is_no_claim_and_no_write() {
     assert!(matches!(lost, Err(InboxError::LeaseLost { .. })), "{lost:?}");
     assert_eq!(operations(&stub), ["PutItem", "UpdateItem", "UpdateItem"]);
 }
+
+#[tokio::test]
+async fn inv08_a_client_without_time_limits_does_not_let_a_silent_service_hang_the_inbox() {
+    let stub = Stub::start((0..10).map(|_| Reply::Silence)).await.unwrap();
+    let plain = Client::new(&config(&stub.url()));
+    let opening = DynamoInbox::from_client(plain, NAME);
+    let opened = tokio::time::timeout(Duration::from_secs(30), opening).await;
+    let error = opened.expect("it does not hang").unwrap_err();
+    assert!(matches!(error, InboxError::Unavailable { .. }), "{error}");
+    assert!(error.to_string().contains("in time"), "{error}");
+}
