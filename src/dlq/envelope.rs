@@ -249,6 +249,10 @@ pub(crate) fn enveloped(message: &Message, envelope: &Envelope, max_bytes: usize
     attributes.remove(ENVELOPE_ATTRIBUTE);
     let mut envelope = envelope.clone();
     envelope.displaced = None;
+    if envelope.key.len() > MAX_KEY {
+        // It could not be read again. Nothing but an attribute or the body holds so long a key, and both travel along.
+        envelope.key.clear();
+    }
     if attributes.len() >= MAX_ATTRIBUTES {
         let name = least_needed(&attributes)?;
         let attribute = attributes.remove(&name)?;
@@ -367,6 +371,25 @@ mod tests {
             message.attributes.insert(format!("a{n}"), make(n));
         }
         message
+    }
+
+    #[test]
+    fn inv01_a_dead_letter_whose_key_is_too_long_for_an_envelope_still_carries_one_that_can_be_read() {
+        for length in [MAX_KEY, MAX_KEY + 1, MAX / 2 + 10_000] {
+            let mut message = Message::new("mid", "{}");
+            let key = Attribute::string("k".repeat(length));
+            message.attributes.insert(KEY_ATTRIBUTE.into(), key);
+            let envelope = Envelope {
+                key: "k".repeat(length),
+                ..envelope()
+            };
+            let sent = dead_letter(&message, &envelope, false, MAX);
+            let received = received(&sent);
+            let told = Envelope::of(&received).expect("without it a replay counts as a duplicate, and is deleted");
+            assert_eq!((told.reason.as_str(), told.message_id.as_str()), ("rejected", "mid"));
+            let key = crate::key::KeySource::Attribute.key_of(&received, Some(&told));
+            assert_eq!(key.as_str().len(), length, "it is the same key");
+        }
     }
 
     #[test]
