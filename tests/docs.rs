@@ -274,7 +274,9 @@ fn has_test(suite: &str, name: &str) -> bool {
     }
     let function = format!("fn {name}(");
     let trial = format!("\"{name}\"");
-    texts.iter().any(|text| text.contains(&function) || text.contains(&trial))
+    texts
+        .iter()
+        .any(|text| text.contains(&function) || text.contains(&trial))
 }
 
 /// Each fault that the page on reliability lists is one that a test makes happen.

@@ -11,6 +11,7 @@ use crate::inbox::record::{Record, Status, after};
 use crate::inbox::{Change, ClaimAnswer, ClaimRequest, InboxError, ServiceTime, Write, Written};
 use crate::key::RecordKey;
 use crate::outcome::{MAX_ERROR_BYTES, StoredResult, bounded};
+use crate::telemetry::shown;
 
 /// What to do about a claim.
 #[derive(Clone, Debug, PartialEq)]
@@ -270,7 +271,7 @@ pub(crate) fn within_bounds(write: Write, max_result: usize) -> Result<Write, In
             result: StoredResult::Json(json),
         } if json.len() > max_result => {
             tracing::warn!(
-                key = %claim.key,
+                key = %shown(claim.key.as_str()),
                 size = json.len(),
                 limit = max_result,
                 "the result is over the bytes allowed and is not kept: duplicates of this message are told so"

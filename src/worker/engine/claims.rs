@@ -11,6 +11,7 @@ use crate::inbox::{
     Answers, Attempted, Change, Claim, ClaimAnswer, ClaimRequest, InboxError, MAX_DEATHS, Rejection, Write,
 };
 use crate::outcome::{MAX_ERROR_BYTES, Reason, StoredResult, bounded};
+use crate::telemetry::{said, shown};
 use crate::worker::config::{DeadLetters, WithoutDeadLetters};
 use crate::worker::in_flight::{self, Holder, Terms};
 use crate::worker::status::Fate;
@@ -94,7 +95,7 @@ impl Engine {
             match answer {
                 Ok(answer) => self.answer_of(now, id, answer),
                 Err(error) => {
-                    tracing::warn!(worker = %self.config.name, %error, "a claim failed");
+                    tracing::warn!(worker = %self.config.name, error = %said(&error), "a claim failed");
                     self.inbox_unreachable(now, id);
                 }
             }
@@ -305,8 +306,8 @@ impl Engine {
     pub(super) fn give_up(&mut self, now: Instant, id: Id, rejection: Rejection, reason: &Reason, record: bool) {
         let Some(item) = self.items.get_mut(&id) else { return };
         tracing::warn!(
-            worker = %self.config.name, key = %item.key.as_str().escape_debug(), message_id = item.message_id(),
-            %reason, attempts = rejection.attempts, error = %rejection.error.escape_debug(), "given up"
+            worker = %self.config.name, key = %shown(item.key.as_str()), message_id = %shown(item.message_id()),
+            reason = %shown(reason.as_str()), attempts = rejection.attempts, error = %said(&rejection.error), "given up"
         );
         item.rejection = Some(rejection.clone());
         let group_blocks = item.group.is_some() && self.config.after_reject == super::AfterReject::Block;

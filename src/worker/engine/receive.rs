@@ -13,6 +13,7 @@ use crate::key::{Key, RecordKey};
 use crate::message::Delivery;
 use crate::outcome::Reason;
 use crate::queue::{QueueError, Receive};
+use crate::telemetry::{said, shown};
 use crate::worker::in_flight::Holder;
 use crate::worker::status::Fate;
 
@@ -92,7 +93,7 @@ impl Engine {
                 self.probes_exhausted = true;
                 self.intake
                     .failed(asked, now, |failures| backoff.delay(failures, random));
-                tracing::warn!(worker = %self.config.name, %error, "a receive failed");
+                tracing::warn!(worker = %self.config.name, error = %said(&error), "a receive failed");
                 return;
             }
         };
@@ -153,7 +154,7 @@ impl Engine {
         item.received_at = delivery.received_at;
         item.receive_count = delivery.receive_count;
         tracing::debug!(
-            worker = %self.config.name, message_id = item.message_id(), "received again while held: the newer receipt is used"
+            worker = %self.config.name, message_id = %shown(item.message_id()), "received again while held: the newer receipt is used"
         );
         // No heartbeat once it is being settled.
         let settling = matches!(item.plan.front(), Some(Step::Delete | Step::Hide(_)));

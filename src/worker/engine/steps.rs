@@ -13,6 +13,7 @@ use crate::inbox::{Answers, Change, InboxError, Write, Written};
 use crate::message::{Outgoing, Receipt};
 use crate::outcome::StoredResult;
 use crate::queue::{EntryError, EntryResults, MAX_VISIBILITY, QueueError};
+use crate::telemetry::{said, shown};
 
 /// How often a dead letter is tried to be sent before the message is delayed instead.
 const SEND_TRIES: u32 = 5;
@@ -275,7 +276,7 @@ impl Engine {
                     self.lose(now, id, "lease");
                 }
                 Err(error) => {
-                    tracing::warn!(worker = %self.config.name, %error, "an inbox write failed");
+                    tracing::warn!(worker = %self.config.name, error = %said(&error), "an inbox write failed");
                     if self.holds(id) {
                         self.again_later(now, id);
                     } else {
@@ -311,7 +312,7 @@ impl Engine {
                 // Without a record it is tried for as long as nobody else can have it.
                 Err(error) if item.tries >= SETTLE_TRIES && (item.claim.is_some() || item.visible_at <= now) => {
                     tracing::warn!(
-                        worker = %self.config.name, message_id = item.message_id(), %error,
+                        worker = %self.config.name, message_id = %shown(item.message_id()), error = %said(&error),
                         "a delete was given up: the message will come again and be recognised by its key"
                     );
                     self.undeleted(id);
@@ -377,7 +378,7 @@ impl Engine {
                 }
                 Err(error) => {
                     tracing::error!(
-                        worker = %self.config.name, message_id = item.message_id(), %error, "a dead letter could not be sent"
+                        worker = %self.config.name, message_id = %shown(item.message_id()), error = %said(&error), "a dead letter could not be sent"
                     );
                     let tries = item.tries;
                     if tries < SEND_TRIES && self.holds(id) && self.drain.is_none() {
