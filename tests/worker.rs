@@ -10,6 +10,8 @@
 #[path = "worker/support.rs"]
 mod support;
 
+#[path = "worker/checkpoints.rs"]
+mod checkpoints;
 #[path = "worker/complaints.rs"]
 mod complaints;
 #[path = "worker/counts.rs"]

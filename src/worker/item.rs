@@ -11,6 +11,7 @@ use crate::clock::Instant;
 use crate::dlq::envelope::Envelope;
 use crate::flow::BulkheadPermit;
 use crate::flow::Ticket;
+use crate::handler::Kept;
 use crate::inbox::{Change, Claim, ClaimAnswer, Rejection};
 use crate::key::{Fingerprint, Key, RecordKey};
 use crate::message::{Delivery, Receipt};
@@ -33,6 +34,8 @@ pub(super) struct Item {
     pub(super) envelope: Option<Envelope>,
     pub(super) group: Option<Arc<str>>,
     pub(super) claim: Option<Arc<Claim>>,
+    /// What its runs under this claim kept last.
+    pub(super) kept: Option<Kept>,
     /// When the lease ends by the inbox's time, in ms since 1970.
     pub(super) lease_until: u64,
     /// When the queue makes it visible again, at the earliest, unless it is settled or extended.

@@ -7,6 +7,7 @@ use super::guard::guard;
 use super::{CALL_LIMIT, Engine, Event, Id, Instant, Phase, Step, unanswered_inbox};
 use crate::flaw::{self, Flaw};
 use crate::flow::{Admission, Ticket, Verdict, key_hash};
+use crate::handler::Kept;
 use crate::inbox::{
     Answers, Attempted, Change, Claim, ClaimAnswer, ClaimRequest, InboxError, MAX_DEATHS, Rejection, Write,
 };
@@ -124,6 +125,7 @@ impl Engine {
         };
         if let (Some(claim), Some(item)) = (claim, self.items.get_mut(&id)) {
             item.lease_until = claim.lease_until;
+            item.kept = Some(Kept::of(&claim));
             item.claim = Some(claim);
             item.rejected_before = matches!(answer, Some(ClaimAnswer::FinishDeadLetter(..)));
         }

@@ -198,6 +198,7 @@ impl Engine {
             envelope,
             group,
             claim: None,
+            kept: None,
             lease_until: 0,
             visibility_lost: false,
             phase: Phase::Unclaimed,
