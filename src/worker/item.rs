@@ -33,6 +33,10 @@ pub(super) struct Item {
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) envelope: Option<Envelope>,
     pub(super) group: Option<Arc<str>>,
+    /// The id of its claim, from the first try on: a claim whose reply was lost is taken up again under it.
+    pub(super) claim_id: Option<String>,
+    /// How often it was tried to be claimed without an answer.
+    pub(super) unanswered: u32,
     pub(super) claim: Option<Arc<Claim>>,
     /// What its runs under this claim kept last.
     pub(super) kept: Option<Kept>,
@@ -71,7 +75,7 @@ pub(super) struct Item {
     pub(super) kill: Option<CancellationToken>,
     pub(super) ask: Option<CancellationToken>,
     pub(super) ready_since: Instant,
-    /// Its run failed while a breaker was not closed: others are probes before it is one again.
+    /// Its run, or its claim, failed while a breaker was not closed: others are probes before it is one again.
     pub(super) failed_in_outage: bool,
     /// Since when it waits for a breaker to close.
     pub(super) kept_since: Option<Instant>,
@@ -80,7 +84,7 @@ pub(super) struct Item {
 /// Where a held delivery stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Not claimed, and no claim under way: a later one of its group with a key that is held.
+    /// No claim under way: the inbox could not answer, or a later one of its group with a key that is held.
     Unclaimed,
     /// Its claim is under way.
     Claiming,

@@ -202,6 +202,7 @@ impl Engine {
     /// What is left to do for it, in this order.
     pub(super) fn finish(&mut self, now: Instant, id: Id, fate: Fate, steps: impl IntoIterator<Item = Step>) {
         self.enter(id, Phase::Ending);
+        self.unclaimed.clear(id);
         self.forget_ticket(now, id);
         let Some(item) = self.items.get_mut(&id) else { return };
         item.fate = fate;
