@@ -35,6 +35,8 @@ pub(super) struct Item {
     pub(super) group: Option<Arc<str>>,
     /// The id of its claim, from the first try on: a claim whose reply was lost is taken up again under it.
     pub(super) claim_id: Option<String>,
+    /// Claimed again only to learn what its run kept.
+    pub(super) looked_up: bool,
     /// How often it was tried to be claimed without an answer.
     pub(super) unanswered: u32,
     pub(super) claim: Option<Arc<Claim>>,

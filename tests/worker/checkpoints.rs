@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use redrive::Failure;
 use redrive::extract::Checkpoint;
+use redrive::faults::{Fault, Operation};
 use redrive::flow::BreakerState;
 
 use crate::support::{Rig, Running, secs, sleep, start};
@@ -63,6 +64,23 @@ async fn inv04_a_run_again_in_an_outage_sees_what_the_run_before_it_kept() {
     until_open(&running).await;
     sleep(secs(12 * 60)).await;
     assert!(running.status().totals.uncounted_failures >= 3, "probes ran");
+    steps.down.store(false, Ordering::SeqCst);
+    rig.emptied(&running).await;
+    running.drain().await;
+    assert_eq!(steps.first(), 6, "a step that was kept was made again");
+}
+
+/// Whether it was kept nobody knows, so the inbox is asked.
+#[tokio::test(start_paused = true)]
+async fn inv04_a_checkpoint_whose_reply_was_lost_is_looked_up_before_the_run_again() {
+    let rig = Rig::new();
+    rig.send_many(6).await;
+    // Every save has its effect and is answered by an error, which the handler fails with.
+    rig.inbox.faults().fail_next(Operation::Write, 6, Fault::After);
+    let steps = TwoSteps::down();
+    let running = steps.start(&rig);
+    until_open(&running).await;
+    sleep(secs(12 * 60)).await;
     steps.down.store(false, Ordering::SeqCst);
     rig.emptied(&running).await;
     running.drain().await;

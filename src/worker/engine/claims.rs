@@ -148,8 +148,11 @@ impl Engine {
         self.enter(id, Phase::Waiting);
         if let Some(item) = self.items.get_mut(&id) {
             item.unanswered = 0;
-            item.kept_since = None;
-            item.failed_in_outage = false;
+            // One whose run failed already was only looked up.
+            if !std::mem::replace(&mut item.looked_up, false) {
+                item.kept_since = None;
+                item.failed_in_outage = false;
+            }
         }
         let due = self.beats.at(id);
         self.schedule_beat(now, id);

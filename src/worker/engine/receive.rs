@@ -198,6 +198,7 @@ impl Engine {
             envelope,
             group,
             claim_id: None,
+            looked_up: false,
             unanswered: 0,
             claim: None,
             kept: None,

@@ -45,6 +45,15 @@ impl Engine {
         }
     }
 
+    /// Its run began to keep something, and nobody saw whether it is kept: claimed again under its own id, its record tells.
+    pub(super) fn look_up(&mut self, now: Instant, id: Id) {
+        self.enter(id, Phase::Unclaimed);
+        self.unclaimed.set(id, now);
+        if let Some(item) = self.items.get_mut(&id) {
+            item.looked_up = true;
+        }
+    }
+
     /// Its record is none: nothing but an operator can help, so it goes away for long, and longest on its last receives.
     pub(super) fn record_unreadable(&mut self, now: Instant, id: Id) {
         if self.config.shadow {
