@@ -14,6 +14,8 @@ mod support;
 mod checkpoints;
 #[path = "worker/complaints.rs"]
 mod complaints;
+#[path = "worker/corrected_copies.rs"]
+mod corrected_copies;
 #[path = "worker/counts.rs"]
 mod counts;
 #[path = "worker/dead_letters.rs"]

@@ -8,7 +8,7 @@ use super::guard::guard;
 use super::{CALL_LIMIT, Engine, Event, Id, Instant, Item, Phase, Step, unanswered};
 use crate::dlq::envelope::Envelope;
 use crate::flaw::{self, Flaw};
-use crate::inbox::{ClaimAnswer, Rejection};
+use crate::inbox::{Change, ClaimAnswer, Rejection};
 use crate::key::{Key, RecordKey};
 use crate::message::Delivery;
 use crate::outcome::Reason;
@@ -302,10 +302,15 @@ impl Engine {
         self.in_flight_duplicate(now, id, Holder::Here);
     }
 
-    /// Whether another payload than this one's is claimed under its key.
+    /// Whether another payload than this one's is claimed under its key, and is processed or done: only then the inbox would
+    /// say so too. What goes back or is given up frees the key.
     fn differs_from_claimed(&self, id: Id, held: Id) -> bool {
         let fingerprint = |id| self.items.get(&id).and_then(|item: &Item| item.fingerprint);
-        let claimed = self.items.get(&held).is_some_and(|item| item.claim.is_some());
+        let goes_on = |step: &Step| matches!(step, Step::Run | Step::Write(Change::Complete { .. }));
+        let claimed = self.items.get(&held).is_some_and(|item| {
+            let processed = item.phase != Phase::Ending || item.plan.iter().any(goes_on);
+            item.claim.is_some() && !item.rejected_before && processed
+        });
         claimed && matches!((fingerprint(id), fingerprint(held)), (Some(this), Some(that)) if this != that)
     }
 
