@@ -30,6 +30,8 @@ mod flow;
 mod inv01_nothing_lost;
 #[path = "worker/inv02_inv03_fenced.rs"]
 mod inv02_inv03_fenced;
+#[path = "worker/inv03_letters.rs"]
+mod inv03_letters;
 #[path = "worker/inv04_inbox_outages.rs"]
 mod inv04_inbox_outages;
 #[path = "worker/inv04_outages.rs"]

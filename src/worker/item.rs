@@ -139,6 +139,11 @@ impl Item {
         }
     }
 
+    /// Whether its dead letter is sent next, or waits for that: nothing is settled yet, so it is held on to.
+    pub(super) fn is_sending(&self) -> bool {
+        self.phase == Phase::Ending && matches!(self.plan.front(), Some(Step::SendDeadLetter))
+    }
+
     /// Whether it waits where it can be given back: what is being claimed is given back when that is answered.
     pub(super) fn is_kept(&self) -> bool {
         self.is_waiting() && self.phase != Phase::Claiming

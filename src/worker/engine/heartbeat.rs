@@ -99,7 +99,8 @@ impl Engine {
         // Whatever is under way, it is looked at again when what it is held by ends.
         let ends = self.ends_at(now, id).map(|at| at.max(now + Duration::from_millis(1)));
         let soon = now + Duration::from_millis(250);
-        if (item.stepping && !flaw::is(Flaw::BeatsAfterSettling)) || item.beating {
+        let settles = item.stepping && !item.is_sending();
+        if (settles && !flaw::is(Flaw::BeatsAfterSettling)) || item.beating {
             return Some(Due::Nothing(ends.map_or(soon, |ends| soon.min(ends))));
         }
         if !self.config.heartbeat {
@@ -136,7 +137,8 @@ impl Engine {
     /// Its lease or visibility ran out by time alone.
     fn ran_out(&mut self, now: Instant, id: Id, why: &'static str) {
         let Some(item) = self.items.get(&id) else { return };
-        if item.stepping && item.phase == Phase::Ending {
+        let letter_goes_stale = item.is_sending() && why == "lease";
+        if item.stepping && item.phase == Phase::Ending && !letter_goes_stale {
             // A fenced write or a settle is under way: what it is answered decides.
             return;
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::heartbeat::no_answer;
 use super::{
-    CALL_LIMIT, Engine, Event, Fate, Id, Instant, Payload, Phase, Step, Unrecorded, unanswered, unanswered_inbox,
+    CALL_LIMIT, Engine, Event, Fate, Id, Instant, Item, Payload, Phase, Step, Unrecorded, unanswered, unanswered_inbox,
 };
 use crate::dlq::envelope::{Envelope, dead_letter};
 use crate::flaw::{self, Flaw};
@@ -217,7 +217,12 @@ impl Engine {
             );
         }
         while let Some(batch) = self.sends.take(now, draining || self.fifo) {
-            self.send_letters(batch);
+            let batch = self.letters_still_held(now, batch);
+            if batch.is_empty() {
+                self.sends.returned();
+            } else {
+                self.send_letters(batch);
+            }
         }
     }
 
@@ -232,6 +237,19 @@ impl Engine {
             move |why| unanswered_inbox(count, "write", why),
             move |answers| Event::Wrote { ids, answers },
         );
+    }
+
+    /// Without those whose lease was lost while they waited to be sent: whoever has them now sends them.
+    fn letters_still_held(&mut self, now: Instant, mut batch: Vec<(Id, Outgoing)>) -> Vec<(Id, Outgoing)> {
+        batch.retain(|&(id, _)| {
+            let waits = self.items.get(&id).is_some_and(Item::is_sending);
+            if waits && !self.holds(id) {
+                self.lose(now, id, "lease");
+                return false;
+            }
+            waits
+        });
+        batch
     }
 
     fn send_letters(&mut self, batch: Vec<(Id, Outgoing)>) {
