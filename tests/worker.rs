@@ -46,6 +46,8 @@ mod inv12_build_errors;
 mod preflight;
 #[path = "worker/settings.rs"]
 mod settings;
+#[path = "worker/suspects.rs"]
+mod suspects;
 #[path = "worker/telemetry.rs"]
 mod telemetry;
 #[path = "worker/without_inbox.rs"]

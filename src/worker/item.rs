@@ -139,6 +139,11 @@ impl Item {
         }
     }
 
+    /// Whether its run is to be written down before it starts, because the process that had it last may have died of it.
+    pub(super) fn is_unannounced_suspect(&self) -> bool {
+        !self.announced && self.claim.as_ref().is_some_and(|claim| claim.suspect)
+    }
+
     /// Whether its dead letter is sent next, or waits for that: nothing is settled yet, so it is held on to.
     pub(super) fn is_sending(&self) -> bool {
         self.phase == Phase::Ending && matches!(self.plan.front(), Some(Step::SendDeadLetter))

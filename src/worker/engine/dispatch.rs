@@ -12,17 +12,39 @@ use crate::inbox::Change;
 /// The longest that what finds no room to wait aside is sent back for, before jitter of as much again.
 const LONGEST_OVERFLOW: Duration = Duration::from_secs(5 * 60 * 60);
 
+/// How many suspects wait for their turn at most.
+const MAX_SUSPECTS: usize = 20;
+
+/// How long a suspect runs at most until it has proven itself, where the lease is longer.
+const PROVING: Duration = Duration::from_secs(30);
+
 impl Engine {
     /// It is to be run when its turn comes.
     pub(super) fn make_ready(&mut self, now: Instant, id: Id) {
         self.enter(id, Phase::Waiting);
         let Some(item) = self.items.get_mut(&id) else { return };
         item.ready_since = now;
-        if item.claim.as_ref().is_some_and(|claim| claim.suspect) && !item.announced {
-            self.suspects.push_back(id);
+        if item.is_unannounced_suspect() {
+            self.line_up_suspect(now, id);
         } else {
             self.ready.push_back(id);
         }
+    }
+
+    /// Beyond as many as have their turn soon, suspects go back. Their claim is left to run out: a release would make them none.
+    fn line_up_suspect(&mut self, now: Instant, id: Id) {
+        let turns = self.proving() * u32::try_from(MAX_SUSPECTS).unwrap_or(u32::MAX);
+        let delay = self.config.lease + Duration::from_secs(1) + self.config.random.up_to(turns);
+        if self.suspects.len() < MAX_SUSPECTS || self.outlives_retention(id, delay) {
+            self.suspects.push_back(id);
+        } else {
+            self.finish(now, id, Fate::Released, [Step::Hide(delay), Step::ReleaseTail]);
+        }
+    }
+
+    /// How long a suspect runs until it has proven itself and the next may run.
+    fn proving(&self) -> Duration {
+        self.config.lease.min(PROVING)
     }
 
     /// Starts as many handlers as slots, tokens and breakers allow.
@@ -224,13 +246,9 @@ impl Engine {
         }
     }
 
-    /// One suspect runs at a time, so that a death points at one; one that has run for a whole lease has proven itself.
+    /// One suspect runs at a time, so that a death points at one; one that has run for half a minute, or for its lease if that is
+    /// shorter, has proven itself.
     fn let_in_a_suspect(&mut self, now: Instant) {
-        // Those that were lost or given back while they waited keep nobody waiting.
-        let waits = |id: &Id| self.items.get(id).is_some_and(|item| item.phase == Phase::Waiting);
-        while self.suspects.front().is_some_and(|id| !waits(id)) {
-            self.suspects.pop_front();
-        }
         if self.suspect_turn_at().is_none_or(|at| now < at) {
             return;
         }
@@ -242,13 +260,11 @@ impl Engine {
 
     /// When the next suspect may run, if one waits.
     pub(super) fn suspect_turn_at(&self) -> Option<Instant> {
-        // Those that were lost or given back while they waited are still in line.
-        let mut waiting = self.suspects.iter().filter_map(|id| self.items.get(id));
-        let first = waiting.find(|item| item.phase == Phase::Waiting)?;
+        let first = self.suspects.front().and_then(|id| self.items.get(id))?;
         match self.suspect_running {
             None => Some(first.ready_since),
             // One that has not begun to run has proven nothing.
-            Some((_, begun)) => begun.map(|begun| begun + self.config.lease),
+            Some((_, begun)) => begun.map(|begun| begun + self.proving()),
         }
     }
 
@@ -286,8 +302,7 @@ impl Engine {
         let Some(item) = self.items.get_mut(&id) else {
             return false;
         };
-        let suspect = item.claim.as_ref().is_some_and(|claim| claim.suspect);
-        if !suspect || item.announced {
+        if !item.is_unannounced_suspect() {
             return false;
         }
         item.announced = true;

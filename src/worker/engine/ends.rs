@@ -207,6 +207,7 @@ impl Engine {
     pub(super) fn finish(&mut self, now: Instant, id: Id, fate: Fate, steps: impl IntoIterator<Item = Step>) {
         self.enter(id, Phase::Ending);
         self.unclaimed.clear(id);
+        self.suspects.retain(|&waiting| waiting != id);
         self.forget_ticket(now, id);
         let Some(item) = self.items.get_mut(&id) else { return };
         item.fate = fate;

@@ -584,6 +584,7 @@ impl Engine {
         if self.at_rate.clear(id) {
             self.held_back = self.held_back.saturating_sub(1);
         }
+        self.suspects.retain(|&waiting| waiting != id);
         let Some(item) = self.items.remove(&id) else { return };
         self.uncount(item.phase);
         if self.by_message.get(item.message_id()) == Some(&id) {
