@@ -24,3 +24,27 @@ async fn inv05_suspects_are_not_hoarded_and_get_their_turn_soon() {
     assert_eq!((rig.log.done(), rig.dead.len()), (64, 0));
     second.drain().await;
 }
+
+/// One handler, three outages of the inbox longer than its lease: no process ever died.
+#[tokio::test(start_paused = true)]
+async fn inv09_leases_lost_in_outages_of_the_inbox_are_no_deaths() {
+    let rig = Rig::new();
+    rig.send("k", "1").await;
+    let running = start(rig.worker().handler(rig.takes(secs(600))).build().unwrap());
+    for outage in 0..4 {
+        let begun = rig.log.len();
+        running
+            .until("it runs", |_| rig.log.running() == 1)
+            .await;
+        assert!(rig.dead.is_empty(), "outage {outage}: {:?}", rig.reasons());
+        sleep(secs(60)).await;
+        rig.inbox.faults().set_unreachable(true);
+        sleep(secs(120)).await;
+        rig.inbox.faults().heal();
+        running.until("it runs again", |_| rig.log.len() > begun || !rig.dead.is_empty()).await;
+    }
+    rig.emptied(&running).await;
+    let deaths = rig.record("k").map(|record| record.deaths);
+    assert_eq!((deaths, rig.dead.len()), (Some(0), 0));
+    running.drain().await;
+}

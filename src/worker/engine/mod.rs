@@ -39,7 +39,7 @@ use crate::clock::Instant;
 use crate::flaw::{self, Flaw};
 use crate::flow::{Backoff, BreakerWatch, Bulkhead, CircuitBreaker, Ticket, TokenBucket};
 use crate::handler::SharedHandler;
-use crate::inbox::{Answers, ClaimAnswer, Inbox, InboxError, Write, Written};
+use crate::inbox::{Answers, Change, ClaimAnswer, Inbox, InboxError, Write, Written};
 use crate::key::{Fingerprint, RecordKey};
 use crate::message::{Delivery, Outgoing, Receipt};
 use crate::outcome::StoredResult;
@@ -60,6 +60,9 @@ const EVENTS_PER_TURN: usize = 64;
 
 /// Results that could not be recorded before their lease was lost, remembered so that this worker never runs them again.
 const MAX_UNRECORDED: usize = 10_000;
+
+/// Lost claims that are still to be released at most.
+const MAX_LOST_CLAIMS: usize = 1_000;
 
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,6 +216,8 @@ pub(super) struct Engine {
     unrecorded: BTreeMap<RecordKey, Unrecorded>,
     /// Runs that go on, or are just being stopped, although their delivery was lost.
     lost_runs: BTreeMap<Id, Payload>,
+    /// Lost claims to be released in case nobody has taken them over, and how often that was tried.
+    lost_claims: BTreeMap<Id, (Write, u32)>,
 
     paused: bool,
     drain: Option<Drain>,
@@ -305,6 +310,7 @@ impl Engine {
             call_backoff: call_backoff(),
             unrecorded: BTreeMap::new(),
             lost_runs: BTreeMap::new(),
+            lost_claims: BTreeMap::new(),
             paused: false,
             drain: None,
             drain_began: None,
@@ -620,7 +626,13 @@ impl Engine {
             kill.cancel();
         }
         item.fate = Fate::Lost;
-        if item.phase == Phase::Running && self.inbox.is_some() {
+        let runs = item.phase == Phase::Running;
+        let lost_claim = item.claim.clone().filter(|_| why == "lease" && !self.config.shadow);
+        let release = match item.plan.front() {
+            Some(Step::Write(release @ Change::Release { .. })) => release.clone(),
+            _ => Change::Release { failure: None },
+        };
+        if runs && self.inbox.is_some() {
             self.lost_runs.insert(id, item.payload());
         }
         if why == "lease" {
@@ -631,6 +643,21 @@ impl Engine {
         self.note(id);
         self.release_tail(now, id);
         self.forget(now, id);
+        if let Some(claim) = lost_claim {
+            self.release_lost(now, id, Write::new(claim, release), runs);
+        }
+    }
+
+    /// A process that lost a lease lives: unless somebody took the key over, its record must not look like one of a process that
+    /// died while it ran. It is released when no run of it is left; tried until it is answered.
+    fn release_lost(&mut self, now: Instant, id: Id, release: Write, runs: bool) {
+        if self.lost_claims.len() >= MAX_LOST_CLAIMS {
+            self.lost_claims.pop_first();
+        }
+        self.lost_claims.insert(id, (release, 0));
+        if !runs {
+            self.retries.set(id, now);
+        }
     }
 
     /// The longest an inbox write or a heartbeat may take: well within what it extends.

@@ -272,7 +272,10 @@ impl Engine {
         let mut answers = answers.into_iter();
         for &id in ids {
             let answer = answers.next().unwrap_or(Err(InboxError::NoAnswer));
-            let Some(item) = self.items.get_mut(&id) else { continue };
+            let Some(item) = self.items.get_mut(&id) else {
+                self.lost_claim_answered(now, id, &answer);
+                continue;
+            };
             item.stepping = false;
             match answer {
                 // A shadow's record changes nothing about its message.
@@ -302,6 +305,21 @@ impl Engine {
                         self.lose(now, id, "lease");
                     }
                 }
+            }
+        }
+    }
+
+    /// A lost claim is released, or taken over, unless the inbox could not be reached.
+    fn lost_claim_answered(&mut self, now: Instant, id: Id, answer: &Result<Written, InboxError>) {
+        let unreachable = answer.as_ref().is_err_and(|error| !error.is_lease_lost());
+        match self.lost_claims.get_mut(&id) {
+            Some((_, tries)) if unreachable => {
+                *tries = tries.saturating_add(1);
+                let delay = self.call_backoff.delay(*tries, &self.config.random);
+                self.retries.set(id, now + delay.max(Duration::from_millis(50)));
+            }
+            _ => {
+                self.lost_claims.remove(&id);
             }
         }
     }
@@ -443,7 +461,10 @@ impl Engine {
 
     pub(super) fn retry_steps(&mut self, now: Instant) {
         for id in self.retries.take_due(now) {
-            self.advance(now, id);
+            match self.lost_claims.get(&id) {
+                Some((release, _)) => self.writes.push(now, (id, release.clone())),
+                None => self.advance(now, id),
+            }
         }
     }
 
