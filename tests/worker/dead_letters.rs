@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use redrive::dlq::envelope::{ENVELOPE_ATTRIBUTE, Envelope};
 use redrive::extract::{Json, State};
 use redrive::faults::{Fault, Operation, Rates};
-use redrive::inbox::Status;
+use redrive::inbox::{Record, Status};
+use redrive::key::{Key, RecordKey};
 use redrive::message::{Attribute, KEY_ATTRIBUTE, Outgoing, TRACEPARENT_ATTRIBUTE};
 use redrive::outcome::StoredResult;
 use redrive::queue::Queue;
@@ -436,4 +437,24 @@ async fn rejects_for_known_and_own_reasons_carry_them() {
     assert_eq!(reasons, ["expiring", "unknown_customer"]);
     let totals = running.drain().await.totals;
     assert_eq!(totals.dead_lettered["unknown_customer"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv10_an_expiring_letter_tells_the_attempts_made_before() {
+    let rig = Rig::with(|queue| queue.retention(secs(400)));
+    rig.send("k", "1").await;
+    let mut record = Record::new(RecordKey::new("orders", &Key::new("k")));
+    let id = rig.queue.messages()[0].id.clone();
+    record.message_id = id;
+    record.attempts = 3;
+    record.last_error = Some("the gateway was closed".to_owned());
+    rig.inbox.insert(record);
+    sleep(secs(375)).await;
+    let handler = rig.runs(|_| async { Err::<(), _>(Failure::retry("down").uncounted()) });
+    let running = start(rig.worker().handler(handler).build().unwrap());
+    rig.emptied(&running).await;
+    running.drain().await;
+    let letter = rig.letters().pop().unwrap();
+    assert_eq!((letter.reason.as_str(), letter.attempts), ("expiring", 3));
+    assert!(letter.error.contains("the gateway was closed"), "{}", letter.error);
 }

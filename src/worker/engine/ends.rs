@@ -168,14 +168,7 @@ impl Engine {
     /// group that is held goes back unrun.
     pub(super) fn go_back(&mut self, now: Instant, id: Id, fate: Fate, failure: Option<Attempted>, delay: Duration) {
         if !delay.is_zero() && self.outlives_retention(id, delay) {
-            let rejection = Rejection {
-                reason: Reason::Expiring,
-                attempts: failure.as_ref().map_or(0, |failure| failure.attempts),
-                error: failure.map_or_else(
-                    || format!("delayed by {} ms it would outlive the queue's retention", millis(delay)),
-                    |failure| failure.error,
-                ),
-            };
+            let rejection = self.expiring(id, failure, delay);
             self.give_up(now, id, rejection, &Reason::Expiring, true);
             return;
         }
@@ -192,6 +185,27 @@ impl Engine {
             Step::ReleaseTail,
         ];
         self.finish(now, id, fate, steps);
+    }
+
+    /// Why it is given up before it expires: the failure that would have delayed it, or else what is known of those before.
+    fn expiring(&self, id: Id, failure: Option<Attempted>, delay: Duration) -> Rejection {
+        let claim = self.items.get(&id).and_then(|item| item.claim.as_deref());
+        let why = || format!("delayed by {} ms it would outlive the queue's retention", millis(delay));
+        let (attempts, error) = match (failure, claim) {
+            (Some(failure), _) => (failure.attempts, failure.error),
+            (None, Some(claim)) => {
+                let last = claim.last_error.as_ref().map(|last| format!("; its last attempt failed: {last}"));
+                (claim.attempts, why() + &last.unwrap_or_default())
+            }
+            // Without a claim an inbox's count is not known.
+            (None, None) if self.inbox.is_some() => (0, why()),
+            (None, None) => (self.items.get(&id).map_or(0, |item| item.attempts_before()), why()),
+        };
+        Rejection {
+            reason: Reason::Expiring,
+            attempts,
+            error,
+        }
     }
 
     /// Whether the queue would drop it before it could be received again.
