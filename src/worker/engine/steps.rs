@@ -73,7 +73,7 @@ impl Engine {
                     item.stepping = true;
                     let receipt = item.receipt.clone();
                     // SQS refuses what would pass 12 hours in all from the receive.
-                    let last = item.delivery.received_at + MAX_VISIBILITY;
+                    let last = item.received_at + MAX_VISIBILITY;
                     let room = last
                         .saturating_duration_since(now)
                         .saturating_sub(Duration::from_secs(1));
