@@ -1,7 +1,7 @@
 //! Settings that change what a worker does: by code, by variables, shadow mode, keys and fingerprints.
 
 use redrive::flow::{BreakerState, RateLimit};
-use redrive::inbox::Status;
+use redrive::inbox::{Record, Status};
 use redrive::key::{Key, RecordKey};
 use redrive::message::Message;
 use redrive::worker::{BuildError, Fate};
@@ -447,4 +447,22 @@ async fn a_failure_that_is_retried_at_once_is_hidden_for_no_time() {
     assert!(runs[1].began - runs[0].began < ms(100));
     assert_eq!(rig.fates.of("1"), [Fate::Retried, Fate::Completed]);
     running.drain().await;
+}
+
+/// What the inbox says of deaths and attempts suppresses nothing in shadow mode either.
+#[tokio::test(start_paused = true)]
+async fn shadow_mode_runs_what_has_spent_its_attempts_or_killed_processes() {
+    let rig = Rig::new();
+    for (key, attempts, deaths) in [("spent", 50, 0), ("deadly", 0, 7)] {
+        let id = rig.send(key, key).await;
+        let mut record = Record::new(RecordKey::new("orders", &Key::new(key)));
+        record.message_id = id;
+        record.attempts = attempts;
+        record.deaths = deaths;
+        rig.inbox.insert(record);
+    }
+    let running = start(rig.worker().shadow(true).handler(rig.succeeds()).build().unwrap());
+    rig.emptied(&running).await;
+    running.drain().await;
+    assert_eq!((rig.log.done(), rig.dead.len()), (2, 0));
 }

@@ -24,7 +24,7 @@ impl Engine {
         self.enter(id, Phase::Waiting);
         let Some(item) = self.items.get_mut(&id) else { return };
         item.ready_since = now;
-        if item.is_unannounced_suspect() {
+        if item.is_unannounced_suspect() && !self.config.shadow {
             self.line_up_suspect(now, id);
         } else {
             self.ready.push_back(id);
@@ -302,7 +302,7 @@ impl Engine {
         let Some(item) = self.items.get_mut(&id) else {
             return false;
         };
-        if !item.is_unannounced_suspect() {
+        if !item.is_unannounced_suspect() || self.config.shadow {
             return false;
         }
         item.announced = true;
