@@ -480,6 +480,12 @@ impl Engine {
         if self.unrecorded.len() >= super::MAX_UNRECORDED {
             self.unrecorded.pop_first();
         }
+        // What the inbox would not keep is not kept here either.
+        let bound = self.inbox.as_ref().map_or(0, |inbox| inbox.max_result());
+        let result = match result {
+            StoredResult::Json(json) if json.len() > bound => StoredResult::Omitted,
+            other => other,
+        };
         let key = payload.record_key.clone();
         self.unrecorded.insert(key, Unrecorded { payload, result });
     }
