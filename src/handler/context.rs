@@ -65,10 +65,22 @@ impl Context {
     pub fn new(delivery: Arc<Delivery>, key: Key, attempt: u32, queue: Arc<str>) -> Self {
         let envelope = Envelope::of(&delivery.message);
         let (claim, kept) = (None, Kept::default());
-        Self::assembled(delivery, key, attempt, queue, envelope, claim, kept, CancellationToken::new())
+        Self::assembled(
+            delivery,
+            key,
+            attempt,
+            queue,
+            envelope,
+            claim,
+            kept,
+            CancellationToken::new(),
+        )
     }
 
-    #[allow(clippy::too_many_arguments, reason = "all that a run can know, assembled in one place")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "all that a run can know, assembled in one place"
+    )]
     pub(crate) fn assembled(
         delivery: Arc<Delivery>,
         key: Key,

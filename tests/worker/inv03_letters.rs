@@ -35,7 +35,13 @@ async fn inv03_a_letter_whose_lease_was_lost_while_it_waited_is_not_sent() {
         .set(Operation::Send, Rates::new().latency(secs(25), secs(25)));
     let handler = rig.runs(|_| async { Err::<(), _>(Failure::reject("never")) });
     let running = start(rig.worker().concurrency(200).handler(handler).build().unwrap());
-    let rejected = || rig.inbox.records().iter().filter(|record| record.status == Status::Rejected).count();
+    let rejected = || {
+        rig.inbox
+            .records()
+            .iter()
+            .filter(|record| record.status == Status::Rejected)
+            .count()
+    };
     running.until("all are rejected", |_| rejected() == 200).await;
     sleep(ms(100)).await;
     // Somebody else takes them all over.

@@ -17,13 +17,17 @@ use crate::support::{Rig, Running, secs, sleep, start};
 fn rig_of_fifteen(name: &str) -> (Rig, MemoryQueue) {
     let moved = if name.ends_with(".fifo") { "moved.fifo" } else { "moved" };
     let moved = MemoryQueue::new(moved).unwrap();
-    let rig = Rig::named(name, |queue| queue.dead_letter(&moved, 15));
+    let rig = Rig::named(name, |queue| {
+        queue.visibility_timeout(secs(120)).dead_letter(&moved, 15)
+    });
     (rig, moved)
 }
 
 fn most_receives(rig: &Rig) -> u32 {
     let messages = rig.queue.messages();
-    let receives = messages.iter().map(|message| rig.queue.peek(&message.id).unwrap().receive_count);
+    let receives = messages
+        .iter()
+        .map(|message| rig.queue.peek(&message.id).unwrap().receive_count);
     receives.max().unwrap_or(0)
 }
 
@@ -37,9 +41,17 @@ async fn a_day_without_inbox(messages: usize, workers: usize) {
     for hour in 1..=24 {
         sleep(secs(3600)).await;
         assert_eq!(moved.len(), 0, "moved by SQS after {hour} hours");
-        assert!(most_receives(&rig) <= 15, "{} receives after {hour} hours", most_receives(&rig));
+        assert!(
+            most_receives(&rig) <= 15,
+            "{} receives after {hour} hours",
+            most_receives(&rig)
+        );
     }
-    assert_eq!((rig.log.len(), rig.queue.len()), (0, messages), "none was run, none was lost");
+    assert_eq!(
+        (rig.log.len(), rig.queue.len()),
+        (0, messages),
+        "none was run, none was lost"
+    );
     rig.inbox.faults().heal();
     for running in &running {
         rig.emptied(running).await;
@@ -75,7 +87,8 @@ async fn inv04_a_day_without_inbox_moves_none_of_fifty_messages() {
 async fn inv04_a_day_without_inbox_moves_nothing_of_a_fifo_queue_and_keeps_its_order() {
     let (rig, moved) = rig_of_fifteen("orders.fifo");
     for n in 0..6 {
-        rig.send_in(&format!("g{}", n % 2), &format!("k{n}"), &n.to_string()).await;
+        rig.send_in(&format!("g{}", n % 2), &format!("k{n}"), &n.to_string())
+            .await;
     }
     rig.inbox.faults().set_unreachable(true);
     let running = start(rig.worker().handler(rig.succeeds()).build().unwrap());
@@ -87,7 +100,11 @@ async fn inv04_a_day_without_inbox_moves_nothing_of_a_fifo_queue_and_keeps_its_o
     rig.emptied(&running).await;
     running.drain().await;
     for group in ["g0", "g1"] {
-        let runs = rig.log.runs().into_iter().filter(|run| run.group.as_deref() == Some(group));
+        let runs = rig
+            .log
+            .runs()
+            .into_iter()
+            .filter(|run| run.group.as_deref() == Some(group));
         let bodies: Vec<_> = runs.map(|run| run.body).collect();
         assert!(bodies.is_sorted() && bodies.len() == 3, "{group}: {bodies:?}");
     }
@@ -105,7 +122,13 @@ async fn inv04_what_is_held_is_claimed_within_a_minute_after_a_short_outage_of_t
         sleep(secs(60)).await;
         assert_eq!((rig.log.done(), rig.queue.len()), (messages, 0));
         assert_eq!(rig.queue.calls().received, messages as u64, "one receive each");
-        assert!(running.status().inbox_breaker.is_some_and(|state| state != BreakerState::HalfOpen) || messages < 3);
+        assert!(
+            running
+                .status()
+                .inbox_breaker
+                .is_some_and(|state| state != BreakerState::HalfOpen)
+                || messages < 3
+        );
         running.drain().await;
     }
 }

@@ -8,7 +8,14 @@ async fn inv05_suspects_are_not_hoarded_and_get_their_turn_soon() {
     let rig = Rig::new();
     rig.send_many(64).await;
     let lease = secs(15 * 60);
-    let worker = |time| rig.worker().lease(lease).concurrency(64).handler(rig.takes(time)).build().unwrap();
+    let worker = |time| {
+        rig.worker()
+            .lease(lease)
+            .concurrency(64)
+            .handler(rig.takes(time))
+            .build()
+            .unwrap()
+    };
     let first = start(worker(secs(36_000)));
     first.until("all run", |status| status.running == 64).await;
     first.crash().await;
@@ -18,7 +25,11 @@ async fn inv05_suspects_are_not_hoarded_and_get_their_turn_soon() {
     while !rig.queue.is_empty() {
         most = most.max(second.status().waiting);
         sleep(secs(1)).await;
-        assert!(rig.clock.epoch_ms() - begun < 4 * 3_600_000, "{} are left", rig.queue.len());
+        assert!(
+            rig.clock.epoch_ms() - begun < 4 * 3_600_000,
+            "{} are left",
+            rig.queue.len()
+        );
     }
     assert!(most <= 40, "{most} held at once");
     assert_eq!((rig.log.done(), rig.dead.len()), (64, 0));
@@ -33,15 +44,15 @@ async fn inv09_leases_lost_in_outages_of_the_inbox_are_no_deaths() {
     let running = start(rig.worker().handler(rig.takes(secs(600))).build().unwrap());
     for outage in 0..4 {
         let begun = rig.log.len();
-        running
-            .until("it runs", |_| rig.log.running() == 1)
-            .await;
+        running.until("it runs", |_| rig.log.running() == 1).await;
         assert!(rig.dead.is_empty(), "outage {outage}: {:?}", rig.reasons());
         sleep(secs(60)).await;
         rig.inbox.faults().set_unreachable(true);
         sleep(secs(120)).await;
         rig.inbox.faults().heal();
-        running.until("it runs again", |_| rig.log.len() > begun || !rig.dead.is_empty()).await;
+        running
+            .until("it runs again", |_| rig.log.len() > begun || !rig.dead.is_empty())
+            .await;
     }
     rig.emptied(&running).await;
     let deaths = rig.record("k").map(|record| record.deaths);

@@ -194,7 +194,10 @@ impl Engine {
         let (attempts, error) = match (failure, claim) {
             (Some(failure), _) => (failure.attempts, failure.error),
             (None, Some(claim)) => {
-                let last = claim.last_error.as_ref().map(|last| format!("; its last attempt failed: {last}"));
+                let last = claim
+                    .last_error
+                    .as_ref()
+                    .map(|last| format!("; its last attempt failed: {last}"));
                 (claim.attempts, why() + &last.unwrap_or_default())
             }
             // Without a claim an inbox's count is not known.

@@ -172,7 +172,11 @@ impl Engine {
     pub(super) fn keep_for(&self, id: Id, since: Instant) -> Instant {
         let keep = since + self.config.keep_while_open;
         let Some(item) = self.items.get(&id) else { return keep };
-        if !self.is_on_last_receives(id) || !self.config.heartbeat || item.visibility_lost || self.outlives_retention(id, RESERVE) {
+        if !self.is_on_last_receives(id)
+            || !self.config.heartbeat
+            || item.visibility_lost
+            || self.outlives_retention(id, RESERVE)
+        {
             return keep;
         }
         keep.max(item.received_at + MAX_VISIBILITY.saturating_sub(RESERVE))

@@ -24,7 +24,7 @@ impl Engine {
             return;
         }
         let goes_back = self.must_go_back(id);
-        let outage = self.inbox_breaker.as_ref().is_some_and(|breaker| !breaker.state(now).is_closed());
+        let outage = self.inbox_outage(now);
         let Some(item) = self.items.get_mut(&id) else { return };
         if goes_back {
             self.release(now, id);
@@ -37,7 +37,7 @@ impl Engine {
         item.unanswered = item.unanswered.saturating_add(u32::from(tried));
         item.failed_in_outage |= tried && outage;
         item.kept_since.get_or_insert(now);
-        let pause = self.unclaimed_pause(id);
+        let pause = self.unclaimed_pause(now, id);
         self.enter(id, Phase::Unclaimed);
         self.unclaimed.set(id, now + pause);
         if self.beats.at(id).is_none() {
@@ -73,7 +73,7 @@ impl Engine {
         }
         let mut due = Vec::new();
         for id in self.unclaimed.take_due(now) {
-            let pause = self.unclaimed_pause(id);
+            let pause = self.unclaimed_pause(now, id);
             self.unclaimed.set(id, now + pause);
             let kept_since = self.items.get(&id).and_then(|item| item.kept_since).unwrap_or(now);
             if self.outlives_retention(id, 2 * LONGEST_PAUSE) {
@@ -99,6 +99,12 @@ impl Engine {
             }
             Some(BreakerState::Open { .. }) => {}
         }
+    }
+
+    fn inbox_outage(&self, now: Instant) -> bool {
+        self.inbox_breaker
+            .as_ref()
+            .is_some_and(|breaker| !breaker.state(now).is_closed())
     }
 
     /// What is claimed next to find out whether the inbox answers again: first what has not failed in this outage.
@@ -142,7 +148,11 @@ impl Engine {
         self.go_back(now, id, Fate::Delayed, None, delay);
     }
 
-    fn unclaimed_pause(&self, id: Id) -> Duration {
+    fn unclaimed_pause(&self, now: Instant, id: Id) -> Duration {
+        if self.inbox_outage(now) {
+            // Its turn comes as a probe.
+            return LONGEST_PAUSE;
+        }
         let tries = self.items.get(&id).map_or(1, |item| item.unanswered.max(1));
         let backoff = Backoff::new(Duration::from_millis(500), LONGEST_PAUSE).unwrap_or_default();
         backoff.delay(tries, &self.config.random).max(Duration::from_millis(50))
