@@ -191,8 +191,9 @@ impl<S: Clone + Send + Sync + 'static> Builder<S> {
         self
     }
 
-    /// How long messages are held while a breaker is open before they are given back; 15 min unless set. What is on the last
-    /// three receives that the queue's redrive policy allows is held for 11½ h, or the outage alone would make SQS move it.
+    /// How long messages are held while a breaker is open, or the inbox cannot be reached, before they are given back; 15 min
+    /// unless set. What is on the last three receives that the queue's redrive policy allows is held for 11½ h, or the outage
+    /// alone would make SQS move it.
     pub fn keep_while_open(mut self, keep: Duration) -> Self {
         self.settings.keep_while_open = keep;
         self

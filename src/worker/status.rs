@@ -25,7 +25,7 @@ pub enum Fate {
     GivenUp(String),
     /// Given back unrun, or uncounted.
     Released,
-    /// The inbox could not be reached; delayed.
+    /// The inbox could not be reached, or its record could not be read; delayed.
     Delayed,
     /// Its lease or visibility was lost; left to whoever has it now.
     Lost,
@@ -73,7 +73,7 @@ pub struct Totals {
     pub released: u64,
     /// What shadow mode would have suppressed.
     pub shadowed: u64,
-    /// Delayed because the inbox could not be reached.
+    /// Given back because the inbox could not be reached for as long as they were held, or their record could not be read.
     pub delayed: u64,
     /// Left to others after a lost lease or visibility.
     pub lost: u64,

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use futures::future::BoxFuture;
 use redrive::faults::{Operation, Rates};
-use redrive::flow::BreakerState;
 use redrive::inbox::{Answers, ClaimAnswer, ClaimRequest, Inbox, InboxError, Record, ServiceTime, Write, Written};
 use redrive::key::{Key, RecordKey};
 use redrive::worker::Fate;
@@ -122,13 +121,6 @@ async fn inv04_what_is_held_is_claimed_within_a_minute_after_a_short_outage_of_t
         sleep(secs(60)).await;
         assert_eq!((rig.log.done(), rig.queue.len()), (messages, 0));
         assert_eq!(rig.queue.calls().received, messages as u64, "one receive each");
-        assert!(
-            running
-                .status()
-                .inbox_breaker
-                .is_some_and(|state| state != BreakerState::HalfOpen)
-                || messages < 3
-        );
         running.drain().await;
     }
 }
