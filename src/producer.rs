@@ -3,12 +3,14 @@
 mod buffer;
 mod drive;
 mod message;
+#[cfg(all(test, redrive_shuttle))]
+mod shuttle_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use crate::clock::{Clock, Instant, Random};
 use crate::flow::Backoff;
 use crate::queue::{EntryError, Queue, QueueError};
+use crate::sync::Mutex;
 
 pub use crate::queue::MAX_DELAY;
 use buffer::{Buffer, Entry};
