@@ -212,6 +212,7 @@ impl ProducerBuilder {
                     parked: Parked::Listening,
                 }),
                 changed: Notify::new(),
+                answered: Notify::new(),
                 random: self.random.unwrap_or_default(),
                 clock: self.clock,
                 fifo: self.queue.attributes().fifo,
@@ -309,6 +310,8 @@ struct Inner {
     state: Mutex<State>,
     /// Something was added, taken back, or is to be flushed.
     changed: Notify,
+    /// Something was answered, or nobody waits for it any more: flushes look again.
+    answered: Notify,
 }
 
 struct State {
@@ -433,15 +436,23 @@ impl Producer {
             before
         };
         let mut driving = Driving::of(&self.inner);
-        poll_fn(|cx| {
-            driving.poll(cx);
-            let first = self.inner.lock().unanswered.first().copied();
-            match first {
-                Some(number) if number < before => Poll::Pending,
-                _ => Poll::Ready(()),
+        loop {
+            // Another may drive while this looks, and wakes it for what it drives only.
+            let mut answered = pin!(self.inner.answered.notified());
+            answered.as_mut().enable();
+            let done = poll_fn(|cx| {
+                driving.poll(cx);
+                let first = self.inner.lock().unanswered.first().copied();
+                match first {
+                    Some(number) if number < before => answered.as_mut().poll(cx).map(|()| false),
+                    _ => Poll::Ready(true),
+                }
+            })
+            .await;
+            if done {
+                return;
             }
-        })
-        .await;
+        }
     }
 
     /// Checks the message, waits for its place, and puts it in the buffer.
@@ -532,9 +543,12 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let inner = &self.driving.inner;
         let mut state = inner.lock();
-        state.unanswered.remove(&self.number);
+        let gone = state.unanswered.remove(&self.number);
         let taken_back = state.buffer.remove(self.number);
         drop(state);
+        if gone {
+            inner.answered.notify_waiters();
+        }
         if taken_back.is_some() {
             inner.changed.notify_one();
         }

@@ -157,6 +157,7 @@ impl Inner {
                 }
             }
         }
+        self.answered.notify_waiters();
     }
 
     fn again(&self, number: u64, entry: Entry<Sender>) {

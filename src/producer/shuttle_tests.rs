@@ -72,3 +72,34 @@ fn inv01_shuttle_every_sender_that_waits_is_answered_though_the_one_that_drives_
         );
     });
 }
+
+#[test]
+fn shuttle_a_flush_ends_when_what_was_before_it_is_answered_whoever_drives() {
+    explore(3_000, || {
+        // Nothing lingers to its end while time stands still: only the flush sends.
+        let (producer, _queue) = producer(Duration::from_secs(1), 10);
+        let early = {
+            let producer = producer.clone();
+            thread::spawn(move || block_on(producer.send(NewMessage::text("early"))).is_ok())
+        };
+        while producer.inner.lock().unanswered.is_empty() {
+            thread::yield_now();
+        }
+        let flush = {
+            let producer = producer.clone();
+            thread::spawn(move || block_on(producer.flush()))
+        };
+        let late = {
+            let producer = producer.clone();
+            thread::spawn(move || {
+                let mut send = Box::pin(async move { producer.send(NewMessage::text("late")).await });
+                let _ = block_on(poll_fn(|cx| Poll::Ready(send.as_mut().poll(cx).is_ready())));
+                send
+            })
+        };
+        assert!(early.join().unwrap());
+        flush.join().unwrap();
+        drop(late.join().unwrap());
+        assert_eq!(producer.inner.space.available_permits(), 10);
+    });
+}
