@@ -75,6 +75,7 @@ pub mod producer;
 #[cfg(test)]
 mod prop;
 pub mod queue;
+mod sync;
 pub mod telemetry;
 pub mod testing;
 pub mod worker;
