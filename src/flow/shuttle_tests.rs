@@ -121,6 +121,27 @@ fn inv05_shuttle_a_bulkhead_has_its_new_limit_whoever_came_went_or_gave_up_meanw
 }
 
 #[test]
+fn inv05_shuttle_a_lowered_bulkhead_lets_nobody_in_by_the_slot_of_a_waiter_who_gave_up() {
+    explore(3_000, || {
+        let bulkhead = Bulkhead::new("b", 2).unwrap();
+        let (first, _second) = (bulkhead.try_enter(), bulkhead.try_enter());
+        let waiting = {
+            let bulkhead = bulkhead.clone();
+            thread::spawn(move || drop(poll_at_most(1 + some(2), bulkhead.enter())))
+        };
+        let lowering = {
+            let bulkhead = bulkhead.clone();
+            thread::spawn(move || bulkhead.resize(1).unwrap())
+        };
+        drop(first);
+        waiting.join().unwrap();
+        lowering.join().unwrap();
+        assert!(poll_at_most(3, bulkhead.enter()).is_none(), "one is in");
+        assert!(bulkhead.try_enter().is_none());
+    });
+}
+
+#[test]
 fn inv05_shuttle_threads_that_race_for_a_bucket_get_its_burst_and_no_more_though_its_rate_changes() {
     explore(3_000, || {
         let limit = |rate: f64| Some(RateLimit::per_second(rate).unwrap().burst(3).unwrap());
