@@ -59,5 +59,8 @@ mod queues_and_files {}
 #[doc = include_str!("../docs/replaying.md")]
 mod replaying {}
 
+#[doc = include_str!("../docs/reliability.md")]
+mod reliability {}
+
 #[doc = include_str!("../docs/night.md")]
 mod night {}

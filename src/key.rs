@@ -1,5 +1,6 @@
 //! Keys: what deduplication is by, and fingerprints: what a payload is recognised by.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,6 +14,9 @@ const MAX_RECORD_KEY: usize = 2048;
 
 /// The most bytes of a key that are kept as they are; a longer one is hashed.
 const MAX_PLAIN_KEY: usize = 1024;
+
+/// What the text of a hashed key begins with.
+const HASHED: &str = "sha256:";
 
 /// What deduplication is by, the same for every delivery, copy and replay of one piece of work.
 ///
@@ -51,7 +55,8 @@ pub enum KeySource {
     Attribute,
     /// A function of the message; where it gives none or an empty one, as [`Attribute`](Self::Attribute).
     Function(Arc<KeyFunction>),
-    /// The FIFO deduplication id, with the group id where the queue's deduplication is by group. SQS means that id for five
+    /// The FIFO deduplication id, after the group id and a `/` where the queue's deduplication is by group (in the group id,
+    /// `%` and `/` stand as `%25` and `%2F`). SQS means that id for five
     /// minutes; here it lasts as long as the inbox keeps records, so producers must never use one again for other work.
     DeduplicationId {
         /// Whether the group id is part of the key.
@@ -82,7 +87,7 @@ impl KeySource {
             Self::DeduplicationId { by_group } => {
                 let id = message.deduplication_id.as_deref().filter(|id| !id.is_empty())?;
                 Some(match (by_group, message.group_id.as_deref()) {
-                    (true, Some(group)) => format!("{group}/{id}"),
+                    (true, Some(group)) => format!("{}/{id}", without_slash(group)),
                     _ => id.to_owned(),
                 })
             }
@@ -107,7 +112,16 @@ impl KeySource {
     }
 }
 
-/// A consumer's key, as the inbox stores it: `<consumer>#<key>`. A key too long for DynamoDB is hashed.
+/// A group id in which no `/` stands, so that what follows the first one is the deduplication id whatever the two hold.
+fn without_slash(group: &str) -> Cow<'_, str> {
+    match group.contains(['/', '%']) {
+        true => group.replace('%', "%25").replace('/', "%2F").into(),
+        false => group.into(),
+    }
+}
+
+/// A consumer's key, as the inbox stores it: `<consumer>#<key>`. A key too long for DynamoDB is hashed, and so is one
+/// that would be taken for the hash of another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordKey(Arc<str>);
 
@@ -116,8 +130,9 @@ impl RecordKey {
     #[must_use]
     pub fn new(consumer: &str, key: &Key) -> Self {
         let key = key.as_str();
-        let text = if key.len() > MAX_PLAIN_KEY || consumer.len() + 1 + key.len() > MAX_RECORD_KEY {
-            format!("{consumer}#sha256:{}", hex(&Sha256::digest(key.as_bytes())))
+        let long = key.len() > MAX_PLAIN_KEY || consumer.len() + 1 + key.len() > MAX_RECORD_KEY;
+        let text = if long || is_hashed(key) {
+            format!("{consumer}#{HASHED}{}", hex(&Sha256::digest(key.as_bytes())))
         } else {
             format!("{consumer}#{key}")
         };
@@ -125,7 +140,7 @@ impl RecordKey {
     }
 
     /// The record that a person names by `<consumer>#<key>`; `None` where one of the two is missing. The key may hold `#`
-    /// itself, and is hashed where it is too long.
+    /// itself, and is hashed where it is too long; what looks like a hash is taken for one.
     ///
     /// ```
     /// use redrive::key::RecordKey;
@@ -137,6 +152,7 @@ impl RecordKey {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         match text.split_once('#') {
+            Some((consumer, key)) if !consumer.is_empty() && is_hashed(key) => Some(Self(text.into())),
             Some((consumer, key)) if !consumer.is_empty() && !key.is_empty() => {
                 Some(Self::new(consumer, &Key::new(key)))
             }
@@ -167,6 +183,12 @@ impl RecordKey {
     pub fn key(&self) -> &str {
         self.0.split_once('#').map_or(&self.0, |(_, key)| key)
     }
+}
+
+/// Whether this is the text of a hashed key.
+fn is_hashed(key: &str) -> bool {
+    key.strip_prefix(HASHED)
+        .is_some_and(|digits| digits.len() == 64 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 impl fmt::Display for RecordKey {
@@ -210,8 +232,76 @@ pub(crate) fn digest_id(parts: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::message::Attribute;
+    use crate::prop::cases;
+
+    /// Texts that look like one another: with separators, hashes of other keys, and about as long as what is hashed.
+    fn tricky() -> impl Strategy<Value = String> {
+        let part = prop_oneof![
+            "[ab]",
+            Just("#".to_owned()),
+            Just("/".to_owned()),
+            "%(2F|25)?",
+            Just("sha256:".to_owned())
+        ];
+        prop_oneof![
+            4 => prop::collection::vec(part, 1..5).prop_map(|parts| parts.concat()),
+            1 => (1_020usize..1_030).prop_map(|len| "k".repeat(len)),
+            1 => (1_020usize..1_030).prop_map(|len| format!("sha256:{}", hex(&Sha256::digest("k".repeat(len))))),
+            1 => any::<String>().prop_filter("a key is not empty", |text| !text.is_empty()),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(cases(256))]
+
+        /// The model of a record's key is the pair itself.
+        #[test]
+        fn inv02_no_two_pairs_of_consumer_and_key_share_a_record(
+            pairs in prop::collection::vec(("[ab/:]{1,3}", tricky()), 2..40),
+        ) {
+            let mut stored: BTreeMap<String, (String, String)> = BTreeMap::new();
+            for (consumer, key) in pairs {
+                let record = RecordKey::new(&consumer, &Key::new(key.clone()));
+                prop_assert!(record.as_str().len() <= MAX_RECORD_KEY);
+                prop_assert_eq!(record.consumer(), &consumer);
+                prop_assert_eq!(RecordKey::parse(record.as_str()), Some(record.clone()), "what is shown names it again");
+                let before = stored.insert(record.as_str().to_owned(), (consumer.clone(), key.clone()));
+                prop_assert!(before.is_none_or(|before| before == (consumer, key)), "{record} is two keys'");
+            }
+        }
+
+        /// And that of a key by group is the pair of group and id.
+        #[test]
+        fn no_two_pairs_of_group_and_deduplication_id_share_a_key(
+            pairs in prop::collection::vec(("[a/%2F5]{1,5}", "[a/%2F5]{1,5}"), 2..60),
+        ) {
+            let source = KeySource::DeduplicationId { by_group: true };
+            let mut keys: BTreeMap<Key, (String, String)> = BTreeMap::new();
+            for (group, id) in pairs {
+                let mut message = Message::new("mid", "{}");
+                message.group_id = Some(group.clone());
+                message.deduplication_id = Some(id.clone());
+                let key = source.key_of(&message, None);
+                let before = keys.insert(key.clone(), (group.clone(), id.clone()));
+                prop_assert!(before.is_none_or(|before| before == (group, id)), "{key} is two pairs'");
+            }
+        }
+
+        #[test]
+        fn no_two_lists_of_parts_share_an_identifier(
+            one in prop::collection::vec("[ab]{0,3}", 0..4),
+            other in prop::collection::vec("[ab]{0,3}", 0..4),
+        ) {
+            let id = |parts: &[String]| digest_id(&parts.iter().map(String::as_str).collect::<Vec<_>>());
+            prop_assert_eq!(id(&one) == id(&other), one == other);
+        }
+    }
 
     fn message() -> Message {
         let mut message = Message::new("mid", "{}");
@@ -292,6 +382,28 @@ mod tests {
         let hashed = RecordKey::new("orders", &Key::new(long.clone()));
         assert_eq!(RecordKey::parse(&format!("orders#{long}")), Some(hashed.clone()));
         assert_eq!(RecordKey::parse(hashed.as_str()), Some(hashed));
+    }
+
+    #[test]
+    fn a_key_that_looks_like_the_hash_of_another_is_not_taken_for_it() {
+        let long = Key::new("k".repeat(5_000));
+        let stored = RecordKey::new("orders", &long);
+        let posing = Key::new(stored.key());
+        assert_ne!(RecordKey::new("orders", &posing), stored);
+    }
+
+    #[test]
+    fn the_same_deduplication_id_in_groups_that_hold_a_slash_is_other_work() {
+        let by_group = KeySource::DeduplicationId { by_group: true };
+        let key = |group: &str, id: &str| {
+            let mut message = Message::new("mid", "{}");
+            message.group_id = Some(group.into());
+            message.deduplication_id = Some(id.into());
+            by_group.key_of(&message, None)
+        };
+        assert_ne!(key("a/b", "c"), key("a", "b/c"));
+        assert_ne!(key("a%2Fb", "c"), key("a/b", "c"));
+        assert_eq!(key("a", "b/c").as_str(), "a/b/c");
     }
 
     #[test]

@@ -58,6 +58,11 @@ pub mod dlq;
 mod docs;
 pub mod error;
 pub mod faults;
+#[cfg(not(feature = "flaws"))]
+mod flaw;
+#[cfg(feature = "flaws")]
+#[doc(hidden)]
+pub mod flaw;
 pub mod flow;
 pub mod handler;
 pub mod inbox;
@@ -67,7 +72,10 @@ pub mod outcome;
 #[cfg(feature = "aws")]
 pub mod permission;
 pub mod producer;
+#[cfg(test)]
+mod prop;
 pub mod queue;
+mod sync;
 pub mod telemetry;
 pub mod testing;
 pub mod worker;

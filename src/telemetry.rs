@@ -380,6 +380,9 @@ fn hex_number(text: &str, digits: usize) -> Option<u64> {
 /// The most bytes of a value that go into a span.
 const MAX_FIELD: usize = 256;
 
+/// The most bytes of an error that go into a log.
+const MAX_SAID: usize = 2 * 1024;
+
 /// The span of one delivery. What comes from outside is escaped, so that no message can forge a line of the log, and bounded;
 /// bodies are never in it. The fencing token is recorded later where it is not known yet.
 pub(crate) fn delivery_span(
@@ -407,23 +410,37 @@ pub(crate) fn delivery_span(
     span
 }
 
-/// `text` as it may stand in a log line: bounded, and without characters that end a line or drive a terminal.
-fn shown(text: &str) -> String {
-    crate::outcome::bounded(printable(text).into_owned(), MAX_FIELD)
+/// `text` as it may stand in a log line: bounded, and without characters that end a line or drive a terminal. Every foreign
+/// text of a log goes through here, keys and ids above all.
+pub(crate) fn shown(text: &str) -> String {
+    escaped(text, MAX_FIELD)
+}
+
+/// An error as it may stand in a log line: as [`shown`], with room for what it says and for what to do.
+pub(crate) fn said(error: impl fmt::Display) -> String {
+    escaped(&error.to_string(), MAX_SAID)
+}
+
+fn escaped(text: &str, most: usize) -> String {
+    // What will be cut off need not be escaped first: a key may have a megabyte.
+    let start = &text[..text.floor_char_boundary(most + 1)];
+    crate::outcome::bounded(printable(start).into_owned(), most)
+}
+
+/// Control characters, line ends of Unicode, and what changes the direction of text or is not seen.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// `text` with control characters, and those that change the direction of text, escaped.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    if !text.contains(hidden) {
+    if !text.contains(is_hidden) {
         return Cow::Borrowed(text);
     }
     let mut safe = String::with_capacity(text.len() + 8);
     for c in text.chars() {
-        if hidden(c) {
+        if is_hidden(c) {
             safe.extend(c.escape_default());
         } else {
             safe.push(c);
@@ -573,9 +590,9 @@ mod tests {
 
     #[test]
     fn no_message_can_forge_a_line_of_the_log() {
-        let shown = shown("a\nERROR forged\u{1b}[2J\u{202e}b");
+        let shown = shown("a\nERROR forged\u{1b}[2J\u{202e}b\u{61c}");
         assert!(!shown.chars().any(char::is_control));
-        assert_eq!(shown, "a\\nERROR forged\\u{1b}[2J\\u{202e}b");
+        assert_eq!(shown, "a\\nERROR forged\\u{1b}[2J\\u{202e}b\\u{61c}");
         assert!(super::shown(&"x".repeat(10_000)).len() <= MAX_FIELD);
         assert_eq!(super::shown("größe"), "größe");
     }

@@ -253,3 +253,56 @@ fn every_attribute_of_the_record_is_explained() {
         assert!(told.contains(attribute), "{attribute}");
     }
 }
+
+/// Whether a test of this name is in `tests/<suite>.rs` or `tests/<suite>/`, in the library (`lib`), in the tool (`tool`), or
+/// is a fuzz target (`fuzz`).
+fn has_test(suite: &str, name: &str) -> bool {
+    if suite == "fuzz" {
+        return root().join(format!("fuzz/fuzz_targets/{name}.rs")).exists();
+    }
+    let under = match suite {
+        "lib" => "src".to_owned(),
+        "tool" => "src/bin".to_owned(),
+        _ => format!("tests/{suite}"),
+    };
+    let mut texts = Vec::new();
+    if root().join(&under).exists() {
+        texts = sources(&under);
+    }
+    if let Ok(text) = fs::read_to_string(root().join(format!("{under}.rs"))) {
+        texts.push(text);
+    }
+    let function = format!("fn {name}(");
+    let trial = format!("\"{name}\"");
+    texts
+        .iter()
+        .any(|text| text.contains(&function) || text.contains(&trial))
+}
+
+/// Each fault that the page on reliability lists is one that a test makes happen.
+#[test]
+fn every_fault_of_the_list_names_tests_that_exist() {
+    let page = read("docs/reliability.md");
+    let (_, faults) = page.split_once("## The faults").expect("a list of faults");
+    let (faults, _) = faults.split_once("\n## ").unwrap_or((faults, ""));
+    let rows: Vec<&str> = faults
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| fault") && !line.starts_with("|---"))
+        .collect();
+    assert!(rows.len() > 40, "{} rows", rows.len());
+    let mut wrong = Vec::new();
+    for row in rows {
+        let last = row.trim_end().trim_end_matches('|').rsplit(" | ").next().unwrap();
+        let names: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
+        if names.is_empty() {
+            wrong.push(format!("no test: {row}"));
+        }
+        for name in names {
+            let found = name.split_once(": ").is_some_and(|(suite, name)| has_test(suite, name));
+            if !found {
+                wrong.push(format!("no such test: {name}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

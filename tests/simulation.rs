@@ -216,9 +216,17 @@ fn a_worker_that_runs_what_another_claimed_is_caught() {
     assert!(["inv02", "inv03"].contains(&caught(Bug::ClaimsWhatIsRunning).as_str()));
 }
 
+/// Each bug that can be switched on in the library, and the invariants that it breaks.
+#[cfg(feature = "flaws")]
 #[test]
-fn a_worker_that_beats_after_settling_is_caught() {
-    assert_eq!(caught(Bug::BeatsAfterSettling), "inv06");
+fn each_flaw_of_the_library_is_caught() {
+    use redrive::flaw::Flaw;
+    let mut missed = Vec::new();
+    for flaw in Flaw::ALL {
+        let r = std::panic::catch_unwind(|| caught(Bug::Within(flaw)));
+        missed.push((flaw, r.ok()));
+    }
+    panic!("{missed:#?}");
 }
 
 #[test]

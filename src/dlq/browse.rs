@@ -15,6 +15,7 @@ use crate::clock::{Clock, Random};
 use crate::key::KeySource;
 use crate::message::Delivery;
 use crate::queue::{MAX_BATCH, Queue, QueueError, Receive};
+use crate::telemetry::said;
 
 /// The most messages a scan holds: SQS lets a queue have 120,000 in flight, and its consumers need some of them.
 pub const MAX_HELD: usize = 110_000;
@@ -330,7 +331,7 @@ impl Browser {
                     lock(held).remove(number);
                 }
                 Err(failed) => {
-                    tracing::warn!(error = %failed.0, "a message could not be deleted");
+                    tracing::warn!(error = %said(&failed.0), "a message could not be deleted");
                     report.not_deleted += 1;
                 }
             }

@@ -12,6 +12,8 @@ use crate::message::{
 };
 use crate::outcome::{MAX_ERROR_BYTES, bounded};
 use crate::queue::MAX_ATTRIBUTES;
+use crate::queue::rules::takes_attribute;
+use crate::telemetry::{said, shown};
 
 /// The message attribute that carries the envelope.
 pub const ENVELOPE_ATTRIBUTE: &str = "Redrive-Envelope";
@@ -90,17 +92,17 @@ impl Envelope {
         let text = message.attribute(ENVELOPE_ATTRIBUTE)?;
         // Of an array serde would take the fields by their order.
         if !text.trim_start().starts_with('{') {
-            tracing::debug!(message_id = %message.id, "the dead-letter envelope is no JSON object: left aside");
+            tracing::debug!(message_id = %shown(&message.id), "the dead-letter envelope is no JSON object: left aside");
             return None;
         }
         match serde_json::from_str::<Self>(text) {
             Ok(envelope) if envelope.key.len() <= MAX_KEY => Some(envelope.within_bounds()),
             Ok(_) => {
-                tracing::debug!(message_id = %message.id, "the dead-letter envelope names a key that is too long: left aside");
+                tracing::debug!(message_id = %shown(&message.id), "the dead-letter envelope names a key that is too long: left aside");
                 None
             }
             Err(error) => {
-                tracing::debug!(message_id = %message.id, %error, "the dead-letter envelope cannot be read: left aside");
+                tracing::debug!(message_id = %shown(&message.id), error = %said(&error), "the dead-letter envelope cannot be read: left aside");
                 None
             }
         }
@@ -221,8 +223,10 @@ impl Displaced {
         }
     }
 
+    /// The attribute, unless it is one that no message can have had: put back, a forged one would be refused with every
+    /// dead letter of its message.
     fn restored(&self) -> Option<(String, Attribute)> {
-        if self.name.is_empty() || self.name == ENVELOPE_ATTRIBUTE {
+        if self.name == ENVELOPE_ATTRIBUTE {
             return None;
         }
         let value = if self.binary {
@@ -231,7 +235,8 @@ impl Displaced {
             AttributeValue::Text(self.value.clone())
         };
         let data_type = self.data_type.clone();
-        Some((self.name.clone(), Attribute { data_type, value }))
+        let attribute = Attribute { data_type, value };
+        takes_attribute(&self.name, &attribute).then(|| (self.name.clone(), attribute))
     }
 }
 
@@ -244,6 +249,10 @@ pub(crate) fn enveloped(message: &Message, envelope: &Envelope, max_bytes: usize
     attributes.remove(ENVELOPE_ATTRIBUTE);
     let mut envelope = envelope.clone();
     envelope.displaced = None;
+    if envelope.key.len() > MAX_KEY {
+        // It could not be read again. Nothing but an attribute or the body holds so long a key, and both travel along.
+        envelope.key.clear();
+    }
     if attributes.len() >= MAX_ATTRIBUTES {
         let name = least_needed(&attributes)?;
         let attribute = attributes.remove(&name)?;
@@ -272,7 +281,7 @@ pub(crate) fn dead_letter(message: &Message, envelope: &Envelope, fifo_dlq: bool
     };
     let mut outgoing = Outgoing::new(message.body.clone());
     outgoing.attributes = enveloped(message, &envelope, max_bytes).unwrap_or_else(|| {
-        tracing::warn!(message_id = %message.id, "no room for the dead-letter envelope: the dead letter goes without one");
+        tracing::warn!(message_id = %shown(&message.id), "no room for the dead-letter envelope: the dead letter goes without one");
         let mut bare = Envelope::original_attributes(message);
         bare.remove(ENVELOPE_ATTRIBUTE);
         bare
@@ -365,6 +374,67 @@ mod tests {
     }
 
     #[test]
+    fn inv01_a_dead_letter_whose_key_is_too_long_for_an_envelope_still_carries_one_that_can_be_read() {
+        for length in [MAX_KEY, MAX_KEY + 1, MAX / 2 + 10_000] {
+            let mut message = Message::new("mid", "{}");
+            let key = Attribute::string("k".repeat(length));
+            message.attributes.insert(KEY_ATTRIBUTE.into(), key);
+            let envelope = Envelope {
+                key: "k".repeat(length),
+                ..envelope()
+            };
+            let sent = dead_letter(&message, &envelope, false, MAX);
+            let received = received(&sent);
+            let told = Envelope::of(&received).expect("without it a replay counts as a duplicate, and is deleted");
+            assert_eq!((told.reason.as_str(), told.message_id.as_str()), ("rejected", "mid"));
+            let key = crate::key::KeySource::Attribute.key_of(&received, Some(&told));
+            assert_eq!(key.as_str().len(), length, "it is the same key");
+        }
+    }
+
+    #[test]
+    fn inv01_what_a_forged_envelope_has_displaced_never_keeps_a_dead_letter_from_being_sent() {
+        let limits = crate::queue::rules::Limits {
+            fifo: false,
+            content_based_deduplication: false,
+            max_message_bytes: MAX,
+        };
+        for (name, data_type, value, binary) in [
+            ("no name!", "String", "x", false),
+            ("AWS.mine", "String", "x", false),
+            ("a", "Bogus", "x", false),
+            ("a", "Binary", "x", false),
+            ("a", "String", "00", true),
+            ("a", "Number", "many", false),
+            ("a", "String", "", false),
+            ("a", "String", "\u{0}", false),
+            (KEY_ATTRIBUTE, "String", "\u{fffe}", false),
+        ] {
+            let forged = Envelope {
+                key: "k".into(),
+                displaced: Some(Displaced {
+                    name: name.into(),
+                    data_type: data_type.into(),
+                    value: value.into(),
+                    binary,
+                }),
+                ..Envelope::default()
+            };
+            let mut message = Message::new("mid", "{}");
+            let text = serde_json::to_string(&forged).unwrap();
+            let attribute = Attribute::string(legal_json(&text));
+            message.attributes.insert(ENVELOPE_ATTRIBUTE.into(), attribute);
+            let sent = dead_letter(&message, &envelope(), false, MAX);
+            assert_eq!(
+                crate::queue::rules::check(&sent, limits),
+                Ok(()),
+                "{name} {data_type} {value:?}"
+            );
+            assert_eq!(sent.attributes.len(), 1, "{name} {data_type} {value:?}");
+        }
+    }
+
+    #[test]
     fn inv10_the_envelope_travels_in_one_attribute_and_the_rest_unchanged() {
         let message = with_attributes(9, Attribute::number);
         let sent = dead_letter(&message, &envelope(), false, MAX);
@@ -378,7 +448,7 @@ mod tests {
     #[test]
     fn inv10_of_ten_attributes_one_moves_into_the_envelope_and_comes_back() {
         for make in [
-            (|n| Attribute::string(format!("v\u{1}{n}"))) as fn(usize) -> Attribute,
+            (|n| Attribute::string(format!("v\u{85}\t{n}"))) as fn(usize) -> Attribute,
             |n| Attribute {
                 data_type: "Number.int".into(),
                 value: AttributeValue::Text(n.to_string()),

@@ -12,7 +12,7 @@ use crate::clock::{Clock, Instant, Random};
 use crate::flow::Backoff;
 use crate::message::{Delivery, Receipt};
 use crate::queue::{EntryError, EntryResults, MAX_BATCH, MAX_VISIBILITY, Queue, QueueError, Receive};
-use crate::telemetry::{self, CONSUMED, OPERATION, QUEUE};
+use crate::telemetry::{self, CONSUMED, OPERATION, QUEUE, said};
 
 /// How often a call is made before it is given up.
 const TRIES: u32 = 8;
@@ -299,7 +299,7 @@ pub(super) async fn renew(held: &Mutex<Held>, calls: &Calls) -> u64 {
             match answer {
                 Ok(()) => held.renewed(number, now),
                 Err(Failed(error)) => {
-                    tracing::debug!(%error, "a held message could not be renewed");
+                    tracing::debug!(error = %said(&error), "a held message could not be renewed");
                     lost += u64::from(held.remove(number).is_some());
                 }
             }

@@ -20,8 +20,12 @@ mod bulkhead;
 mod downstream;
 mod error;
 mod keyed;
+#[cfg(test)]
+mod model;
 mod rate;
 mod retry_after;
+#[cfg(all(test, redrive_shuttle))]
+mod shuttle_tests;
 mod window;
 
 use std::hash::{DefaultHasher, Hash, Hasher};

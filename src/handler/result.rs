@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::outcome::{Failure, Outcome, StoredResult};
+use crate::telemetry::said;
 
 /// What a handler may return.
 ///
@@ -107,7 +108,7 @@ fn stored<T: Serialize>(value: &T) -> StoredResult {
         Err(error) => {
             tracing::warn!(
                 result = std::any::type_name::<T>(),
-                %error,
+                error = %said(&error),
                 "a handler's result cannot be serialised and is not kept; the message is done all the same"
             );
             StoredResult::Omitted

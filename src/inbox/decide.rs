@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::flaw::{self, Flaw};
 use crate::inbox::record::{Record, Status, after};
 use crate::inbox::{Change, ClaimAnswer, ClaimRequest, InboxError, ServiceTime, Write, Written};
 use crate::key::RecordKey;
 use crate::outcome::{MAX_ERROR_BYTES, StoredResult, bounded};
+use crate::telemetry::shown;
 
 /// What to do about a claim.
 #[derive(Clone, Debug, PartialEq)]
@@ -180,7 +182,14 @@ fn hold(record: &mut Record, request: &ClaimRequest, time: ServiceTime) {
 /// A renewal of what has ended is lost: it must bring nothing back, and there is no lease left to tell of.
 pub(crate) fn apply_write(record: Option<&Record>, write: &Write, time: ServiceTime) -> Applied {
     let claim = &write.claim;
-    let held = |record: &&Record| record.claim_id == claim.claim_id && record.fencing_token == claim.fencing_token;
+    let unfenced = match &write.change {
+        Change::Complete { .. } => flaw::is(Flaw::CompletesUnfenced),
+        Change::Renew { .. } => flaw::is(Flaw::RenewsForAnybody),
+        _ => false,
+    };
+    let held = |record: &&Record| {
+        unfenced || (record.claim_id == claim.claim_id && record.fencing_token == claim.fencing_token)
+    };
     let Some(old) = record.filter(held) else {
         return Applied::Lost;
     };
@@ -262,7 +271,7 @@ pub(crate) fn within_bounds(write: Write, max_result: usize) -> Result<Write, In
             result: StoredResult::Json(json),
         } if json.len() > max_result => {
             tracing::warn!(
-                key = %claim.key,
+                key = %shown(claim.key.as_str()),
                 size = json.len(),
                 limit = max_result,
                 "the result is over the bytes allowed and is not kept: duplicates of this message are told so"
@@ -323,7 +332,9 @@ pub(crate) fn behind(
 
 #[cfg(test)]
 mod machine;
-#[cfg(feature = "aws")]
+#[cfg(test)]
+mod model;
+#[cfg(any(test, feature = "aws"))]
 pub(crate) mod operator;
 #[cfg(test)]
 mod tests;

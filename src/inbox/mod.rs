@@ -12,8 +12,14 @@ mod dynamodb;
 mod error;
 mod memory;
 pub mod record;
-#[cfg(feature = "aws")]
+#[cfg(any(test, feature = "aws"))]
+#[cfg_attr(
+    not(feature = "aws"),
+    allow(dead_code, reason = "only the inbox on DynamoDB uses all of it")
+)]
 mod service_clock;
+#[cfg(all(test, redrive_shuttle))]
+mod shuttle_tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,11 +4,12 @@
 //! was written some time between the request and the answer: that makes an interval, and the intervals of many answers meet
 //! in a narrow one. No host's wall clock is ever read.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::inbox::ServiceTime;
+use crate::sync::{Mutex, MutexGuard};
 
 /// An answer slower than this says too little to be used.
 pub(super) const SLOWEST_ANSWER: Duration = Duration::from_secs(2);
@@ -132,7 +133,7 @@ impl SharedServiceClock {
         self.lock().restarts()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, ServiceClock> {
+    fn lock(&self) -> MutexGuard<'_, ServiceClock> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -244,6 +245,129 @@ mod tests {
         service.answer(&mut clock, ms(1_000), ms(1), ms(1));
         assert_eq!(clock.restarts(), 0);
         service.assert_within(&clock, ms(5_002));
+    }
+
+    /// One answer of a service whose clock drifts now one way, now the other.
+    #[derive(Clone, Debug)]
+    struct Answer {
+        pause_ms: u64,
+        to_ms: u64,
+        from_ms: u64,
+        ppm: i128,
+        jump_ms: i64,
+        /// Taken in after the next one.
+        late: bool,
+    }
+
+    fn any_answer() -> impl Strategy<Value = Answer> {
+        let pause = prop_oneof![4 => 0u64..3_000, 1 => 0u64..4_000_000];
+        let leg = || prop_oneof![6 => 0u64..900, 1 => 0u64..2_500];
+        let jump = prop_oneof![30 => Just(0i64), 1 => -600_000i64..600_000];
+        (pause, leg(), leg(), -199i128..=199, jump, prop::bool::weighted(0.2)).prop_map(
+            |(pause_ms, to_ms, from_ms, ppm, jump_ms, late)| Answer {
+                pause_ms,
+                to_ms,
+                from_ms,
+                ppm,
+                jump_ms,
+                late,
+            },
+        )
+    }
+
+    /// The rule of DESIGN §5 as it stands there: every answer kept, each aged by itself, all of them met.
+    #[derive(Default)]
+    struct Kept {
+        answers: Vec<(Instant, i128, i128)>,
+        restarts: u64,
+    }
+
+    impl Kept {
+        fn bounds(&self, now: Instant) -> Option<(i128, i128)> {
+            let aged = self.answers.iter().map(|&(at, lo, hi)| {
+                let passed = nanos(now.saturating_duration_since(at)) - nanos(at.saturating_duration_since(now));
+                let drift = passed.abs() / 5_000;
+                (lo + passed - drift, hi + passed + drift)
+            });
+            aged.reduce(|one, other| (one.0.max(other.0), one.1.min(other.1)))
+        }
+
+        fn observe(&mut self, sent: Instant, received: Instant, date_s: u64) -> Observed {
+            let latency = received - sent;
+            if latency > Duration::from_secs(2) {
+                return Observed::TooSlow;
+            }
+            let lo = i128::from(date_s) * 1_000_000_000;
+            let answer = (received, lo, lo + 1_000_000_000 + nanos(latency));
+            self.answers.push(answer);
+            let latest = self.answers.iter().map(|answer| answer.0).max().unwrap();
+            match self.bounds(latest) {
+                // What all but meets is left to the rounding of nanoseconds.
+                Some((lo, hi)) if lo <= hi => Observed::Used,
+                _ => {
+                    self.answers = vec![answer];
+                    self.restarts += 1;
+                    Observed::StartedOver
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(crate::prop::cases(384))]
+
+        #[test]
+        fn bounds_are_where_all_answers_meet_and_the_truth_is_within_them(answers in prop::collection::vec(any_answer(), 1..80)) {
+            let origin = Clock::system().now();
+            let (mut clock, mut kept) = (ServiceClock::default(), Kept::default());
+            let (mut at, mut truth) = (Duration::ZERO, START_NS);
+            let mut waiting: Option<(Instant, Instant, u64)> = None;
+            // Since the last jump, every answer that was given before it must have been contradicted, or none taken in.
+            let mut jumped = false;
+            let pass = |at: &mut Duration, truth: &mut i128, ms_: u64, ppm: i128| {
+                *at += ms(ms_);
+                *truth += i128::from(ms_) * 1_000_000 * (1_000_000 + ppm) / 1_000_000;
+            };
+            for answer in answers {
+                pass(&mut at, &mut truth, answer.pause_ms, answer.ppm);
+                truth += i128::from(answer.jump_ms) * 1_000_000;
+                jumped |= answer.jump_ms != 0;
+                let sent = origin + at;
+                pass(&mut at, &mut truth, answer.to_ms, answer.ppm);
+                let date_s = u64::try_from(truth / 1_000_000_000).unwrap();
+                pass(&mut at, &mut truth, answer.from_ms, answer.ppm);
+                let taken_in = (sent, origin + at, date_s);
+                let mut now_taken = Vec::new();
+                if answer.late && waiting.is_none() {
+                    waiting = Some(taken_in);
+                } else {
+                    now_taken.push(taken_in);
+                    now_taken.extend(waiting.take());
+                }
+                for (sent, received, date_s) in now_taken {
+                    let (seen, expected) = (clock.observe(sent, received, date_s), kept.observe(sent, received, date_s));
+                    prop_assert_eq!(seen, expected);
+                    prop_assert!(jumped || seen != Observed::StartedOver, "nothing jumped");
+                }
+                prop_assert_eq!(clock.restarts(), kept.restarts);
+                for ahead in [0, 700, 90_000] {
+                    let now = origin + at + ms(ahead);
+                    let Some((lo, hi)) = kept.bounds(now) else {
+                        prop_assert_eq!(clock.time(now), None);
+                        continue;
+                    };
+                    let time = clock.time(now).unwrap();
+                    prop_assert!((i128::from(time.lo) - lo.div_euclid(1_000_000)).abs() <= 1, "{time:?} {lo}");
+                    prop_assert!((i128::from(time.hi) - hi.div_euclid(1_000_000)).abs() <= 2, "{time:?} {hi}");
+                    let truth = (truth + i128::from(ahead) * 1_000_000) / 1_000_000;
+                    let true_ms = i128::from(u64::try_from(truth).unwrap());
+                    prop_assert!(
+                        jumped || i128::from(time.lo) <= true_ms + 1 && true_ms <= i128::from(time.hi) + 1,
+                        "{true_ms} is not within {time:?}"
+                    );
+                }
+            }
+        }
     }
 
     proptest! {

@@ -134,6 +134,11 @@ fn check_attributes(outgoing: &Outgoing) -> Result<(), Flaw> {
     Ok(())
 }
 
+/// Whether SQS takes this attribute in a message.
+pub(crate) fn takes_attribute(name: &str, attribute: &Attribute) -> bool {
+    bad_name(name).is_none() && bad_attribute(attribute).is_none()
+}
+
 /// Where the first character is that SQS refuses: it takes those of XML 1.0.
 fn illegal(text: &str) -> Option<String> {
     let legal = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..);

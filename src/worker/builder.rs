@@ -191,7 +191,8 @@ impl<S: Clone + Send + Sync + 'static> Builder<S> {
         self
     }
 
-    /// How long messages are held while a breaker is open before they are given back; 15 min unless set.
+    /// How long messages are held while a breaker is open before they are given back; 15 min unless set. What is on the last
+    /// three receives that the queue's redrive policy allows is held for 11½ h, or the outage alone would make SQS move it.
     pub fn keep_while_open(mut self, keep: Duration) -> Self {
         self.settings.keep_while_open = keep;
         self

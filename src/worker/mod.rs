@@ -14,8 +14,12 @@ mod in_flight;
 mod intake;
 mod item;
 mod meter;
+#[cfg(test)]
+mod model;
 mod preflight;
 mod settings;
+#[cfg(all(test, redrive_shuttle))]
+mod shuttle_tests;
 mod signals;
 mod status;
 mod workers;

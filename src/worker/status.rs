@@ -1,11 +1,12 @@
 //! What a worker says of itself while it runs.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::flow::BreakerState;
+use crate::sync::Mutex;
 
 /// How a delivery ended, as it is counted and shown to observers.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -353,3 +353,40 @@ async fn inv02_a_key_comes_once_in_a_batch_of_writes() {
         ["BatchExecuteStatement", "BatchExecuteStatement", "UpdateItem"]
     );
 }
+
+#[tokio::test]
+async fn inv03_an_answer_with_nothing_in_it_is_no_claim_and_no_write() {
+    // What a proxy or a load balancer says where the service has said nothing: DynamoDB's own is at least `{}`.
+    let keys = keys(1);
+    let lie = || Reply::raw(200, "");
+    let taken = || condition_failed(&item(&keys[0], "another", "processing", DATE_MS));
+    let (inbox, _stub) = connect(1, [lie()]).await;
+    match claim_all(&inbox, &keys).await.remove(0) {
+        Err(error @ InboxError::Unavailable { .. }) => assert!(error.to_string().contains("PutItem"), "{error}"),
+        other => panic!("{other:?}"),
+    }
+    let (inbox, stub) = connect(2, [Reply::ok(json!({})), lie(), taken()]).await;
+    let Ok(ClaimAnswer::Claimed(claim)) = claim_all(&inbox, &keys).await.remove(0) else {
+        panic!("it was free");
+    };
+    let complete = async || {
+        let completion = (claim.clone(), StoredResult::Nothing);
+        inbox.complete(vec![completion]).await.remove(0)
+    };
+    let unknown = complete().await;
+    assert!(matches!(unknown, Err(InboxError::Unavailable { .. })), "{unknown:?}");
+    let lost = complete().await;
+    assert!(matches!(lost, Err(InboxError::LeaseLost { .. })), "{lost:?}");
+    assert_eq!(operations(&stub), ["PutItem", "UpdateItem", "UpdateItem"]);
+}
+
+#[tokio::test]
+async fn inv08_a_client_without_time_limits_does_not_let_a_silent_service_hang_the_inbox() {
+    let stub = Stub::start((0..10).map(|_| Reply::Silence)).await.unwrap();
+    let plain = Client::new(&config(&stub.url()));
+    let opening = DynamoInbox::from_client(plain, NAME);
+    let opened = tokio::time::timeout(Duration::from_secs(30), opening).await;
+    let error = opened.expect("it does not hang").unwrap_err();
+    assert!(matches!(error, InboxError::Unavailable { .. }), "{error}");
+    assert!(error.to_string().contains("in time"), "{error}");
+}

@@ -16,7 +16,7 @@ use redrive::{MemoryInbox, MemoryQueue, Worker};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::bugs::{Bug, BuggyInbox, BuggyQueue};
+use crate::bugs::{Bug, BuggyInbox, BuggyQueue, with};
 use crate::checker::{Checker, Sent, Violation, Who, label};
 use crate::gate::{Gate, Gated};
 use crate::handler::{Stage, several, single};
@@ -71,7 +71,7 @@ pub(crate) fn run(seed: u64, bug: Bug) -> Report {
         .start_paused(true)
         .build()
         .expect("a runtime");
-    runtime.block_on(async move {
+    let whole = async move {
         let scene = Arc::new(Scene::new(plan, bug));
         scene.play().await;
         let plan = scene.plan.clone();
@@ -91,7 +91,8 @@ pub(crate) fn run(seed: u64, bug: Bug) -> Report {
             history,
             violation,
         }
-    })
+    };
+    with(bug, || runtime.block_on(whole))
 }
 
 impl Scene {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use redrive::clock::Random;
 use redrive::flow::{Advice, BreakerConfig, BreakerState, Classify, Downstream};
 use redrive::inbox::Status;
-use redrive::{Context, Failure};
+use redrive::{Context, Failure, MemoryQueue};
 
 use crate::support::{Rig, never_spins, secs, sleep, start};
 
@@ -135,6 +135,47 @@ async fn inv04_held_messages_are_given_back_after_a_quarter_of_an_hour_and_nothi
         .map(|message| rig.queue.peek(&message.id).unwrap().receive_count)
         .max();
     assert!(most < Some(6), "{most:?}");
+    running.crash().await;
+}
+
+/// The redrive policy counts receives, whatever they were for: what is about to be received once too often stays held.
+#[tokio::test(start_paused = true)]
+async fn inv04_a_day_of_outage_moves_nothing_of_a_queue_that_holds_but_a_few_messages() {
+    let dead = MemoryQueue::new("moved").unwrap();
+    let rig = Rig::with(|queue| queue.dead_letter(&dead, 15));
+    rig.send_many(4).await;
+    let service = Service::down();
+    let running = start(rig.worker().handler(calls(&rig, &service)).build().unwrap());
+    running
+        .until("the breaker is open", |status| is_open(status.breaker))
+        .await;
+    for hour in 1..=24 {
+        sleep(secs(3600)).await;
+        assert_eq!(dead.len(), 0, "moved by SQS after {hour} hours");
+    }
+    service.set(false);
+    rig.emptied(&running).await;
+    let status = running.drain().await;
+    assert_eq!((status.totals.completed, dead.len()), (4, 0));
+}
+
+/// Whoever has no messages left to judge by lets go of what it holds: another worker may be well.
+#[tokio::test(start_paused = true)]
+async fn inv04_what_has_receives_left_is_given_back_while_the_breaker_is_open() {
+    let rig = Rig::new();
+    rig.send_many(4).await;
+    let running = start(rig.worker().handler(calls(&rig, &Service::down())).build().unwrap());
+    running
+        .until("the breaker is open", |status| is_open(status.breaker))
+        .await;
+    let receives = |count| {
+        rig.queue
+            .messages()
+            .iter()
+            .all(|message| rig.queue.peek(&message.id).unwrap().receive_count >= count)
+    };
+    sleep(secs(2 * 3600)).await;
+    assert!(receives(3), "each was given back and received again");
     running.crash().await;
 }
 

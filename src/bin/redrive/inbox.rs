@@ -105,7 +105,8 @@ impl KeyFlags {
             _ => None,
         };
         match self.consumer.as_ref().or(of_variable.as_ref()) {
-            Some(consumer) => Ok(RecordKey::new(consumer, &Key::new(self.key.as_str()))),
+            Some(consumer) => Ok(RecordKey::parse(&format!("{consumer}#{}", self.key))
+                .unwrap_or_else(|| RecordKey::new(consumer, &Key::new(self.key.as_str())))),
             None => RecordKey::parse(&self.key).ok_or_else(|| {
                 Failure::usage(format_args!("`{}` does not say whose key it is", safe(&self.key))).remedy(
                     "write consumer#key, such as orders#order-1001 (the consumer is the queue's name, unless the worker sets \

@@ -312,9 +312,10 @@ pub(crate) fn safe_json(json: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Control characters, and the marks that turn the direction of text.
+/// Control characters, line ends of Unicode, and the marks that turn the direction of text or are not seen.
 fn is_unsafe(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// A duration in its two largest units: `3d 4h`, `12m 5s`, `0s`.
@@ -385,6 +386,7 @@ mod tests {
     fn what_a_message_holds_cannot_drive_the_terminal() {
         assert_eq!(safe("plain text é"), "plain text é");
         assert_eq!(safe("a\u{1b}[31mred\n\u{202e}x\t"), "a\\u{1b}[31mred\\n\\u{202e}x\\t");
+        assert_eq!(safe("\u{61c}\u{feff}"), "\\u{61c}\\u{feff}");
         assert_eq!(safe_lines("a\tb\r\n\u{7}c"), "a\tb\n\\u{7}c");
     }
 

@@ -6,6 +6,7 @@ use super::{CompletedKeys, Filter, Intent};
 use crate::dlq::browse::identity;
 use crate::dlq::envelope::{ENVELOPE_ATTRIBUTE, Envelope, enveloped};
 use crate::dlq::letter::DeadLetter;
+use crate::flaw::{self, Flaw};
 use crate::inbox::{Record, Status};
 use crate::key::{Fingerprint, KeySource, digest_id};
 use crate::message::{Attribute, Outgoing};
@@ -264,7 +265,12 @@ impl Judge {
         outgoing.group_id.clone_from(&message.group_id);
         outgoing.trace_header.clone_from(&message.trace_header);
         if destination.fifo {
-            outgoing.deduplication_id = Some(digest_id(&["replay", letter.id(), &self.rules.job]));
+            let death = if flaw::is(Flaw::ReplaysUnderOneDeduplicationId) {
+                &envelope.message_id
+            } else {
+                letter.id()
+            };
+            outgoing.deduplication_id = Some(digest_id(&["replay", death, &self.rules.job]));
         }
         let had_key = letter
             .envelope

@@ -26,7 +26,7 @@ use crate::key::{Key, RecordKey};
 use crate::message::Delivery;
 use crate::producer::{Producer, ProducerError};
 use crate::queue::{MAX_BATCH, Queue, QueueError};
-use crate::telemetry::{self, OUTCOME, QUEUE};
+use crate::telemetry::{self, OUTCOME, QUEUE, said};
 
 /// How many pages of a standard queue are under way at once.
 const LANES: usize = 4;
@@ -333,7 +333,7 @@ impl Run {
         match self.calls.queue.describe().await {
             Ok(attributes) => attributes.in_flight > lock(&self.held).len() as u64,
             Err(error) => {
-                tracing::debug!(%error, "how many messages are in flight is not known");
+                tracing::debug!(error = %said(&error), "how many messages are in flight is not known");
                 true
             }
         }
@@ -611,7 +611,7 @@ impl Run {
                     deleted += 1;
                 }
                 Err(failed) => {
-                    tracing::warn!(error = %failed.0, "a message that was replayed or dropped could not be deleted")
+                    tracing::warn!(error = %said(&failed.0), "a message that was replayed or dropped could not be deleted")
                 }
             }
         }

@@ -60,7 +60,9 @@ impl BreakerConfig {
         (self.first_open, self.longest_open)
     }
 
-    /// Opens after `n` failures with no success between them, at least 1.
+    /// Opens after `n` failures in a row, at least 1: with no success between them, and none before them of a run that was
+    /// admitted after theirs. So at any rate an outage opens it by the `n`-th failure of what began in it, as
+    /// soon as older runs succeed no more; slow timeouts that end together after later calls have succeeded do not.
     ///
     /// # Errors
     ///

@@ -2,6 +2,8 @@ mod config;
 mod report;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traffic;
 
 pub use config::BreakerConfig;
 pub(crate) use report::{report_state, report_transition};
@@ -58,6 +60,8 @@ pub enum Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     generation: u64,
+    /// The how many-th admission it is.
+    serial: u64,
     /// Which probe it is, counted from 1; 0 if none.
     probe: u64,
 }
@@ -105,8 +109,10 @@ pub enum Transition {
 /// A circuit breaker as a pure state machine: it takes `now`, reads no clock and starts no timer.
 ///
 /// Closed, it counts; open, it lets nothing through; half-open, one probe at a time. What it counts as failure is the
-/// caller's to say ([`Verdict`]). One key's failures alone do not open it, so a poison pill cannot. Its memory is bounded
-/// and does not grow with traffic. The pattern is Michael Nygard's (*Release It!*).
+/// caller's to say ([`Verdict`]). One key's failures alone do not open it, so a poison pill cannot. Failures are in a row
+/// if no success is recorded between them and nothing that was admitted after them has succeeded before: the late timeout
+/// of a run that others have overtaken does not speak for an outage. Its memory is bounded and does not grow with traffic.
+/// The pattern is Michael Nygard's (*Release It!*).
 ///
 /// ```
 /// use redrive::clock::{Clock, Random};
@@ -130,6 +136,7 @@ pub struct CircuitBreaker {
     phase: Phase,
     /// Counts the times it opened or closed. A run of an older generation says nothing about the present one.
     generation: u64,
+    admissions: u64,
     probes: u64,
     /// Openings since it was last closed.
     openings: u32,
@@ -151,6 +158,7 @@ impl CircuitBreaker {
             config,
             random,
             generation: 0,
+            admissions: 0,
             probes: 0,
             openings: 0,
         }
@@ -194,18 +202,24 @@ impl CircuitBreaker {
     /// Asks to let one run through. Whoever is let through must [`record`](Self::record) or [`forget`](Self::forget) it.
     pub fn admit(&mut self, now: Instant) -> Admission {
         self.turn(now);
-        let generation = self.generation;
+        let (generation, serial) = (self.generation, self.admissions + 1);
+        let ticket = |probe| Ticket {
+            generation,
+            serial,
+            probe,
+        };
         match &mut self.phase {
-            Phase::Closed(_) => Admission::Run(Ticket { generation, probe: 0 }),
+            Phase::Closed(_) => {
+                self.admissions = serial;
+                Admission::Run(ticket(0))
+            }
             Phase::Open { until } => Admission::Wait { until: Some(*until) },
             Phase::HalfOpen { probe: Some(_), .. } => Admission::Wait { until: None },
             Phase::HalfOpen { probe, .. } => {
+                self.admissions = serial;
                 self.probes += 1;
                 *probe = Some(self.probes);
-                Admission::Probe(Ticket {
-                    generation,
-                    probe: self.probes,
-                })
+                Admission::Probe(ticket(self.probes))
             }
         }
     }
@@ -269,11 +283,11 @@ impl CircuitBreaker {
         match verdict {
             Verdict::Ignored => Next::Stay,
             Verdict::Success => {
-                evidence.success(now);
+                evidence.success(now, ticket.serial);
                 Next::Stay
             }
             Verdict::Failure => {
-                evidence.failure(now, key_hash, self.config.distinct_keys);
+                evidence.failure(now, ticket.serial, key_hash, self.config.distinct_keys);
                 if evidence.is_enough(now, &self.config) {
                     Next::Open
                 } else {
@@ -317,6 +331,8 @@ enum Next {
 struct Evidence {
     row: u64,
     row_keys: Keys,
+    /// The latest admission that succeeded.
+    newest_success: u64,
     window: Window<Tally>,
 }
 
@@ -332,19 +348,25 @@ impl Evidence {
         Self {
             row: 0,
             row_keys: Keys::default(),
+            newest_success: 0,
             window: Window::new(config.window),
         }
     }
 
-    fn success(&mut self, now: Instant) {
+    fn success(&mut self, now: Instant, serial: u64) {
         self.row = 0;
         self.row_keys = Keys::default();
+        self.newest_success = self.newest_success.max(serial);
         self.window.at(now).successes += 1;
     }
 
-    fn failure(&mut self, now: Instant, key: u64, most_keys: usize) {
-        self.row += 1;
-        self.row_keys.note(key, most_keys);
+    fn failure(&mut self, now: Instant, serial: u64, key: u64, most_keys: usize) {
+        // What started later has succeeded since: this failure says nothing about the present. At a high rate timeouts of
+        // runs that started together would make a row otherwise.
+        if serial > self.newest_success {
+            self.row += 1;
+            self.row_keys.note(key, most_keys);
+        }
         let tally = self.window.at(now);
         tally.failures += 1;
         tally.keys.note(key, most_keys);

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::Clock;
+use crate::prop::cases;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -375,8 +376,15 @@ struct Model {
     openings: u32,
     successes: u32,
     probe_out: Option<u64>,
-    outcomes: Vec<(u64, u64, bool)>,
+    outcomes: Vec<Outcome>,
     origin: Option<Instant>,
+}
+
+struct Outcome {
+    second: u64,
+    key: u64,
+    failed: bool,
+    serial: usize,
 }
 
 const WINDOW: u64 = 10;
@@ -424,10 +432,14 @@ impl Model {
     }
 
     fn should_open(&self, second: u64) -> bool {
-        let row: Vec<u64> = self.outcomes.iter().rev().take_while(|o| o.2).map(|o| o.1).collect();
+        let newest_success = self.outcomes.iter().filter(|o| !o.failed).map(|o| o.serial).max();
+        let row: Vec<u64> = (self.outcomes.iter().rev().take_while(|o| o.failed))
+            .filter(|o| newest_success.is_none_or(|success| o.serial > success))
+            .map(|o| o.key)
+            .collect();
         let distinct = |keys: &[u64]| keys.iter().collect::<BTreeSet<_>>().len() >= 3;
-        let recent: Vec<_> = self.outcomes.iter().filter(|o| o.0 + WINDOW > second).collect();
-        let failed: Vec<u64> = recent.iter().filter(|o| o.2).map(|o| o.1).collect();
+        let recent: Vec<_> = self.outcomes.iter().filter(|o| o.second + WINDOW > second).collect();
+        let failed: Vec<u64> = recent.iter().filter(|o| o.failed).map(|o| o.key).collect();
         (row.len() >= 4 && distinct(&row))
             || (recent.len() >= 8 && failed.len() * 2 >= recent.len() && distinct(&failed))
     }
@@ -463,8 +475,14 @@ impl Model {
         }
         if run.generation == self.generation && verdict != Verdict::Ignored {
             let second = (now - *self.origin.get_or_insert(now)).as_secs();
-            self.outcomes.push((second, key, verdict == Verdict::Failure));
-            if verdict == Verdict::Failure && self.should_open(second) {
+            let failed = verdict == Verdict::Failure;
+            self.outcomes.push(Outcome {
+                second,
+                key,
+                failed,
+                serial: run.serial,
+            });
+            if failed && self.should_open(second) {
                 self.open(now);
                 return (false, Some(Transition::Opened));
             }
@@ -475,6 +493,7 @@ impl Model {
 
 struct Run {
     ticket: Ticket,
+    serial: usize,
     generation: u64,
     probe: Option<u64>,
 }
@@ -502,7 +521,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(cases(1_000))]
 
     #[test]
     fn inv04_it_does_what_the_plain_rules_say(steps in proptest::collection::vec(any_step(), 1..250)) {
@@ -517,7 +536,7 @@ proptest! {
         let mut model = Model::new();
         let mut runs: Vec<Run> = Vec::new();
         let mut probes = 0;
-        for step in steps {
+        for (serial, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Admit => {
                     model.turn(bench.now);
@@ -526,13 +545,13 @@ proptest! {
                     match bench.admit() {
                         Admission::Run(ticket) => {
                             prop_assert!(admits && model.closed);
-                            runs.push(Run { ticket, generation: expected_generation, probe: None });
+                            runs.push(Run { ticket, serial, generation: expected_generation, probe: None });
                         }
                         Admission::Probe(ticket) => {
                             prop_assert!(admits && model.is_half_open(bench.now) && model.probe_out.is_none());
                             probes += 1;
                             model.probe_out = Some(probes);
-                            runs.push(Run { ticket, generation: expected_generation, probe: Some(probes) });
+                            runs.push(Run { ticket, serial, generation: expected_generation, probe: Some(probes) });
                         }
                         Admission::Wait { until: None } => prop_assert!(!admits && model.probe_out.is_some()),
                         Admission::Wait { until } => {

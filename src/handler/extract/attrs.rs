@@ -102,6 +102,11 @@ impl serde::de::Error for AttrsRejection {
         Self::invalid_type(found, expected)
     }
 
+    fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {
+        let names: Vec<String> = expected.iter().map(|name| format!("`{name}`")).collect();
+        Self::custom(format_args!("it is none of {}", names.join(", ")))
+    }
+
     fn missing_field(name: &'static str) -> Self {
         Self::Missing { name: name.to_owned() }
     }
@@ -345,7 +350,10 @@ mod tests {
                 .await
                 .contains("`true` or `false`")
         );
-        assert!(error("colour", Attribute::string("blue")).await.contains("`red`"));
+        assert_eq!(
+            error("colour", Attribute::string("blue")).await,
+            "the message attribute `colour` cannot be read: it is none of `red`"
+        );
         assert_eq!(
             error("blob", Attribute::string("secret")).await,
             "the message attribute `blob` cannot be read: it is a text, but a sequence is expected"

@@ -160,6 +160,13 @@ fn short_name<T>() -> String {
 
 /// `invalid type: string "secret", expected u64` without the secret: payloads stay out of errors and logs.
 fn without_value(detail: &str) -> String {
+    // What it is not one of are the names of the type's own variants.
+    if detail.starts_with("unknown variant ") {
+        let expected = detail.rsplit_once("`, expected ").map(|(_, expected)| expected);
+        return expected.map_or("unknown variant".to_owned(), |names| {
+            format!("unknown variant, expected {names}")
+        });
+    }
     let cut = || {
         let (kind, rest) = detail
             .split_once(": ")
@@ -245,6 +252,10 @@ mod tests {
         assert_eq!(
             reject::<Order>("{\"amount\":\n12,}").to_string(),
             "the body is not JSON: trailing comma at line 2, column 4"
+        );
+        assert_eq!(
+            reject::<Order>(r#"{"amount":1,"items":[{"price":1,"kind":"4111-`secret`, expected x"}]}"#).to_string(),
+            "the body cannot be read as `Order`: unknown variant, expected `Book`, at `items[0].kind` (line 1, column 66)"
         );
         assert!(reject::<Order>("{\"amount\":").to_string().contains("EOF"));
         assert!(reject::<Order>("{} {}").to_string().contains("top"));

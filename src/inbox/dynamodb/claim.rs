@@ -12,6 +12,7 @@ use crate::inbox::decide::{Decision, behind, decide_claim, repeats};
 use crate::inbox::record::Record;
 use crate::inbox::{Answers, ClaimAnswer, ClaimRequest, InboxError};
 use crate::key::RecordKey;
+use crate::telemetry::{said, shown};
 
 /// How often a claim is tried against a record that changes between its reading and its writing.
 const MAX_SWAPS: usize = 5;
@@ -96,8 +97,8 @@ impl DynamoInbox {
             Err(failure) if refused_whole(&failure) => {
                 tracing::warn!(
                     table = %self.table.name,
-                    code = failure.short_code(),
-                    detail = failure.detail,
+                    code = %shown(failure.short_code()),
+                    detail = %said(&failure.detail),
                     "a batch of claims was refused; they are made one by one"
                 );
                 undecided.extend(inserts);

@@ -64,6 +64,23 @@ impl InboxEntry {
         }
     }
 
+    /// Reads an item, for the fuzz targets.
+    #[cfg(fuzzing)]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn of_item(item: &std::collections::HashMap<String, AttributeValue>) -> Self {
+        Self::read(item)
+    }
+
+    /// The item of a record, for the fuzz targets.
+    #[cfg(fuzzing)]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn item_of(record: &Record) -> std::collections::HashMap<String, AttributeValue> {
+        let named = super::convert::encode(record).into_iter();
+        named.map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
     /// Where it stands, as far as that can be read.
     #[must_use]
     pub fn status(&self) -> Option<Status> {

@@ -7,6 +7,7 @@ mod convert;
 mod dating;
 mod entry;
 mod error;
+mod genuine;
 mod probe;
 mod scan;
 mod table;
@@ -94,7 +95,9 @@ impl DynamoInbox {
         Self::builder(table).connect(config).await
     }
 
-    /// As [`connect`](Self::connect), through a client that is set up already: its timeouts and retries are kept.
+    /// As [`connect`](Self::connect), through a client that is set up already: its timeouts and retries are kept. Where it
+    /// limits neither operations nor their attempts in time, [`connect`](Self::connect)'s limits hold, so that a service
+    /// that falls silent hangs nobody; a limit that was lifted explicitly stays lifted.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
@@ -270,19 +273,21 @@ impl DynamoInboxBuilder {
 /// The user's configuration with the timeouts and retries of a worker, whose calls are small and whose leases are short.
 fn worker_settings(config: &SdkConfig) -> aws_sdk_dynamodb::Config {
     aws_sdk_dynamodb::config::Builder::from(config)
-        .timeout_config(
-            TimeoutConfig::builder()
-                .connect_timeout(CONNECT_TIMEOUT)
-                .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-                .operation_timeout(OPERATION_TIMEOUT)
-                .build(),
-        )
+        .timeout_config(time_limits())
         .retry_config(
             RetryConfig::standard()
                 .with_max_attempts(MAX_ATTEMPTS)
                 .with_initial_backoff(INITIAL_BACKOFF)
                 .with_max_backoff(MAX_BACKOFF),
         )
+        .build()
+}
+
+fn time_limits() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+        .operation_timeout(OPERATION_TIMEOUT)
         .build()
 }
 

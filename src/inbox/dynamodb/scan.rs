@@ -16,6 +16,7 @@ use super::{ATTEMPT_TIMEOUT, DynamoInbox};
 use crate::flow::{LONGEST_DELAY, RateLimit, TokenBucket};
 use crate::inbox::record::Status;
 use crate::inbox::{Inbox as _, InboxError, ServiceTime};
+use crate::telemetry::said;
 
 /// How many segments are read at once, unless set.
 const SEGMENTS: u32 = 4;
@@ -304,7 +305,7 @@ impl DynamoInbox {
                 match self.read_page(scan, &segment).await {
                     Ok((start, read)) => return Ok((segment.after(start, &read), read)),
                     Err(error) if tries < MAX_TRIES && is_busy(&error) => {
-                        tracing::debug!(table = %self.table.name, %error, "a page is asked for again");
+                        tracing::debug!(table = %self.table.name, error = %said(&error), "a page is asked for again");
                         tokio::time::sleep(pause).await;
                         (pause, tries) = (pause * 2, tries + 1);
                     }

@@ -4,12 +4,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, MultiRegionConsistency, ScalarAttributeType,
     TableDescription, TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
 };
+use aws_sdk_dynamodb::{Client, Config, config};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use tokio::sync::Semaphore;
@@ -17,6 +18,8 @@ use tokio::sync::Semaphore;
 use super::convert::attribute;
 use super::dating::Dating;
 use super::error::call_error;
+use super::genuine::Genuine;
+use super::time_limits;
 use crate::aws::{CallFailure, EndpointProbe, FailureKind, call_failure};
 use crate::clock::{Clock, Instant};
 use crate::inbox::service_clock::{SLOWEST_ANSWER, SharedServiceClock};
@@ -62,8 +65,11 @@ impl Table {
             clock: clock.clone(),
             service: service.clone(),
         };
-        let config = client.config().to_builder();
-        let config = config.interceptor(dating).interceptor(endpoint.clone()).build();
+        let config = bounded(client.config())
+            .interceptor(dating)
+            .interceptor(endpoint.clone())
+            .interceptor(Genuine)
+            .build();
         Ok(Self {
             client: Client::from_conf(config),
             name: name.into(),
@@ -309,6 +315,19 @@ impl Table {
             why,
         }
     }
+}
+
+/// The client's settings, with a worker's time limits where a call has none at all, not even a lifted one: one that is never
+/// answered would hang whoever waits for it.
+fn bounded(config: &Config) -> config::Builder {
+    let builder = config.to_builder();
+    let own = config.timeout_config().cloned();
+    let mut limits = own.unwrap_or_else(|| TimeoutConfig::builder().build());
+    if limits.operation_timeout().is_some() || limits.operation_attempt_timeout().is_some() {
+        return builder;
+    }
+    limits.take_defaults_from(&time_limits());
+    builder.timeout_config(limits)
 }
 
 /// Why a table of this name cannot exist. The name goes into statements as it is.

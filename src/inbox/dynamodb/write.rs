@@ -14,6 +14,7 @@ use crate::inbox::decide::{Applied, apply_write, within_bounds};
 use crate::inbox::record::{Record, Status};
 use crate::inbox::{Answers, Change, InboxError, ServiceTime, Write, Written};
 use crate::key::RecordKey;
+use crate::telemetry::{said, shown};
 
 /// How often a write is tried again that its record allows but its condition did not.
 const MAX_TRIES: usize = 4;
@@ -104,8 +105,8 @@ impl DynamoInbox {
             Err(failure) if refused_whole(&failure) => {
                 tracing::warn!(
                     table = %self.table.name,
-                    code = failure.short_code(),
-                    detail = failure.detail,
+                    code = %shown(failure.short_code()),
+                    detail = %said(&failure.detail),
                     "a batch of writes was refused; they are made one by one"
                 );
                 let all = writes.iter().zip(updates);

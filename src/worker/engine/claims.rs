@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use super::guard::guard;
 use super::{CALL_LIMIT, Engine, Event, Id, Instant, Phase, Step, unanswered_inbox};
+use crate::flaw::{self, Flaw};
 use crate::flow::{Admission, Ticket, Verdict, key_hash};
 use crate::inbox::{
     Answers, Attempted, Change, Claim, ClaimAnswer, ClaimRequest, InboxError, MAX_DEATHS, Rejection, Write,
 };
 use crate::outcome::{MAX_ERROR_BYTES, Reason, StoredResult, bounded};
+use crate::telemetry::{said, shown};
 use crate::worker::config::{DeadLetters, WithoutDeadLetters};
 use crate::worker::in_flight::{self, Holder, Terms};
 use crate::worker::status::Fate;
@@ -93,7 +95,7 @@ impl Engine {
             match answer {
                 Ok(answer) => self.answer_of(now, id, answer),
                 Err(error) => {
-                    tracing::warn!(worker = %self.config.name, %error, "a claim failed");
+                    tracing::warn!(worker = %self.config.name, error = %said(&error), "a claim failed");
                     self.inbox_unreachable(now, id);
                 }
             }
@@ -288,12 +290,11 @@ impl Engine {
     pub(super) fn complete(&mut self, now: Instant, id: Id, result: StoredResult) {
         let Some(item) = self.items.get(&id) else { return };
         if item.claim.is_some() {
-            self.finish(
-                now,
-                id,
-                Fate::Completed,
-                [Step::Write(Change::Complete { result }), Step::Next, Step::Delete],
-            );
+            let mut steps = [Step::Write(Change::Complete { result }), Step::Next, Step::Delete];
+            if flaw::is(Flaw::DeletesBeforeItCompletes) {
+                steps.rotate_right(1);
+            }
+            self.finish(now, id, Fate::Completed, steps);
         } else {
             // Without a record the delete is what makes it durable.
             self.finish(now, id, Fate::Completed, [Step::Delete, Step::Next]);
@@ -305,8 +306,8 @@ impl Engine {
     pub(super) fn give_up(&mut self, now: Instant, id: Id, rejection: Rejection, reason: &Reason, record: bool) {
         let Some(item) = self.items.get_mut(&id) else { return };
         tracing::warn!(
-            worker = %self.config.name, key = %item.key.as_str().escape_debug(), message_id = item.message_id(),
-            %reason, attempts = rejection.attempts, error = %rejection.error.escape_debug(), "given up"
+            worker = %self.config.name, key = %shown(item.key.as_str()), message_id = %shown(item.message_id()),
+            reason = %shown(reason.as_str()), attempts = rejection.attempts, error = %said(&rejection.error), "given up"
         );
         item.rejection = Some(rejection.clone());
         let group_blocks = item.group.is_some() && self.config.after_reject == super::AfterReject::Block;
@@ -328,7 +329,7 @@ impl Engine {
             self.finish(now, id, Fate::GivenUp(reason.to_string()), steps);
             return;
         }
-        if record && has_record {
+        if record && has_record && !flaw::is(Flaw::SendsLettersUnfenced) {
             steps.push(Step::Write(Change::Reject(rejection)));
         }
         let sent = has_record.then_some(Step::Write(Change::DeadLetterSent));
@@ -364,7 +365,11 @@ impl Engine {
 
     /// Gives it back unrun, counting nothing: the claim first, then visible at once.
     pub(super) fn release(&mut self, now: Instant, id: Id) {
-        self.go_back(now, id, Fate::Released, None, Duration::ZERO);
+        let counted = flaw::is(Flaw::CountsReleases).then(|| Attempted {
+            attempts: self.items.get(&id).map_or(0, |item| item.attempts_before()) + 1,
+            error: String::new(),
+        });
+        self.go_back(now, id, Fate::Released, counted, Duration::ZERO);
     }
 }
 

@@ -9,6 +9,7 @@ use crate::flow::{Verdict, key_hash};
 use crate::inbox::{Attempted, Change, Rejection};
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::queue::MAX_VISIBILITY;
+use crate::telemetry::{said, shown};
 
 impl Engine {
     pub(super) fn ended(&mut self, now: Instant, ended: Ended) {
@@ -87,8 +88,8 @@ impl Engine {
         let is_attempt = recorded && !watched && failure.counts();
         let Some(item) = self.items.get(&id) else { return };
         tracing::info!(
-            worker = %self.config.name, key = %item.key.as_str().escape_debug(), message_id = item.message_id(),
-            attempt = item.attempts_before() + 1, counted = is_attempt, error = %failure.error().escape_debug(),
+            worker = %self.config.name, key = %shown(item.key.as_str()), message_id = %shown(item.message_id()),
+            attempt = item.attempts_before() + 1, counted = is_attempt, error = %said(failure.error()),
             "a handler failed"
         );
         self.meter.retried(failure.cause(), is_attempt);

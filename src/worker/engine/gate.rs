@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
-use super::{Engine, Fate, Instant};
+use super::{Engine, Fate, Id, Instant};
 use crate::flow::{BreakerState, Transition, report_transition};
-use crate::queue::MAX_BATCH;
+use crate::queue::{MAX_BATCH, MAX_VISIBILITY};
 
 /// For how long a message goes away that failed in an outage and was kept long enough.
 const AWAY: Duration = Duration::from_secs(30);
+
+/// The last receives before the redrive policy moves a message: in an outage those are held on to.
+const LAST_RECEIVES: u32 = 3;
+
+/// How much of SQS's 12 hours is left when what is on its last receives is given back all the same.
+const RESERVE: Duration = Duration::from_secs(30 * 60);
 
 /// What all breakers together allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +105,7 @@ impl Engine {
         if self.claiming > 0 || !self.suspects.is_empty() || self.ready.iter().any(|&id| self.is_fresh(id)) {
             return false;
         }
-        let waits = |id: &super::Id| {
+        let waits = |id: &Id| {
             self.items
                 .get(id)
                 .is_some_and(|item| item.phase == super::Phase::Waiting)
@@ -120,7 +126,7 @@ impl Engine {
         self.claiming == 0 && !self.wants_other_probes()
     }
 
-    fn is_fresh(&self, id: super::Id) -> bool {
+    fn is_fresh(&self, id: Id) -> bool {
         let item = self.items.get(&id);
         item.is_some_and(|item| item.phase == super::Phase::Waiting && !item.failed_in_outage)
     }
@@ -146,11 +152,28 @@ impl Engine {
             return None;
         }
         self.items
-            .values()
-            .filter(|item| item.is_kept())
-            .filter_map(|item| item.kept_since)
+            .iter()
+            .filter(|(_, item)| item.is_kept())
+            .filter_map(|(&id, item)| Some(self.keep_for(id, item.kept_since?)))
             .min()
-            .map(|since| since + self.config.keep_while_open)
+    }
+
+    /// Until when it is kept, for an open breaker or a pause. Given back, it is received again for the next probe; and what is
+    /// received once more than the redrive policy allows is moved to the dead-letter queue, by an outage alone.
+    fn keep_for(&self, id: Id, since: Instant) -> Instant {
+        let keep = since + self.config.keep_while_open;
+        let most = self
+            .queue
+            .attributes()
+            .redrive
+            .as_ref()
+            .map(|policy| policy.max_receive_count);
+        let Some(item) = self.items.get(&id) else { return keep };
+        let last = most.is_some_and(|most| item.receive_count.saturating_add(LAST_RECEIVES) > most);
+        if !last || !self.config.heartbeat || item.visibility_lost || self.outlives_retention(id, RESERVE) {
+            return keep;
+        }
+        keep.max(item.received_at + MAX_VISIBILITY.saturating_sub(RESERVE))
     }
 
     /// While a breaker is open, or the worker is paused, what is held is kept with its heartbeat, but not for ever.
@@ -160,12 +183,12 @@ impl Engine {
         }
         self.keeping = true;
         let mut over = Vec::new();
-        for (&id, item) in &mut self.items {
-            if item.is_kept() {
-                let since = *item.kept_since.get_or_insert(now);
-                if now.saturating_duration_since(since) >= self.config.keep_while_open {
-                    over.push(id);
-                }
+        for item in self.items.values_mut().filter(|item| item.is_kept()) {
+            item.kept_since.get_or_insert(now);
+        }
+        for (&id, item) in &self.items {
+            if item.is_kept() && self.keep_for(id, item.kept_since.unwrap_or(now)) <= now {
+                over.push(id);
             }
         }
         for id in over {

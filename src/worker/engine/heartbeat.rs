@@ -6,9 +6,11 @@ use std::time::Duration;
 use futures::future::{Either, join, ready};
 
 use super::{Engine, Event, Id, Instant, Phase, Step, unanswered, unanswered_inbox};
+use crate::flaw::{self, Flaw};
 use crate::inbox::{Answers, Change, InboxError, Write, Written};
 use crate::message::Receipt;
 use crate::queue::{EntryError, EntryResults, MAX_BATCH, MAX_VISIBILITY, QueueError};
+use crate::telemetry::{said, shown};
 
 /// Heartbeats due within this part of the lease go along with those due now, so that they share calls: as much as the jitter
 /// sets those apart that began together.
@@ -97,7 +99,7 @@ impl Engine {
         // Whatever is under way, it is looked at again when what it is held by ends.
         let ends = self.ends_at(now, id).map(|at| at.max(now + Duration::from_millis(1)));
         let soon = now + Duration::from_millis(250);
-        if item.stepping || item.beating {
+        if (item.stepping && !flaw::is(Flaw::BeatsAfterSettling)) || item.beating {
             return Some(Due::Nothing(ends.map_or(soon, |ends| soon.min(ends))));
         }
         if !self.config.heartbeat {
@@ -256,7 +258,7 @@ impl Engine {
                 Ok(written) => item.lease_until = written.lease_until.unwrap_or(item.lease_until),
                 Err(error) if error.is_lease_lost() => lost.push(id),
                 Err(error) => {
-                    tracing::warn!(worker = %self.config.name, %error, "a lease could not be renewed yet");
+                    tracing::warn!(worker = %self.config.name, error = %said(&error), "a lease could not be renewed yet");
                     again.push(id);
                 }
             }
@@ -307,7 +309,7 @@ impl Engine {
         lost: &mut Vec<Id>,
     ) {
         let whole = answers.as_ref().err().map(|error| {
-            tracing::warn!(worker = %self.config.name, %error, "visibility could not be extended yet");
+            tracing::warn!(worker = %self.config.name, error = %said(&error), "visibility could not be extended yet");
             EntryError::new("Batch", error.to_string(), false)
         });
         let mut answers = answers.unwrap_or_default().into_iter();
@@ -328,7 +330,7 @@ impl Engine {
                     item.visibility_lost = true;
                     self.meter.lost_visibility();
                     tracing::warn!(
-                        worker = %self.config.name, message_id = item.message_id(), %error, "visibility was lost"
+                        worker = %self.config.name, message_id = %shown(item.message_id()), error = %said(&error), "visibility was lost"
                     );
                     if item.claim.is_none() {
                         lost.push(id);

@@ -36,6 +36,7 @@ use super::item::{Id, Item, Phase, Step};
 use super::meter::Meter;
 use super::status::{Fate, Shared};
 use crate::clock::Instant;
+use crate::flaw::{self, Flaw};
 use crate::flow::{Backoff, BreakerWatch, Bulkhead, CircuitBreaker, Ticket, TokenBucket};
 use crate::handler::SharedHandler;
 use crate::inbox::{Answers, ClaimAnswer, Inbox, InboxError, Write, Written};
@@ -43,6 +44,7 @@ use crate::key::{Fingerprint, RecordKey};
 use crate::message::{Delivery, Outgoing, Receipt};
 use crate::outcome::StoredResult;
 use crate::queue::{EntryResults, MAX_BATCH, Queue, QueueError};
+use crate::telemetry::{said, shown};
 
 /// Inbox writes per batch: what DynamoDB takes in one `BatchExecuteStatement`.
 const WRITE_BATCH: usize = 25;
@@ -378,7 +380,7 @@ impl Engine {
             Ok(event) => event,
             // Calls catch their panics and are never aborted: there is nothing to give back here.
             Err(error) => {
-                tracing::error!(worker = %self.config.name, %error, "a task of the worker ended without an answer");
+                tracing::error!(worker = %self.config.name, error = %said(&error), "a task of the worker ended without an answer");
                 return;
             }
         };
@@ -456,7 +458,8 @@ impl Engine {
 
     fn end(&self, now: Instant) -> Option<End> {
         let drain = self.drain?;
-        let settled = self.items.is_empty() && self.slots_used == 0 && self.calls == 0;
+        let flushed = (self.items.is_empty() && self.calls == 0) || flaw::is(Flaw::LosesSettlesAtDrain);
+        let settled = flushed && self.slots_used == 0;
         if settled {
             return Some(End::Drained);
         }
@@ -606,7 +609,7 @@ impl Engine {
     fn lose(&mut self, now: Instant, id: Id, why: &'static str) {
         let Some(item) = self.items.get_mut(&id) else { return };
         tracing::warn!(
-            worker = %self.config.name, key = %item.key.as_str().escape_debug(), message_id = item.message_id(), why,
+            worker = %self.config.name, key = %shown(item.key.as_str()), message_id = %shown(item.message_id()), why,
             "lost: left to whoever has it now"
         );
         if let Some(kill) = item.kill.take() {

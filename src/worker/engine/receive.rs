@@ -7,11 +7,13 @@ use super::gate::Gate;
 use super::guard::guard;
 use super::{CALL_LIMIT, Engine, Event, Id, Instant, Item, Phase, Step, unanswered};
 use crate::dlq::envelope::Envelope;
+use crate::flaw::{self, Flaw};
 use crate::inbox::{ClaimAnswer, Rejection};
 use crate::key::{Key, RecordKey};
 use crate::message::Delivery;
 use crate::outcome::Reason;
 use crate::queue::{QueueError, Receive};
+use crate::telemetry::{said, shown};
 use crate::worker::in_flight::Holder;
 use crate::worker::status::Fate;
 
@@ -33,7 +35,7 @@ impl Engine {
             return;
         }
         match self.gate(now) {
-            Gate::Shut => {}
+            Gate::Shut if !flaw::is(Flaw::ReceivesWhileOpen) => {}
             Gate::Probe => {
                 if self.wants_other_probes()
                     && self.probe_is_free(now)
@@ -42,7 +44,7 @@ impl Engine {
                     self.start_receive(max);
                 }
             }
-            Gate::Open => {
+            Gate::Open | Gate::Shut => {
                 // A dry limiter holds up what is there already: nothing more is fetched to wait behind it.
                 let dry = self.token_at.is_some_and(|at| at > now) && !self.ready.is_empty();
                 let ending_full = self.ending() >= self.most_ending();
@@ -91,7 +93,7 @@ impl Engine {
                 self.probes_exhausted = true;
                 self.intake
                     .failed(asked, now, |failures| backoff.delay(failures, random));
-                tracing::warn!(worker = %self.config.name, %error, "a receive failed");
+                tracing::warn!(worker = %self.config.name, error = %said(&error), "a receive failed");
                 return;
             }
         };
@@ -152,7 +154,7 @@ impl Engine {
         item.received_at = delivery.received_at;
         item.receive_count = delivery.receive_count;
         tracing::debug!(
-            worker = %self.config.name, message_id = item.message_id(), "received again while held: the newer receipt is used"
+            worker = %self.config.name, message_id = %shown(item.message_id()), "received again while held: the newer receipt is used"
         );
         // No heartbeat once it is being settled.
         let settling = matches!(item.plan.front(), Some(Step::Delete | Step::Hide(_)));

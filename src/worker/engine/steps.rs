@@ -8,10 +8,12 @@ use super::{
     CALL_LIMIT, Engine, Event, Fate, Id, Instant, Payload, Phase, Step, Unrecorded, unanswered, unanswered_inbox,
 };
 use crate::dlq::envelope::{Envelope, dead_letter};
+use crate::flaw::{self, Flaw};
 use crate::inbox::{Answers, Change, InboxError, Write, Written};
 use crate::message::{Outgoing, Receipt};
 use crate::outcome::StoredResult;
 use crate::queue::{EntryError, EntryResults, MAX_VISIBILITY, QueueError};
+use crate::telemetry::{said, shown};
 
 /// How often a dead letter is tried to be sent before the message is delayed instead.
 const SEND_TRIES: u32 = 5;
@@ -59,7 +61,7 @@ impl Engine {
                 Step::Delete => {
                     item.stepping = true;
                     let receipt = item.receipt.clone();
-                    self.beats.clear(id);
+                    self.end_beats(now, id);
                     self.deletes.push(now, (id, receipt));
                 }
                 // Its receipt is no longer good: it is visible, or in somebody else's hands.
@@ -75,7 +77,7 @@ impl Engine {
                     let room = last
                         .saturating_duration_since(now)
                         .saturating_sub(Duration::from_secs(1));
-                    self.beats.clear(id);
+                    self.end_beats(now, id);
                     self.hides.push(now, (id, receipt, delay.min(room)));
                 }
                 Step::Next => {
@@ -103,6 +105,15 @@ impl Engine {
                 }
             }
             return;
+        }
+    }
+
+    /// It is about to be settled: no heartbeat for it from here on.
+    fn end_beats(&mut self, now: Instant, id: Id) {
+        if flaw::is(Flaw::BeatsAfterSettling) {
+            self.beats.set(id, now);
+        } else {
+            self.beats.clear(id);
         }
     }
 
@@ -268,7 +279,7 @@ impl Engine {
                     self.lose(now, id, "lease");
                 }
                 Err(error) => {
-                    tracing::warn!(worker = %self.config.name, %error, "an inbox write failed");
+                    tracing::warn!(worker = %self.config.name, error = %said(&error), "an inbox write failed");
                     if self.holds(id) {
                         self.again_later(now, id);
                     } else {
@@ -304,7 +315,7 @@ impl Engine {
                 // Without a record it is tried for as long as nobody else can have it.
                 Err(error) if item.tries >= SETTLE_TRIES && (item.claim.is_some() || item.visible_at <= now) => {
                     tracing::warn!(
-                        worker = %self.config.name, message_id = item.message_id(), %error,
+                        worker = %self.config.name, message_id = %shown(item.message_id()), error = %said(&error),
                         "a delete was given up: the message will come again and be recognised by its key"
                     );
                     self.undeleted(id);
@@ -370,7 +381,7 @@ impl Engine {
                 }
                 Err(error) => {
                     tracing::error!(
-                        worker = %self.config.name, message_id = item.message_id(), %error, "a dead letter could not be sent"
+                        worker = %self.config.name, message_id = %shown(item.message_id()), error = %said(&error), "a dead letter could not be sent"
                     );
                     let tries = item.tries;
                     if tries < SEND_TRIES && self.holds(id) && self.drain.is_none() {
