@@ -70,6 +70,8 @@ pub mod producer;
 pub mod queue;
 pub mod telemetry;
 pub mod testing;
+#[doc(hidden)]
+pub mod transport;
 pub mod worker;
 
 pub use error::Error;
