@@ -251,7 +251,8 @@ impl Checker {
             let held = now_ms < before.lease_until
                 && (before.status == Status::Processing
                     || (before.status == Status::Rejected && !before.dead_letter_sent));
-            if held || before.status == Status::Completed {
+            let done = before.status == Status::Completed && before.expires_at > now_ms / 1000;
+            if held || done {
                 self.broken(
                     "inv02",
                     format!(
@@ -429,7 +430,11 @@ impl Checker {
                 format!("{} goes from {:?} to {:?}", key.as_str(), before.status, after.status),
             );
         }
-        let message = self.by_id[&after.message_id];
+        // What an earlier version rejected was a message of which nothing is left.
+        let claimed = self.claims.get(&after.claim_id).map(|claim| claim.message);
+        let Some(message) = self.by_id.get(&after.message_id).copied().or(claimed) else {
+            return self.broken("inv03", format!("{} names no message that was sent", key.as_str()));
+        };
         if let Some(claim) = self.claims.get_mut(&after.claim_id) {
             claim.lease_until = after.lease_until;
             if after.status != Status::Processing {

@@ -14,6 +14,8 @@ use redrive::message::Receipt;
 use redrive::queue::MAX_VISIBILITY;
 use redrive::{MemoryInbox, MemoryQueue};
 
+use crate::plan::UNPLANNED;
+
 /// How long a worker may take to notice that a lease has ended, and to stop its handler.
 const GRACE: Duration = Duration::from_millis(100);
 
@@ -37,6 +39,8 @@ pub(crate) struct Violation {
 pub(crate) struct Sent {
     pub(crate) id: String,
     pub(crate) key: RecordKey,
+    /// Its number in the plan; what the producer sends to keep things going has others.
+    pub(crate) planned: usize,
     pub(crate) payload: usize,
     pub(crate) group: Option<u64>,
     /// Whether the queue holds it.
@@ -216,9 +220,15 @@ impl Checker {
     /// The producer's send was taken.
     pub(crate) fn sent(&mut self, sent: Sent) {
         let number = self.messages.len();
+        let what = format!(
+            "{} arrives: planned {}, payload {}",
+            label(number),
+            sent.planned,
+            sent.payload
+        );
         self.by_id.insert(sent.id.clone(), number);
         self.messages.push(sent);
-        self.note("send", label(number));
+        self.note("queue", what);
     }
 
     /// Whether the message's outcome is durable, or it is a known duplicate of one whose outcome is.
@@ -317,8 +327,9 @@ impl Checker {
         self.letters.get(&message).map_or(&[], Vec::as_slice)
     }
 
-    /// A handler's run begins; answers its number, and which run on its message it is.
+    /// A handler's run begins; answers its number, its message's in the plan, and which run on that message it is.
     pub(crate) fn run_started(&mut self, who: &Who, message_id: &str, claim: &str) -> (u64, usize, u64) {
+        let planned = self.messages[self.by_id[message_id]].planned;
         let message = self.by_id[message_id];
         let run = self.runs_made;
         self.runs_made += 1;
@@ -333,7 +344,7 @@ impl Checker {
         let who = Arc::clone(who);
         let claim = claim.to_owned();
         self.runs.insert(run, Run { who, message, claim });
-        (run, message, of_message)
+        (run, planned, of_message)
     }
 
     fn check_start(&mut self, who: &Who, message: usize, claim: &str) {
@@ -517,18 +528,21 @@ impl Checker {
             && (0..self.messages.len()).all(|message| self.is_durable(message))
     }
 
-    /// How many of the first `count` messages have no durable outcome yet.
-    pub(crate) fn unsettled_of(&self, count: usize) -> usize {
-        (0..count.min(self.messages.len()))
-            .filter(|&message| !self.is_durable(message))
-            .count()
+    /// Whether a planned message has no durable outcome yet.
+    pub(crate) fn waits_for_planned(&self) -> bool {
+        (0..self.messages.len()).any(|message| self.messages[message].planned < UNPLANNED && !self.is_durable(message))
     }
 
     /// Takes it for settled that what always fails, and what is behind it in its group, is still in the queue; answers what
     /// that is. Anything else is broken.
     pub(crate) fn wait_for_what_fails(&mut self, can_be_done: impl Fn(usize) -> bool) -> String {
         let open: Vec<usize> = (0..self.messages.len()).filter(|&n| !self.is_durable(n)).collect();
-        let names = open.iter().map(|&n| label(n)).collect::<Vec<_>>().join(" ");
+        let mut names = open.iter().take(40).map(|&n| label(n)).collect::<Vec<_>>().join(" ");
+        if open.len() > 40 {
+            let _ = write!(names, " and {} more", open.len() - 40);
+        }
+        let planned: Vec<usize> = self.messages.iter().map(|sent| sent.planned).collect();
+        let can_be_done = |message: usize| can_be_done(planned[message]);
         for &message in &open {
             let group = self.messages[message].group;
             let blocked = group.is_some()

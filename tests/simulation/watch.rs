@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use redrive::MemoryQueue;
 use redrive::inbox::{Answers, ClaimAnswer, ClaimRequest, Inbox, InboxError, Record, ServiceTime, Write, Written};
 use redrive::key::RecordKey;
 use redrive::message::{Delivery, Outgoing, Receipt};
 use redrive::queue::{EntryResults, Queue, QueueAttributes, QueueError, Receive};
-use redrive::{MemoryInbox, MemoryQueue};
 
 use crate::calls::in_short;
 use crate::checker::Who;
@@ -117,6 +117,7 @@ impl Queue for WatchedQueue {
             self.line.scene.judge().letters_sent(&self.line.who, &messages);
             let back = self.line.there().await;
             let answer = self.queue.send(messages).await;
+            self.line.scene.take_stock();
             self.line.scene.judge().look_for_dead_letters(&self.line.who);
             self.line.back(back).await;
             self.answered("send", &answer);
@@ -135,7 +136,7 @@ impl WatchedQueue {
 /// An inbox under watch.
 pub(crate) struct WatchedInbox {
     pub(crate) line: Line,
-    pub(crate) inbox: MemoryInbox,
+    pub(crate) inbox: Arc<dyn Inbox>,
     /// How far this worker's bounds of the time are from the truth, in ms.
     pub(crate) doubt_ms: u64,
 }
