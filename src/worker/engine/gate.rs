@@ -191,9 +191,11 @@ impl Engine {
                 over.push(id);
             }
         }
+        let probing = self.gate(now) == Gate::Probe;
         for id in over {
-            if self.items.get(&id).is_some_and(|item| item.failed_in_outage) {
-                // Visible at once it would be the first to be received as a probe, before what might succeed.
+            if probing || self.items.get(&id).is_some_and(|item| item.failed_in_outage) {
+                // Visible at once it would be the first to be received as a probe, before what might succeed, or again and
+                // again while it may not start.
                 self.go_back(now, id, Fate::Released, None, AWAY);
             } else {
                 self.release(now, id);

@@ -366,10 +366,11 @@ impl Engine {
     fn turn(&mut self, now: Instant) {
         self.turn_breakers(now);
         self.stage(now);
-        self.keep_or_give_back(now);
         self.retry_steps(now);
         self.beat(now);
         self.dispatch(now);
+        // What can probe a breaker has begun to by now.
+        self.keep_or_give_back(now);
         self.flush(now);
         self.receive(now);
     }
