@@ -59,5 +59,8 @@ mod queues_and_files {}
 #[doc = include_str!("../docs/replaying.md")]
 mod replaying {}
 
+#[doc = include_str!("../docs/hostile-input.md")]
+mod hostile_input {}
+
 #[doc = include_str!("../docs/night.md")]
 mod night {}
