@@ -20,9 +20,9 @@ mod shuttle_tests;
 pub(crate) mod atomic {
     #[cfg(all(test, redrive_shuttle))]
     pub(crate) use shuttle::sync::atomic::{AtomicI64, AtomicU64};
+    pub(crate) use std::sync::atomic::Ordering;
     #[cfg(not(all(test, redrive_shuttle)))]
     pub(crate) use std::sync::atomic::{AtomicI64, AtomicU64};
-    pub(crate) use std::sync::atomic::Ordering;
 }
 
 /// Runs `test` under many orders of its threads: half of them drawn step by step, half with few changes of thread, which
