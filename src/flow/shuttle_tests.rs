@@ -26,9 +26,7 @@ fn poll_at_most<T>(times: u32, future: impl Future<Output = T>) -> Option<T> {
             return Poll::Ready(None);
         }
         left -= 1;
-        if left == 0 {
-            cx.waker().wake_by_ref();
-        }
+        cx.waker().wake_by_ref();
         future.as_mut().poll(cx).map(Some)
     }))
 }
