@@ -119,13 +119,35 @@ impl Engine {
 
     /// The dead letter of a delivery that was given up; marks its step as begun.
     fn letter(&mut self, id: Id) -> Option<Outgoing> {
-        let now_ms = self.service_now();
+        let envelope = self.envelope(id)?;
         let target = self.dead_letter_queue.as_ref()?;
         let item = self.items.get_mut(&id)?;
-        let rejection = item.rejection.as_ref()?;
         item.stepping = true;
+        let attributes = target.attributes();
+        Some(dead_letter(
+            &item.delivery.message,
+            &envelope,
+            attributes.fifo,
+            attributes.max_message_bytes,
+        ))
+    }
+
+    /// Whether its dead letter is so large that there is no room for the envelope.
+    pub(super) fn goes_without_envelope(&self, id: Id) -> bool {
+        let (Some(target), Some(item)) = (&self.dead_letter_queue, self.items.get(&id)) else {
+            return false;
+        };
+        let max = target.attributes().max_message_bytes;
+        let letter = self.envelope(id);
+        letter.is_some_and(|envelope| envelope.attached_to(&item.delivery.message, max).is_none())
+    }
+
+    /// What its dead letter says of it.
+    fn envelope(&self, id: Id) -> Option<Envelope> {
+        let item = self.items.get(&id)?;
+        let rejection = item.rejection.as_ref()?;
         let message = &item.delivery.message;
-        let mut envelope = Envelope {
+        let envelope = Envelope {
             key: item.key.as_str().to_owned(),
             reason: rejection.reason.to_string(),
             error: rejection.error.clone(),
@@ -133,19 +155,13 @@ impl Engine {
             message_id: message.id.clone(),
             source: self.queue.attributes().arn.clone(),
             trace: message.trace_context().map(str::to_owned),
-            dead_at_ms: now_ms,
+            dead_at_ms: self.service_now(),
             ..Envelope::default()
         };
-        if let Some(earlier) = &item.envelope {
-            envelope = envelope.after(earlier);
-        }
-        let attributes = target.attributes();
-        Some(dead_letter(
-            message,
-            &envelope,
-            attributes.fifo,
-            attributes.max_message_bytes,
-        ))
+        Some(match &item.envelope {
+            Some(earlier) => envelope.after(earlier),
+            None => envelope,
+        })
     }
 
     /// Its outcome is durable: the next of its group may run, and the inbox can say what became of the key.
