@@ -133,6 +133,25 @@ async fn inv01_a_message_whose_dead_letter_went_without_an_envelope_never_runs_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn inv01_a_dead_letter_that_cannot_be_sent_is_held_to_the_end_of_the_retention_and_sent_once_it_can_be() {
+    // Its message has not a minute to live: put aside for that long, it would vanish with nobody to send it.
+    let rig = Rig::with(|queue| queue.retention(secs(150)));
+    rig.send("k", "1").await;
+    rig.dead.faults().set(Operation::Send, Rates::new().before(1.0));
+    let handler = rig.runs(|_| async {
+        sleep(secs(100)).await;
+        Err::<(), _>(Failure::reject("card declined"))
+    });
+    let running = start(rig.worker().lease(secs(60)).handler(handler).build().unwrap());
+    running.until("it ran", |_| rig.log.runs().iter().any(|run| run.ended.is_some())).await;
+    sleep(secs(40)).await;
+    rig.dead.faults().heal();
+    running.until("it is a dead letter", |_| rig.dead.len() == 1).await;
+    assert_eq!(rig.log.len(), 1);
+    running.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn inv12_a_message_without_a_route_is_dead_lettered_as_unroutable() {
     let rig = Rig::new();
     rig.put(keyed("k", "1").attribute("type", Attribute::string("order.lost")))

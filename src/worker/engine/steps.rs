@@ -397,7 +397,9 @@ impl Engine {
                         worker = %self.config.name, message_id = %shown(item.message_id()), error = %said(&error), "a dead letter could not be sent"
                     );
                     let tries = item.tries;
-                    if tries < SEND_TRIES && self.holds(id) && self.drain.is_none() {
+                    let may_hold = self.holds(id) && self.drain.is_none();
+                    // Put aside beyond the queue's retention it would be gone: then it is tried for as long as it is held.
+                    if may_hold && (tries < SEND_TRIES || self.vanishes_aside(id)) {
                         self.again_later(now, id);
                     } else {
                         self.delay_dead_letter(now, id, tries);
@@ -410,14 +412,20 @@ impl Engine {
     /// The dead-letter queue cannot be reached: it is delayed beyond the lease, so that whoever gets it next goes on with the
     /// dead letter, and is never run again.
     fn delay_dead_letter(&mut self, now: Instant, id: Id, tries: u32) {
-        let backoff = self.config.backoff.delay(tries, &self.config.random);
-        let has_claim = self.items.get(&id).is_some_and(|item| item.claim.is_some());
-        let delay = if has_claim {
-            backoff + self.config.lease + Duration::from_secs(1)
-        } else {
-            backoff
-        };
+        let delay = self.aside_for(id) + self.config.backoff.delay(tries, &self.config.random);
         self.finish(now, id, Fate::Delayed, [Step::Hide(delay), Step::ReleaseTail]);
+    }
+
+    /// How long a dead letter that cannot be sent is put aside at least: until its claim can be taken over.
+    fn aside_for(&self, id: Id) -> Duration {
+        match self.items.get(&id) {
+            Some(item) if item.claim.is_some() => self.config.lease + Duration::from_secs(1),
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn vanishes_aside(&self, id: Id) -> bool {
+        self.config.heartbeat && self.outlives_retention(id, self.aside_for(id) + self.config.backoff.cap())
     }
 
     fn step_done(&mut self, id: Id) {
