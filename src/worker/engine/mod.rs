@@ -75,6 +75,7 @@ pub(super) enum End {
 enum Event {
     Received {
         asked: usize,
+        answered: Instant,
         result: Result<Vec<Delivery>, QueueError>,
     },
     Claimed {
@@ -384,7 +385,11 @@ impl Engine {
             self.calls = self.calls.saturating_sub(1);
         }
         match event {
-            Event::Received { asked, result } => self.received(now, asked, result),
+            Event::Received {
+                asked,
+                answered,
+                result,
+            } => self.received(now, asked, answered, result),
             Event::Claimed { ids, ticket, answers } => self.claimed(now, &ids, ticket, answers),
             Event::Ended(ended) => self.ended(now, ended),
             Event::Wrote { ids, answers } => self.wrote(now, &ids, answers),
