@@ -5,8 +5,10 @@
 //! time, and one seed gives one history.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::sync::Mutex;
 
 /// A point on the runtime's monotonic clock; virtual when the runtime's time is paused.
 pub use tokio::time::Instant;

@@ -18,6 +18,8 @@ pub mod record;
     allow(dead_code, reason = "only the inbox on DynamoDB uses all of it")
 )]
 mod service_clock;
+#[cfg(all(test, redrive_shuttle))]
+mod shuttle_tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -18,6 +18,8 @@ mod meter;
 mod model;
 mod preflight;
 mod settings;
+#[cfg(all(test, redrive_shuttle))]
+mod shuttle_tests;
 mod signals;
 mod status;
 mod workers;

@@ -10,6 +10,7 @@ mod ends;
 mod gate;
 mod guard;
 mod heartbeat;
+mod late;
 mod receive;
 mod run;
 mod steps;
@@ -209,6 +210,8 @@ pub(super) struct Engine {
     dead_letter_queue: Option<Arc<dyn Queue>>,
     call_backoff: Backoff,
     unrecorded: BTreeMap<RecordKey, Unrecorded>,
+    /// Writes under leases that ran out by time, by their deliveries, which are no longer held.
+    late: BTreeMap<Id, late::LateWrite>,
     /// Runs that go on, or are just being stopped, although their delivery was lost.
     lost_runs: BTreeMap<Id, Payload>,
 
@@ -301,6 +304,7 @@ impl Engine {
             dead_letter_queue,
             call_backoff: call_backoff(),
             unrecorded: BTreeMap::new(),
+            late: BTreeMap::new(),
             lost_runs: BTreeMap::new(),
             paused: false,
             drain: None,
@@ -638,8 +642,9 @@ impl Engine {
     /// Counts a fate and shows it to the observer.
     fn note(&self, id: Id) {
         let Some(item) = self.items.get(&id) else { return };
-        self.meter.settled(&item.fate);
-        self.shared.count(|totals| totals.add(&item.fate));
+        let mut reason = None;
+        self.shared.count(|totals| reason = totals.add(&item.fate));
+        self.meter.settled(&item.fate, reason);
         if let Some(observer) = &self.config.observer {
             let observation = super::Observation {
                 message: &item.delivery.message,

@@ -270,7 +270,10 @@ impl Engine {
         let mut answers = answers.into_iter();
         for &id in ids {
             let answer = answers.next().unwrap_or(Err(InboxError::NoAnswer));
-            let Some(item) = self.items.get_mut(&id) else { continue };
+            let Some(item) = self.items.get_mut(&id) else {
+                self.late_wrote(now, id, &answer);
+                continue;
+            };
             item.stepping = false;
             match answer {
                 // A shadow's record changes nothing about its message.
@@ -297,7 +300,7 @@ impl Engine {
                         self.again_later(now, id);
                     } else {
                         self.remember_unrecorded(id);
-                        self.lose(now, id, "lease");
+                        self.lose_by_time(now, id, "lease");
                     }
                 }
             }
@@ -449,7 +452,9 @@ impl Engine {
 
     pub(super) fn retry_steps(&mut self, now: Instant) {
         for id in self.retries.take_due(now) {
-            self.advance(now, id);
+            if !self.retry_late(now, id) {
+                self.advance(now, id);
+            }
         }
     }
 
