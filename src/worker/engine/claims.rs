@@ -191,7 +191,7 @@ impl Engine {
     }
 
     fn won(&mut self, now: Instant, id: Id, claim: &Arc<Claim>) {
-        if self.done_here(now, id) {
+        if self.done_here(now, id, claim.first_seen) {
             return;
         }
         if claim.suspect && claim.deaths > 0 {
@@ -220,9 +220,9 @@ impl Engine {
 
     /// Whether this worker's handler was done for its key before, only could not be recorded before the lease was lost: then it
     /// is recorded now, and never run again. Another payload under that key is no duplicate of it.
-    fn done_here(&mut self, now: Instant, id: Id) -> bool {
+    fn done_here(&mut self, now: Instant, id: Id, first_seen: u64) -> bool {
         let Some(item) = self.items.get(&id) else { return false };
-        let Some(done) = self.unrecorded.get(&item.record_key) else {
+        let Some(done) = self.unrecorded.of_claim(now, &item.record_key, first_seen) else {
             return false;
         };
         let differs = matches!((done.payload.fingerprint, item.fingerprint), (Some(that), Some(this)) if that != this);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::heartbeat::no_answer;
 use super::{
-    CALL_LIMIT, Engine, Event, Fate, Id, Instant, Payload, Phase, Step, Unrecorded, unanswered, unanswered_inbox,
+    CALL_LIMIT, Engine, Event, Fate, Id, Instant, Payload, Phase, Step, unanswered, unanswered_inbox,
 };
 use crate::dlq::envelope::{Envelope, dead_letter};
 use crate::flaw::{self, Flaw};
@@ -467,11 +467,7 @@ impl Engine {
     }
 
     pub(super) fn remember(&mut self, payload: Payload, result: StoredResult) {
-        if self.unrecorded.len() >= super::MAX_UNRECORDED {
-            self.unrecorded.pop_first();
-        }
-        let key = payload.record_key.clone();
-        self.unrecorded.insert(key, Unrecorded { payload, result });
+        self.unrecorded.add(self.config.clock.now(), payload, result);
     }
 }
 
