@@ -93,7 +93,7 @@ where
             detail: format!(
                 "{at} answered HTTP {} with something that is not this API's answer: {}",
                 unreadable.raw().status().as_u16(),
-                excerpt(unreadable.raw()).map_or_else(|| chain(error), clip),
+                excerpt(unreadable.raw()).map_or_else(|| chain(error), |said| clip(transport::without_headers(said))),
             ),
             request_id: request_id(unreadable.raw()),
         },
@@ -179,7 +179,10 @@ fn answered(status: u16, code: Option<&str>, said: Option<&str>, at: &str) -> Ca
         (kind, _) => kind,
     };
     let code = code.map_or_else(|| format!("Http{status}"), ToOwned::to_owned);
-    let said = said.map_or_else(|| format!("{at} answered HTTP {status} and no reason"), clip);
+    let said = said.map_or_else(
+        || format!("{at} answered HTTP {status} and no reason"),
+        |said| clip(transport::without_headers(said)),
+    );
     let detail = match (kind, short_code(&code)) {
         (FailureKind::Unavailable, _) => format!("{at} answered HTTP {status} ({code}): {said}"),
         (FailureKind::NoCredentials, _) => {

@@ -51,6 +51,13 @@ pub fn refusal(host: &str) -> String {
     )
 }
 
+/// What a service says, without what a signature should have been made of: the headers of the call are in that, the session
+/// token too.
+#[must_use]
+pub fn without_headers(said: &str) -> &str {
+    said.find("The Canonical String").map_or(said, |at| &said[..at])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

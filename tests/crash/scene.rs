@@ -141,7 +141,7 @@ impl Scene {
             let due = self.load.works.len() * n / (total + 1);
             self.look_after(async |scene| {
                 let since = scene.clock.now().saturating_duration_since(last);
-                since > Duration::from_secs(8) || (since > Duration::from_millis(200) && scene.journal.done() >= due)
+                since > Duration::from_secs(4) || (since > Duration::from_millis(200) && scene.journal.done() >= due)
             })
             .await;
             self.report.accident(accident);

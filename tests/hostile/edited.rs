@@ -102,7 +102,11 @@ async fn inv12_a_message_whose_record_cannot_be_read_waits_unrun_and_the_others_
         while handle.status().totals.completed < 50 || inbox.asked.load(Ordering::SeqCst) < 3 {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
-        assert_eq!(runs.lock().unwrap().get("damaged"), None, "nobody knows whether it ran: it is not run");
+        assert_eq!(
+            runs.lock().unwrap().get("damaged"),
+            None,
+            "nobody knows whether it ran: it is not run"
+        );
         assert_eq!(bench.queue().len(), 1, "and it is not lost");
         assert!(bench.dead_letters().is_empty(), "nor given up");
         let at_most = inbox.asked.load(Ordering::SeqCst);
@@ -122,6 +126,9 @@ async fn inv12_a_message_whose_record_cannot_be_read_waits_unrun_and_the_others_
     };
     let (ended, ()) = futures::join!(worker.run_until_drained(), watch);
     ended.unwrap();
-    assert!(runs.lock().unwrap().values().all(|&count| count == 1), "each ran once: {runs:?}");
+    assert!(
+        runs.lock().unwrap().values().all(|&count| count == 1),
+        "each ran once: {runs:?}"
+    );
     assert_eq!(runs.lock().unwrap().len(), 61);
 }

@@ -13,6 +13,7 @@ pub(crate) enum Signal {
     Terminate,
     Stop,
     Continue,
+    Kill,
 }
 
 /// A running process. Dropped, it is killed.
@@ -74,15 +75,25 @@ impl Process {
 
     /// Sends a signal; one to a process that has ended does nothing.
     pub(crate) fn signal(&self, signal: Signal) {
-        let name = match signal {
-            Signal::Terminate => "-TERM",
-            Signal::Stop => "-STOP",
-            Signal::Continue => "-CONT",
-        };
-        let mut kill = Command::new("kill");
-        kill.arg(name).arg(self.id().to_string()).stderr(Stdio::null());
-        kill.status().expect("kill runs");
+        send(signal, &self.id().to_string());
     }
+
+    /// Sends a signal to the whole process group that it leads.
+    pub(crate) fn signal_group(&self, signal: Signal) {
+        send(signal, &format!("-{}", self.id()));
+    }
+}
+
+fn send(signal: Signal, to: &str) {
+    let name = match signal {
+        Signal::Terminate => "-TERM",
+        Signal::Stop => "-STOP",
+        Signal::Continue => "-CONT",
+        Signal::Kill => "-KILL",
+    };
+    let mut kill = Command::new("kill");
+    kill.args([name, "--", to]).stderr(Stdio::null());
+    kill.status().expect("kill runs");
 }
 
 impl Drop for Process {

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "test binaries share this module")]
 
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -35,6 +36,18 @@ pub(crate) struct Server {
     process: Process,
     said: Arc<Mutex<String>>,
 }
+
+/// Runs a program, and kills it when standard input ends: when whoever started it is gone, however that went.
+const KEPT: &str = r#"exec 3<&0
+"$@" </dev/null 3<&- &
+program=$!
+trap : TERM
+{ cat <&3; kill -9 $program; } >/dev/null 2>&1 &
+keeper=$!
+exec 3<&-
+wait $program
+wait $program
+kill $keeper"#;
 
 impl OwnServers {
     /// Starts both, installed by `localstack/up` if need be. `None` where tests on servers are left out.
@@ -122,7 +135,7 @@ impl Server {
         Self {
             name,
             port,
-            process: run(command(), &said),
+            process: run(&command(), &said),
             command: Box::new(command),
             said,
         }
@@ -133,23 +146,25 @@ impl Server {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        self.process.signal(signal);
+        self.process.signal_group(signal);
     }
 
     /// SIGTERM, and SIGKILL where that does not end it.
     fn end(&mut self) {
-        self.process.signal(Signal::Terminate);
-        for _ in 0..200 {
-            if self.process.ended().is_some() {
-                return;
+        for (signal, patience) in [(Signal::Terminate, 500), (Signal::Kill, 500)] {
+            self.process.signal_group(signal);
+            for _ in 0..patience {
+                if self.process.ended().is_some() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(20));
             }
-            std::thread::sleep(Duration::from_millis(20));
         }
-        self.process.kill();
+        panic!("{} does not end", self.name);
     }
 
     fn start_again(&mut self) {
-        self.process = run((self.command)(), &self.said);
+        self.process = run(&(self.command)(), &self.said);
     }
 
     async fn answers(&self, mut ask: impl AsyncFnMut() -> Result<(), String>) {
@@ -168,7 +183,7 @@ impl Server {
     }
 }
 
-fn run(command: Command, said: &Arc<Mutex<String>>) -> Process {
+fn run(command: &Command, said: &Arc<Mutex<String>>) -> Process {
     let keep = |said: &Arc<Mutex<String>>| {
         let said = Arc::clone(said);
         move |line: &str| {
@@ -180,7 +195,21 @@ fn run(command: Command, said: &Arc<Mutex<String>>) -> Process {
             }
         }
     };
-    Process::start(command, keep(said), keep(said))
+    let mut kept = Command::new("bash");
+    kept.args(["-c", KEPT, "bash"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => kept.env(name, value),
+            None => kept.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        kept.current_dir(folder);
+    }
+    kept.process_group(0);
+    Process::start(kept, keep(said), keep(said))
 }
 
 /// As `localstack/up` starts it.

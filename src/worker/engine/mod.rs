@@ -14,6 +14,7 @@ mod late;
 mod receive;
 mod run;
 mod steps;
+mod unclaimed;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;
@@ -195,6 +196,8 @@ pub(super) struct Engine {
 
     beats: Deadlines,
     retries: Deadlines,
+    /// What the inbox could not answer for, and when it is asked again.
+    unclaimed: Deadlines,
     writes: Batcher<(Id, Write)>,
     deletes: Batcher<(Id, Receipt)>,
     hides: Batcher<(Id, Receipt, Duration)>,
@@ -289,6 +292,7 @@ impl Engine {
             stalled: false,
             beats: Deadlines::default(),
             retries: Deadlines::default(),
+            unclaimed: Deadlines::default(),
             writes: Batcher::new(WRITE_BATCH, config.linger, BATCHES_IN_FLIGHT),
             deletes: Batcher::new(MAX_BATCH, config.linger, BATCHES_IN_FLIGHT),
             hides: Batcher::new(MAX_BATCH, config.linger, BATCHES_IN_FLIGHT),
@@ -359,10 +363,12 @@ impl Engine {
     fn turn(&mut self, now: Instant) {
         self.turn_breakers(now);
         self.stage(now);
-        self.keep_or_give_back(now);
         self.retry_steps(now);
+        self.claim_again(now);
         self.beat(now);
         self.dispatch(now);
+        // What can probe a breaker has begun to by now.
+        self.keep_or_give_back(now);
         self.flush(now);
         self.receive(now);
     }
@@ -475,6 +481,7 @@ impl Engine {
             drain,
             self.beats.next_at(),
             self.retries.next_at(),
+            self.unclaimed.next_at(),
             self.at_rate.next_at().filter(|_| !self.paused && self.drain.is_none()),
             self.token_at,
             // One that is due and did not start waits for something else.
@@ -575,6 +582,7 @@ impl Engine {
     fn forget(&mut self, now: Instant, id: Id) {
         self.beats.clear(id);
         self.retries.clear(id);
+        self.unclaimed.clear(id);
         if self.at_rate.clear(id) {
             self.held_back = self.held_back.saturating_sub(1);
         }

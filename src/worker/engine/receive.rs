@@ -216,7 +216,11 @@ impl Engine {
             record_key,
             envelope,
             group,
+            claim_id: None,
+            looked_up: false,
+            unanswered: 0,
             claim: None,
+            kept: None,
             lease_until: 0,
             visibility_lost: false,
             phase: Phase::Unclaimed,
@@ -340,6 +344,8 @@ impl Engine {
     pub(super) fn head_of_group(&mut self, now: Instant, id: Id) {
         let Some(item) = self.items.get_mut(&id) else { return };
         match item.phase {
+            // Claimed as soon as the inbox answers.
+            Phase::Unclaimed if self.unclaimed.at(id).is_some() && self.drain.is_none() => {}
             Phase::Unclaimed if self.inbox.is_some() => {
                 if self.drain.is_some() {
                     self.release(now, id);

@@ -82,7 +82,7 @@ impl Meter {
                 }
                 Some(code) => format!(
                     "CloudWatch refused ({code}): {}",
-                    error.message().unwrap_or("it says no more")
+                    error.message().map_or("it says no more", transport::without_headers)
                 ),
                 None => format!("CloudWatch {}", unanswered(&error)),
             }),
