@@ -36,6 +36,7 @@ use super::intake::Intake;
 use super::item::{Id, Item, Phase, Step};
 use super::meter::Meter;
 use super::status::{Fate, Shared};
+use super::unrecorded::{MAX_UNRECORDED, Unrecorded};
 use crate::clock::Instant;
 use crate::flaw::{self, Flaw};
 use crate::flow::{Backoff, BreakerWatch, Bulkhead, CircuitBreaker, Ticket, TokenBucket};
@@ -43,7 +44,6 @@ use crate::handler::SharedHandler;
 use crate::inbox::{Answers, ClaimAnswer, Inbox, InboxError, Write, Written};
 use crate::key::{Fingerprint, RecordKey};
 use crate::message::{Delivery, Outgoing, Receipt};
-use crate::outcome::StoredResult;
 use crate::queue::{EntryResults, MAX_BATCH, Queue, QueueError};
 use crate::telemetry::{said, shown};
 
@@ -58,9 +58,6 @@ const CALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// Events taken in one turn at most, before what is due is looked at again.
 const EVENTS_PER_TURN: usize = 64;
-
-/// Results that could not be recorded before their lease was lost, remembered so that this worker never runs them again.
-const MAX_UNRECORDED: usize = 10_000;
 
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +74,7 @@ pub(super) enum End {
 enum Event {
     Received {
         asked: usize,
+        answered: Instant,
         result: Result<Vec<Delivery>, QueueError>,
     },
     Claimed {
@@ -114,13 +112,8 @@ pub(super) struct Payload {
     pub(super) record_key: RecordKey,
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) message_id: String,
-}
-
-/// The result of a handler that is done, which could not be recorded.
-#[derive(Clone, Debug)]
-struct Unrecorded {
-    payload: Payload,
-    result: StoredResult,
+    /// The token of the claim it ran under; 0 without one.
+    pub(super) fencing_token: u64,
 }
 
 /// What an engine is made of.
@@ -211,7 +204,7 @@ pub(super) struct Engine {
     sends: Batcher<(Id, Outgoing)>,
     dead_letter_queue: Option<Arc<dyn Queue>>,
     call_backoff: Backoff,
-    unrecorded: BTreeMap<RecordKey, Unrecorded>,
+    unrecorded: Unrecorded,
     /// Writes under leases that ran out by time, by their deliveries, which are no longer held.
     late: BTreeMap<Id, late::LateWrite>,
     /// Runs that go on, or are just being stopped, although their delivery was lost.
@@ -306,7 +299,7 @@ impl Engine {
             sends: Batcher::new(MAX_BATCH, config.linger, BATCHES_IN_FLIGHT),
             dead_letter_queue,
             call_backoff: call_backoff(),
-            unrecorded: BTreeMap::new(),
+            unrecorded: Unrecorded::new(config.retention),
             late: BTreeMap::new(),
             lost_runs: BTreeMap::new(),
             paused: false,
@@ -394,7 +387,11 @@ impl Engine {
             self.calls = self.calls.saturating_sub(1);
         }
         match event {
-            Event::Received { asked, result } => self.received(now, asked, result),
+            Event::Received {
+                asked,
+                answered,
+                result,
+            } => self.received(now, asked, answered, result),
             Event::Claimed { ids, ticket, answers } => self.claimed(now, &ids, ticket, answers),
             Event::Ended(ended) => self.ended(now, ended),
             Event::Wrote { ids, answers } => self.wrote(now, &ids, answers),
