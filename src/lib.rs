@@ -58,6 +58,11 @@ pub mod dlq;
 mod docs;
 pub mod error;
 pub mod faults;
+#[cfg(not(feature = "flaws"))]
+mod flaw;
+#[cfg(feature = "flaws")]
+#[doc(hidden)]
+pub mod flaw;
 pub mod flow;
 pub mod handler;
 pub mod inbox;

@@ -21,7 +21,7 @@ mod bugs;
 mod build;
 #[path = "simulation/calls.rs"]
 mod calls;
-#[path = "simulation/checker.rs"]
+#[path = "simulation/checker/mod.rs"]
 mod checker;
 #[path = "simulation/gate.rs"]
 mod gate;
@@ -31,6 +31,8 @@ mod handler;
 mod host;
 #[path = "simulation/old.rs"]
 mod old;
+#[path = "simulation/operator.rs"]
+mod operator;
 #[path = "simulation/plan/mod.rs"]
 mod plan;
 #[path = "simulation/planted.rs"]
@@ -107,12 +109,13 @@ fn main() -> ExitCode {
         a_worker_that_does_not_record_completions_is_caught,
         a_worker_that_ignores_lost_leases_is_caught,
         a_worker_that_runs_what_another_claimed_is_caught,
-        a_worker_that_beats_after_settling_is_caught,
         a_worker_that_keeps_its_claims_is_caught,
         a_worker_that_loses_dead_letters_is_caught,
     ];
     let blocks = (0..SEEDS).step_by(usize::try_from(BLOCK).unwrap());
     trials.extend(blocks.map(every_invariant_holds));
+    #[cfg(feature = "flaws")]
+    trials.extend(FLAWS.into_iter().map(a_flaw_is_caught));
     let (arguments, trials) = asked.select(trials);
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -236,6 +239,32 @@ fn caught(bug: Bug) -> String {
     violation.invariant.to_owned()
 }
 
+/// The bugs that can be switched on in the library itself, and the invariant that each breaks.
+#[cfg(feature = "flaws")]
+const FLAWS: [(redrive::flaw::Flaw, &str); 10] = {
+    use redrive::flaw::Flaw;
+    [
+        (Flaw::DeletesBeforeItCompletes, "inv01"),
+        (Flaw::CompletesUnfenced, "inv03"),
+        (Flaw::ClaimsByCheckThenAct, "inv02"),
+        (Flaw::BeatsAfterSettling, "inv06"),
+        (Flaw::ReceivesWhileOpen, "inv04"),
+        (Flaw::LosesSettlesAtDrain, "inv08"),
+        (Flaw::RenewsForAnybody, "inv03"),
+        (Flaw::CountsReleases, "inv09"),
+        (Flaw::SendsLettersUnfenced, "inv03"),
+        (Flaw::ReplaysUnderOneDeduplicationId, "inv01"),
+    ]
+};
+
+#[cfg(feature = "flaws")]
+fn a_flaw_is_caught((flaw, invariant): (redrive::flaw::Flaw, &'static str)) -> Trial {
+    Trial::test(format!("a_flaw_within_is_caught::{flaw:?}"), move || {
+        assert_eq!(caught(Bug::Within(flaw)), invariant, "{flaw:?}");
+        Ok(())
+    })
+}
+
 fn a_worker_that_deletes_too_early_is_caught() {
     assert_eq!(caught(Bug::DeletesAtReceive), "inv01");
 }
@@ -250,10 +279,6 @@ fn a_worker_that_ignores_lost_leases_is_caught() {
 
 fn a_worker_that_runs_what_another_claimed_is_caught() {
     assert!(["inv02", "inv03"].contains(&caught(Bug::ClaimsWhatIsRunning).as_str()));
-}
-
-fn a_worker_that_beats_after_settling_is_caught() {
-    assert_eq!(caught(Bug::BeatsAfterSettling), "inv06");
 }
 
 fn a_worker_that_keeps_its_claims_is_caught() {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::flaw::{self, Flaw};
 use crate::inbox::record::{Record, Status, after};
 use crate::inbox::{Change, ClaimAnswer, ClaimRequest, InboxError, ServiceTime, Write, Written};
 use crate::key::RecordKey;
@@ -180,7 +181,14 @@ fn hold(record: &mut Record, request: &ClaimRequest, time: ServiceTime) {
 /// A renewal of what has ended is lost: it must bring nothing back, and there is no lease left to tell of.
 pub(crate) fn apply_write(record: Option<&Record>, write: &Write, time: ServiceTime) -> Applied {
     let claim = &write.claim;
-    let held = |record: &&Record| record.claim_id == claim.claim_id && record.fencing_token == claim.fencing_token;
+    let unfenced = match &write.change {
+        Change::Complete { .. } => flaw::is(Flaw::CompletesUnfenced),
+        Change::Renew { .. } => flaw::is(Flaw::RenewsForAnybody),
+        _ => false,
+    };
+    let held = |record: &&Record| {
+        unfenced || (record.claim_id == claim.claim_id && record.fencing_token == claim.fencing_token)
+    };
     let Some(old) = record.filter(held) else {
         return Applied::Lost;
     };

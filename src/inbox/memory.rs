@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 
 use crate::clock::Clock;
 use crate::faults::{Fault, FaultDecision, FaultPlan, Operation};
+use crate::flaw::{self, Flaw};
 use crate::inbox::decide::{Applied, Decision, apply_write, behind, decide_claim, repeats, within_bounds};
 use crate::inbox::{
     Answers, ClaimAnswer, ClaimRequest, DEFAULT_MAX_RESULT, Inbox, InboxError, Record, ServiceTime, Write, Written,
@@ -180,6 +181,25 @@ impl MemoryInbox {
         }
     }
 
+    /// The flaw of that name: what comes in between is not seen.
+    async fn check_then_act(&self, requests: &[ClaimRequest]) -> Answers<ClaimAnswer> {
+        let time = self.time();
+        let checked: Vec<Decision> = {
+            let state = self.lock();
+            let decide = |request: &ClaimRequest| decide_claim(state.records.get(&request.key), request, time);
+            requests.iter().map(decide).collect()
+        };
+        pause(Duration::from_millis(20)).await;
+        let act = |decision| match decision {
+            Decision::Take(record, answer) => {
+                self.lock().put(*record);
+                Ok(answer)
+            }
+            Decision::Answer(answer) => Ok(answer),
+        };
+        checked.into_iter().map(act).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -256,6 +276,9 @@ impl Inbox for MemoryInbox {
             let entries = requests.len();
             if entries == 0 {
                 return Vec::new();
+            }
+            if flaw::is(Flaw::ClaimsByCheckThenAct) {
+                return self.check_then_act(&requests).await;
             }
             let work = |state: &mut State, time: ServiceTime, faults: &FaultDecision| {
                 let mut answers: Answers<ClaimAnswer> = Vec::with_capacity(entries);

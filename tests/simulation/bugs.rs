@@ -26,18 +26,27 @@ pub(crate) enum Bug {
     IgnoresLostLeases,
     /// Runs what another has claimed.
     ClaimsWhatIsRunning,
-    /// Keeps extending the visibility of what it has settled.
-    BeatsAfterSettling,
     /// Forgets to free the claims of what it gives back.
     KeepsItsClaims,
     /// Takes every dead letter for sent.
     LosesDeadLetters,
+    /// One within the library, switched on.
+    #[cfg(feature = "flaws")]
+    Within(redrive::flaw::Flaw),
+}
+
+/// Runs `work` with the bug switched on, if it is one within the library.
+pub(crate) fn with<T>(bug: Bug, work: impl FnOnce() -> T) -> T {
+    match bug {
+        #[cfg(feature = "flaws")]
+        Bug::Within(flaw) => redrive::flaw::with(Some(flaw), work),
+        _ => work(),
+    }
 }
 
 pub(crate) struct BuggyQueue {
     bug: Bug,
     queue: Arc<dyn Queue>,
-    visibility: Duration,
 }
 
 impl BuggyQueue {
@@ -46,15 +55,7 @@ impl BuggyQueue {
     }
 
     fn around(bug: Bug, queue: Arc<dyn Queue>) -> Self {
-        let visibility = queue.attributes().visibility_timeout;
-        Self { bug, queue, visibility }
-    }
-
-    async fn beat_after(&self, receipts: Vec<Receipt>) {
-        if self.bug == Bug::BeatsAfterSettling && !receipts.is_empty() {
-            let changes = receipts.into_iter().map(|receipt| (receipt, self.visibility)).collect();
-            let _ = self.queue.change_visibility(changes).await;
-        }
+        Self { bug, queue }
     }
 }
 
@@ -84,24 +85,14 @@ impl Queue for BuggyQueue {
     }
 
     fn delete(&self, receipts: Vec<Receipt>) -> BoxFuture<'_, Result<EntryResults<()>, QueueError>> {
-        Box::pin(async move {
-            let answer = self.queue.delete(receipts.clone()).await;
-            self.beat_after(receipts).await;
-            answer
-        })
+        self.queue.delete(receipts)
     }
 
     fn change_visibility(
         &self,
         changes: Vec<(Receipt, Duration)>,
     ) -> BoxFuture<'_, Result<EntryResults<()>, QueueError>> {
-        Box::pin(async move {
-            let settles = |(receipt, by): &(Receipt, Duration)| (*by != self.visibility).then(|| receipt.clone());
-            let settled = changes.iter().filter_map(settles).collect();
-            let answer = self.queue.change_visibility(changes).await;
-            self.beat_after(settled).await;
-            answer
-        })
+        self.queue.change_visibility(changes)
     }
 
     fn send(&self, messages: Vec<Outgoing>) -> BoxFuture<'_, Result<EntryResults<String>, QueueError>> {

@@ -9,6 +9,7 @@ use redrive::extract::{Checkpoint, State};
 use redrive::flow::{Advice, Downstream};
 use redrive::{Context, Failure};
 
+use crate::checker::Ended;
 use crate::gate::Gated;
 use crate::plan::{Behaviour, Ending};
 use crate::scene::Scene;
@@ -61,14 +62,18 @@ async fn run(stage: Stage, context: Context, checkpoint: Option<Checkpoint>) -> 
 struct Running {
     scene: Arc<Scene>,
     number: u64,
-    how: &'static str,
+    how: Ended,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         // The judge may have been poisoned by a panic of its own; that is reported elsewhere.
         let mut judge = self.scene.judge.lock().unwrap_or_else(PoisonError::into_inner);
-        judge.run_ended(self.number, self.how);
+        let how = match self.how {
+            Ended::Stopped if std::thread::panicking() => Ended::Panicked,
+            how => how,
+        };
+        judge.run_ended(self.number, how);
     }
 }
 
@@ -84,7 +89,7 @@ async fn act(stage: Stage, context: Context, checkpoint: Option<Checkpoint>) -> 
     let mut running = Running {
         scene: Arc::clone(&scene),
         number,
-        how: "stopped",
+        how: Ended::Stopped,
     };
     let behaviour = Behaviour::of(&scene.plan, planned, of_message, lease, scene.is_calm());
     let work = async {
@@ -97,7 +102,10 @@ async fn act(stage: Stage, context: Context, checkpoint: Option<Checkpoint>) -> 
         tokio::time::sleep(behaviour.after).await;
         call(&scene, downstream.as_ref()).await?;
         match behaviour.ending {
-            Ending::Done => Ok(of_message),
+            Ending::Done => match context.claim().map(|claim| claim.fencing_token) {
+                Some(token) if !scene.judge().effect(number, token) => Err(Failure::retry("its effect was refused")),
+                _ => Ok(of_message),
+            },
             Ending::Fails => Err(Failure::retry("it failed")),
             Ending::FailsFor(delay) => Err(Failure::retry_after("it failed for a while", delay)),
             Ending::Rejects => Err(Failure::reject("it can never succeed")),
@@ -111,9 +119,9 @@ async fn act(stage: Stage, context: Context, checkpoint: Option<Checkpoint>) -> 
         ended = work => ended,
     };
     running.how = match &ended {
-        Ok(_) => "done",
-        Err(failure) if failure.is_reject() => "rejects",
-        Err(_) => "fails",
+        Ok(_) => Ended::Done,
+        Err(failure) if failure.is_reject() => Ended::Rejected,
+        Err(_) => Ended::Failed,
     };
     ended
 }

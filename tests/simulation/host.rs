@@ -9,9 +9,9 @@ use redrive::flow::RateLimit;
 use redrive::worker::WorkerHandle;
 
 use crate::build::build;
-use crate::checker::Who;
+use crate::checker::{Turning, Who};
 use crate::gate::{Fuse, Gate, Gated};
-use crate::plan::{HandlerPlan, HostEvent, WorkerPlan};
+use crate::plan::{HostEvent, WorkerPlan};
 use crate::scene::{Act, Scene};
 use crate::watch::Line;
 
@@ -99,7 +99,6 @@ struct Process<'a> {
     draining: Option<Instant>,
     stopped: bool,
     stood_still: bool,
-    most_at_once: usize,
     deadline: Duration,
     down: Duration,
 }
@@ -115,19 +114,18 @@ impl<'a> Process<'a> {
         };
         let clock = scene.clock.skewed_by(plan.skew_ms + host.stepped_ms);
         let worker = build(&line, plan, &clock);
-        let most_at_once = match plan.handler {
-            HandlerPlan::Batch(size, _) => size,
-            _ => 1,
-        };
         {
             let mut judge = scene.judge();
-            let host = judge.host(&who);
-            host.most_runs = plan.concurrency * most_at_once;
-            host.batches = most_at_once > 1;
+            judge.begins(&who, plan);
             judge.note(&who, "starts");
         }
         let handle = worker.handle();
         let run = Gated::new(Arc::clone(&gates[0]), scene.clock.clone(), worker.run_until_drained());
+        let (seen, seen_by, status) = (Arc::clone(&who), Arc::clone(scene), handle.clone());
+        let run = Turning {
+            inner: Box::pin(run),
+            look: move || seen_by.judge().turned(&seen, &status.status()),
+        };
         Self {
             scene,
             who,
@@ -142,7 +140,6 @@ impl<'a> Process<'a> {
             draining: None,
             stopped: false,
             stood_still: false,
-            most_at_once,
             deadline: plan.drain_deadline,
             down: Duration::from_millis(500),
         }
@@ -179,15 +176,11 @@ impl<'a> Process<'a> {
             }
             HostEvent::SetRate(rate) => {
                 self.note(&format!("has its rate set to {rate:?}"));
+                self.scene.judge().host(&self.who).rate.set(rate);
                 self.handle.set_rate(rate.map(limit));
             }
             HostEvent::SetConcurrency(handlers) => {
                 self.note(&format!("has its concurrency set to {handlers}"));
-                // What runs already is let finish.
-                let mut judge = self.scene.judge();
-                let host = judge.host(&self.who);
-                host.most_runs = host.most_runs.max(handlers * self.most_at_once);
-                drop(judge);
                 self.handle.set_concurrency(handlers).expect("a concurrency");
             }
         }
@@ -199,11 +192,9 @@ impl<'a> Process<'a> {
         if let Err(error) = ended {
             return self.note(&format!("does not start: {error}"));
         }
-        let status = self.handle.status();
-        let clean = !self.stopped && status.running + status.waiting + status.ending == 0;
-        let took = self.draining.filter(|_| !self.stood_still);
+        let took = self.draining.filter(|_| !self.stood_still && !self.stopped);
         let took = took.map(|since| self.scene.clock.now().saturating_duration_since(since));
-        self.scene.judge().drained(&self.who, clean, took, self.deadline);
+        self.scene.judge().drained(&self.who, took, self.deadline);
         if self.draining.is_none() {
             self.scene
                 .judge()

@@ -14,9 +14,10 @@ use redrive::{MemoryInbox, MemoryQueue};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::bugs::Bug;
+use crate::bugs::{Bug, with};
 use crate::checker::{Checker, Sent, Violation, label};
 use crate::host::host;
+use crate::operator::{self, operate};
 use crate::plan::{Accident, Letters, Plan, Service, UNPLANNED};
 use crate::{planted, producers};
 
@@ -93,7 +94,7 @@ pub(crate) fn run(plan: Plan, bug: Bug) -> Report {
         .start_paused(true)
         .build()
         .expect("a runtime");
-    runtime.block_on(async move {
+    let whole = async move {
         let scene = Arc::new(Scene::new(plan, bug));
         scene.play().await;
         let plan = scene.plan.clone();
@@ -116,7 +117,8 @@ pub(crate) fn run(plan: Plan, bug: Bug) -> Report {
             violation,
             totals,
         }
-    })
+    };
+    with(bug, || runtime.block_on(whole))
 }
 
 impl Scene {
@@ -252,10 +254,13 @@ impl Scene {
         for slot in 0..self.plan.workers.len() {
             tasks.spawn(host(Arc::clone(self), slot));
         }
+        for number in 0..self.plan.operators.len() {
+            tasks.spawn(operate(Arc::clone(self), number));
+        }
         tasks.spawn(Arc::clone(self).direct());
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
-                self.judge().broken("panic", error.to_string());
+                self.judge().broken("inv12", error.to_string());
             }
             if self.judge().is_broken() {
                 break;
@@ -379,6 +384,11 @@ impl Scene {
                 Accident::LostReceives(drawn, by) => self.to_one_of(drawn, "lost receives", |queue, id| {
                     queue.raise_receive_count(id, by).is_ok()
                 }),
+                Accident::Released(drawn, live) => operator::free(&self, drawn, live),
+                Accident::Forgotten(drawn) => operator::forget(&self, drawn),
+                Accident::MovedBack(drawn) => {
+                    cuts.spawn(operator::move_back(Arc::clone(&self), drawn));
+                }
             }
         }
         while cuts.join_next().await.is_some() {}
@@ -409,5 +419,5 @@ impl Scene {
 
 fn checker(clock: &Clock, queue: &MemoryQueue, dead: &MemoryQueue, inbox: &MemoryInbox, plan: &Plan) -> Checker {
     let (queue, dead, inbox) = (queue.clone(), dead.clone(), inbox.clone());
-    Checker::new(clock.clone(), queue, dead, inbox, plan.visibility, plan.max_attempts)
+    Checker::new(clock.clone(), queue, dead, inbox, plan)
 }

@@ -6,6 +6,7 @@ use super::{CompletedKeys, Filter, Intent};
 use crate::dlq::browse::identity;
 use crate::dlq::envelope::{ENVELOPE_ATTRIBUTE, Envelope, enveloped};
 use crate::dlq::letter::DeadLetter;
+use crate::flaw::{self, Flaw};
 use crate::inbox::{Record, Status};
 use crate::key::{Fingerprint, KeySource, digest_id};
 use crate::message::{Attribute, Outgoing};
@@ -264,7 +265,11 @@ impl Judge {
         outgoing.group_id.clone_from(&message.group_id);
         outgoing.trace_header.clone_from(&message.trace_header);
         if destination.fifo {
-            outgoing.deduplication_id = Some(digest_id(&["replay", letter.id(), &self.rules.job]));
+            outgoing.deduplication_id = Some(if flaw::is(Flaw::ReplaysUnderOneDeduplicationId) {
+                digest_id(&["replay", &envelope.message_id])
+            } else {
+                digest_id(&["replay", letter.id(), &self.rules.job])
+            });
         }
         let had_key = letter
             .envelope

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::guard::guard;
 use super::{CALL_LIMIT, Engine, Event, Id, Instant, Phase, Step, unanswered_inbox};
+use crate::flaw::{self, Flaw};
 use crate::flow::{Admission, Ticket, Verdict, key_hash};
 use crate::inbox::{
     Answers, Attempted, Change, Claim, ClaimAnswer, ClaimRequest, InboxError, MAX_DEATHS, Rejection, Write,
@@ -279,12 +280,11 @@ impl Engine {
     pub(super) fn complete(&mut self, now: Instant, id: Id, result: StoredResult) {
         let Some(item) = self.items.get(&id) else { return };
         if item.claim.is_some() {
-            self.finish(
-                now,
-                id,
-                Fate::Completed,
-                [Step::Write(Change::Complete { result }), Step::Next, Step::Delete],
-            );
+            let mut steps = [Step::Write(Change::Complete { result }), Step::Next, Step::Delete];
+            if flaw::is(Flaw::DeletesBeforeItCompletes) {
+                steps.rotate_right(1);
+            }
+            self.finish(now, id, Fate::Completed, steps);
         } else {
             // Without a record the delete is what makes it durable.
             self.finish(now, id, Fate::Completed, [Step::Delete, Step::Next]);
@@ -319,7 +319,7 @@ impl Engine {
             self.finish(now, id, Fate::GivenUp(reason.to_string()), steps);
             return;
         }
-        if record && has_record {
+        if record && has_record && !flaw::is(Flaw::SendsLettersUnfenced) {
             steps.push(Step::Write(Change::Reject(rejection)));
         }
         let sent = has_record.then_some(Step::Write(Change::DeadLetterSent));
@@ -355,7 +355,11 @@ impl Engine {
 
     /// Gives it back unrun, counting nothing: the claim first, then visible at once.
     pub(super) fn release(&mut self, now: Instant, id: Id) {
-        self.go_back(now, id, Fate::Released, None, Duration::ZERO);
+        let counted = flaw::is(Flaw::CountsReleases).then(|| Attempted {
+            attempts: self.items.get(&id).map_or(0, |item| item.attempts_before()) + 1,
+            error: String::new(),
+        });
+        self.go_back(now, id, Fate::Released, counted, Duration::ZERO);
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::{Either, join, ready};
 
 use super::{Engine, Event, Id, Instant, Phase, Step, unanswered, unanswered_inbox};
+use crate::flaw::{self, Flaw};
 use crate::inbox::{Answers, Change, InboxError, Write, Written};
 use crate::message::Receipt;
 use crate::queue::{EntryError, EntryResults, MAX_BATCH, MAX_VISIBILITY, QueueError};
@@ -92,7 +93,7 @@ impl Engine {
         // Whatever is under way, it is looked at again when what it is held by ends.
         let ends = self.ends_at(now, id).map(|at| at.max(now + Duration::from_millis(1)));
         let soon = now + Duration::from_millis(250);
-        if item.stepping || item.beating {
+        if (item.stepping && !flaw::is(Flaw::BeatsAfterSettling)) || item.beating {
             return Some(Due::Nothing(ends.map_or(soon, |ends| soon.min(ends))));
         }
         if !self.config.heartbeat {

@@ -35,6 +35,7 @@ use super::item::{Id, Item, Phase, Step};
 use super::meter::Meter;
 use super::status::{Fate, Shared};
 use crate::clock::Instant;
+use crate::flaw::{self, Flaw};
 use crate::flow::{Backoff, BreakerWatch, Bulkhead, CircuitBreaker, Ticket, TokenBucket};
 use crate::handler::SharedHandler;
 use crate::inbox::{Answers, ClaimAnswer, Inbox, InboxError, Write, Written};
@@ -453,7 +454,8 @@ impl Engine {
 
     fn end(&self, now: Instant) -> Option<End> {
         let drain = self.drain?;
-        let settled = self.items.is_empty() && self.slots_used == 0 && self.calls == 0;
+        let flushed = (self.items.is_empty() && self.calls == 0) || flaw::is(Flaw::LosesSettlesAtDrain);
+        let settled = flushed && self.slots_used == 0;
         if settled {
             return Some(End::Drained);
         }

@@ -8,6 +8,7 @@ use super::gate::Gate;
 use super::guard::guard;
 use super::{CALL_LIMIT, Engine, Event, Id, Instant, Item, Phase, Step, unanswered};
 use crate::dlq::envelope::Envelope;
+use crate::flaw::{self, Flaw};
 use crate::inbox::{ClaimAnswer, Rejection};
 use crate::key::{Key, RecordKey};
 use crate::message::Delivery;
@@ -33,7 +34,7 @@ impl Engine {
             return;
         }
         match self.gate(now) {
-            Gate::Shut => {}
+            Gate::Shut if !flaw::is(Flaw::ReceivesWhileOpen) => {}
             Gate::Probe => {
                 if self.wants_other_probes()
                     && self.probe_is_free(now)
@@ -42,7 +43,7 @@ impl Engine {
                     self.start_receive(max);
                 }
             }
-            Gate::Open => {
+            Gate::Open | Gate::Shut => {
                 // A dry limiter holds up what is there already: nothing more is fetched to wait behind it.
                 let dry = self.token_at.is_some_and(|at| at > now) && !self.ready.is_empty();
                 let ending_full = self.ending() >= self.most_ending();

@@ -8,6 +8,7 @@ use super::{
     CALL_LIMIT, Engine, Event, Fate, Id, Instant, Payload, Phase, Step, Unrecorded, unanswered, unanswered_inbox,
 };
 use crate::dlq::envelope::{Envelope, dead_letter};
+use crate::flaw::{self, Flaw};
 use crate::inbox::{Answers, Change, InboxError, Write, Written};
 use crate::message::{Outgoing, Receipt};
 use crate::outcome::StoredResult;
@@ -59,7 +60,7 @@ impl Engine {
                 Step::Delete => {
                     item.stepping = true;
                     let receipt = item.receipt.clone();
-                    self.beats.clear(id);
+                    self.end_beats(now, id);
                     self.deletes.push(now, (id, receipt));
                 }
                 // Its receipt is no longer good: it is visible, or in somebody else's hands.
@@ -75,7 +76,7 @@ impl Engine {
                     let room = last
                         .saturating_duration_since(now)
                         .saturating_sub(Duration::from_secs(1));
-                    self.beats.clear(id);
+                    self.end_beats(now, id);
                     self.hides.push(now, (id, receipt, delay.min(room)));
                 }
                 Step::Next => {
@@ -103,6 +104,15 @@ impl Engine {
                 }
             }
             return;
+        }
+    }
+
+    /// It is about to be settled: no heartbeat for it from here on.
+    fn end_beats(&mut self, now: Instant, id: Id) {
+        if flaw::is(Flaw::BeatsAfterSettling) {
+            self.beats.set(id, now);
+        } else {
+            self.beats.clear(id);
         }
     }
 

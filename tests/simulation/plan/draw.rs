@@ -432,6 +432,15 @@ fn accidents(draw: &Draw, trouble: Duration) -> Vec<(Duration, Accident)> {
     for _ in 0..draw.of(0..=2) {
         accidents.push((at(), Accident::LostReceives(draw.0.next_u64(), draw.count(1..=4))));
     }
+    for _ in 0..draw.of(0..=2) {
+        accidents.push((at(), Accident::Released(draw.0.next_u64(), draw.chance(0.5))));
+    }
+    if draw.chance(0.2) {
+        accidents.push((at(), Accident::Forgotten(draw.0.next_u64())));
+    }
+    if draw.chance(0.2) {
+        accidents.push((at(), Accident::MovedBack(draw.0.next_u64())));
+    }
     accidents.sort_by_key(|(at, _)| *at);
     accidents
 }

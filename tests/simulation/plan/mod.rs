@@ -180,6 +180,12 @@ pub(crate) enum Accident {
     Ghost(u64),
     /// Receives that no client saw.
     LostReceives(u64, u32),
+    /// An operator releases a claim by hand: one whose lease ran out, or any, a live one too.
+    Released(u64, bool),
+    /// An operator deletes a record that nobody holds.
+    Forgotten(u64),
+    /// SQS moves some dead letters back by itself, as somebody told it to.
+    MovedBack(u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
