@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use redrive::clock::{Clock, Random};
 use redrive::flow::{Backoff, BreakerConfig, Downstream};
-use redrive::handler::{Handler as _, batch};
+use redrive::handler::{BoxedHandler, Handler as _, batch};
 use redrive::message::Message;
 use redrive::worker::{AfterReject, WithoutDeadLetters};
 use redrive::{Failure, Router, Worker};
 
 use crate::bugs::{BuggyInbox, BuggyQueue};
-use crate::handler::{DOWN, Stage, several, single};
+use crate::handler::{DOWN, Stage, bare, several, several_bare, single};
 use crate::host::limit;
 use crate::old::OldInbox;
 use crate::plan::{BreakerPlan, DownstreamPlan, HandlerPlan, InboxMode, Letters, WorkerPlan};
@@ -113,18 +113,26 @@ pub(crate) fn build(line: &Line, plan: &WorkerPlan, clock: &Clock) -> Worker {
         lease: plan.lease,
         downstream,
     });
-    let built = match plan.handler {
-        HandlerPlan::Batch(size, linger) => builder.handler(batch(size, linger, several)).build(),
-        HandlerPlan::Single => builder.handler(single).build(),
+    let of_one = if scene.plan.inbox == InboxMode::Used {
+        BoxedHandler::new(single)
+    } else {
+        BoxedHandler::new(bare)
+    };
+    let builder = match plan.handler {
+        HandlerPlan::Batch(size, linger) if scene.plan.inbox == InboxMode::Used => {
+            builder.handler(batch(size, linger, several))
+        }
+        HandlerPlan::Batch(size, linger) => builder.handler(batch(size, linger, several_bare)),
+        HandlerPlan::Single => builder.handler(of_one),
         HandlerPlan::Routed(_) => {
             let routes = Router::by_attribute(TYPE)
-                .route("0", single.bulkhead("small"))
-                .route("1", single)
-                .fallback(single);
-            builder.handler(routes).build()
+                .route("0", of_one.clone().bulkhead("small"))
+                .route("1", of_one.clone())
+                .fallback(of_one);
+            builder.handler(routes)
         }
     };
-    built.expect("a worker")
+    builder.build().expect("a worker")
 }
 
 fn breaker(plan: BreakerPlan) -> Option<BreakerConfig> {

@@ -31,18 +31,28 @@ pub(crate) async fn single(
     context: Context,
     checkpoint: Checkpoint,
 ) -> Result<u64, Failure> {
-    run(stage, context, checkpoint).await
+    run(stage, context, Some(checkpoint)).await
+}
+
+/// Without an inbox, or with one that suppresses nothing, there are no checkpoints.
+pub(crate) async fn bare(State(stage): State<Stage>, context: Context) -> Result<u64, Failure> {
+    run(stage, context, None).await
 }
 
 pub(crate) async fn several(
     State(stage): State<Stage>,
     deliveries: Vec<(Context, Checkpoint)>,
 ) -> Vec<Result<u64, Failure>> {
-    let each = |(context, checkpoint)| run(stage.clone(), context, checkpoint);
+    let each = |(context, checkpoint)| run(stage.clone(), context, Some(checkpoint));
     join_all(deliveries.into_iter().map(each)).await
 }
 
-async fn run(stage: Stage, context: Context, checkpoint: Checkpoint) -> Result<u64, Failure> {
+pub(crate) async fn several_bare(State(stage): State<Stage>, deliveries: Vec<Context>) -> Vec<Result<u64, Failure>> {
+    let each = |context| run(stage.clone(), context, None);
+    join_all(deliveries.into_iter().map(each)).await
+}
+
+async fn run(stage: Stage, context: Context, checkpoint: Option<Checkpoint>) -> Result<u64, Failure> {
     let gate = Arc::clone(&stage.line.process);
     let clock = stage.line.scene.clock.clone();
     Gated::new(gate, clock, act(stage, context, checkpoint)).await
@@ -67,7 +77,7 @@ impl Drop for Running {
     }
 }
 
-async fn act(stage: Stage, context: Context, checkpoint: Checkpoint) -> Result<u64, Failure> {
+async fn act(stage: Stage, context: Context, checkpoint: Option<Checkpoint>) -> Result<u64, Failure> {
     let Stage {
         line,
         lease,
@@ -84,7 +94,9 @@ async fn act(stage: Stage, context: Context, checkpoint: Checkpoint) -> Result<u
     let behaviour = Behaviour::of(&scene.plan, planned, of_message, lease, scene.is_calm());
     let work = async {
         tokio::time::sleep(behaviour.before).await;
-        if behaviour.keeps_checkpoint {
+        if behaviour.keeps_checkpoint
+            && let Some(checkpoint) = checkpoint
+        {
             checkpoint.save(&of_message).await?;
         }
         tokio::time::sleep(behaviour.after).await;

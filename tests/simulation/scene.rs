@@ -26,6 +26,8 @@ const EPOCH_MS: u64 = 1_750_000_000_000;
 /// How often the producer sends something when the trouble is over, and from when on less often.
 const PULSE: Duration = Duration::from_secs(30);
 const PULSES_SLOW_DOWN: Duration = Duration::from_secs(600);
+/// When it sends no more of them: what waits until then waits for something else.
+const PULSES_END: Duration = Duration::from_secs(2 * 3600);
 /// How many it sends then: enough that what is half open can close.
 const PULSE_SIZE: usize = 16;
 
@@ -295,7 +297,7 @@ impl Scene {
                 break;
             }
             // Life goes on: breakers close by what succeeds, and a queue that holds nothing but poison has nothing that does.
-            let pulses_end = since + self.plan.patience * 2 / 3;
+            let pulses_end = since + PULSES_END.min(self.plan.patience * 2 / 3);
             let open = self.judge().waits_for_planned();
             if now >= pulse && now < pulses_end && self.all_sent() && open {
                 pulse = now
@@ -306,8 +308,12 @@ impl Scene {
                     };
                 producers::pulse(&self, PULSE_SIZE).await;
             }
-            let soon = now < since + PULSES_SLOW_DOWN;
-            tokio::time::sleep(Duration::from_secs(if soon { 1 } else { 15 })).await;
+            let pause = match now - since {
+                calm if calm < PULSES_SLOW_DOWN => 1,
+                calm if calm < PULSES_END => 15,
+                _ => 120,
+            };
+            tokio::time::sleep(Duration::from_secs(pause)).await;
             if self.look() {
                 return;
             }

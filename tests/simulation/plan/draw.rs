@@ -55,7 +55,7 @@ impl Plan {
         let trouble = draw.secs(60..=240);
         let old_workers = draw.chance(0.15);
         let names: Vec<char> = ('a'..='e').take(draw.one_of(&[2, 2, 2, 3, 3, 4, 5])).collect();
-        let workers = names
+        let workers: Vec<WorkerPlan> = names
             .iter()
             .map(|&name| worker(&draw, name, visibility, trouble, very_long, old_workers))
             .collect();
@@ -64,31 +64,41 @@ impl Plan {
             .map(|name| producer(&draw, name, trouble))
             .collect();
         let names: Vec<char> = producers.iter().map(|producer| producer.name).collect();
+        // A handler of twelve hours is of use only where a lease outlives what SQS allows.
+        let inbox = if very_long || !EVERY_MODE {
+            InboxMode::Used
+        } else {
+            draw.one_of(&INBOXES)
+        };
+        let max_attempts = draw.count(1..=5);
         let mut messages = messages(&draw, fifo, trouble, &names);
         if very_long {
             messages[0].character = Character::VeryLong;
-        }
-        if old_workers {
-            same_payloads(&mut messages);
         }
         let planted = if draw.chance(0.2) {
             planted(&draw, &messages)
         } else {
             Vec::new()
         };
+        if old_workers || !planted.is_empty() {
+            same_payloads(&mut messages);
+        }
         Self {
             seed,
             fifo,
             visibility,
-            max_attempts: draw.count(1..=5),
-            inbox: InboxMode::Used,
-            letters: Letters::Sent,
-            rejects_block: false,
+            max_attempts,
+            inbox,
+            letters: if EVERY_MODE {
+                letters(&draw, max_attempts)
+            } else {
+                Letters::Sent
+            },
+            rejects_block: EVERY_MODE && fifo && draw.chance(0.15),
             trouble,
             faults: faults(&draw),
             reorder: draw.one_of(&[0.0, 0.3]),
             short_receives: draw.one_of(&[0.0, 0.4]),
-            workers,
             producers,
             messages,
             operators: operators(&draw, trouble),
@@ -100,13 +110,43 @@ impl Plan {
                     (from, from + draw.secs(3..=60))
                 })
                 .collect(),
-            patience: Duration::from_secs(if very_long { 20 } else { 3 } * 3600),
+            patience: patience(&workers, very_long),
+            workers,
         }
     }
 }
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether workers without an inbox, in shadow mode, and with other ends for dead letters are drawn.
+const EVERY_MODE: bool = false;
+
+const INBOXES: [InboxMode; 12] = {
+    let mut modes = [InboxMode::Used; 12];
+    (modes[0], modes[1]) = (InboxMode::Without, InboxMode::Shadow);
+    modes
+};
+
+fn letters(draw: &Draw, max_attempts: u32) -> Letters {
+    match draw.of(0..=19) {
+        0 | 1 => Letters::ByPolicy(draw.count(1..=6) * max_attempts),
+        2 => Letters::Kept,
+        3 => Letters::Discarded,
+        _ => Letters::Sent,
+    }
+}
+
+fn patience(workers: &[WorkerPlan], very_long: bool) -> Duration {
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    // What finds no room to wait aside goes away for longer with every receive, whoever made it: up to ten hours.
+    let aside = |worker: &WorkerPlan| worker.tenants.is_some() || matches!(worker.handler, HandlerPlan::Routed(_));
+    match workers.iter().any(aside) {
+        true => hours(30),
+        false if very_long => hours(20),
+        false => hours(3),
+    }
 }
 
 fn faults(draw: &Draw) -> Faults {
