@@ -10,8 +10,14 @@ impl Checker {
         let Some(group) = self.messages[message].group else {
             return;
         };
-        let earlier =
-            (0..message).find(|&earlier| self.messages[earlier].group == Some(group) && !self.is_durable(earlier));
+        let Some((mut settled, members)) = self.groups.remove(&group) else {
+            return;
+        };
+        while members.get(settled).is_some_and(|&member| self.is_durable(member)) {
+            settled += 1;
+        }
+        let earlier = members.get(settled).copied().filter(|&earlier| earlier < message);
+        self.groups.insert(group, (settled, members));
         if let Some(earlier) = earlier {
             self.broken(
                 "inv07",
@@ -36,23 +42,33 @@ impl Checker {
         if self.claim_for(who, held).is_none() {
             return;
         }
-        let head = self.receipts.iter().find(|((holder, other), head)| {
-            holder == who
-                && other != receipt
-                && head.message < held.message
-                && self.messages[head.message].group == Some(group)
-                && head.told.is_some_and(|at| at < self.now())
-                && head.settled.is_none()
-                && !head.lost
-                && self.messages[head.message].held
-                && !self.is_durable(head.message)
-                && self.is_current(head)
-                && self.runs_ended_since(who, head)
-                && !self
-                    .claim_for(who, head)
-                    .is_some_and(|(_, claim)| claim.given_up || claim.goes_back)
+        let members = self.groups.get(&group).map_or(&[][..], |(_, members)| members);
+        let earlier = members.iter().take_while(|&&member| member < held.message);
+        let head = earlier
+            .flat_map(|&member| self.held_of(member))
+            .find(|(holder, other, head)| {
+                *holder == who
+                    && *other != receipt
+                    && head.told.is_some_and(|at| at < self.now())
+                    && head.settled.is_none()
+                    && !head.lost
+                    && self.messages[head.message].held
+                    && !self.is_durable(head.message)
+                    && self.is_current(head)
+                    && self.runs_ended_since(who, head)
+                    && !self
+                        .claim_for(who, head)
+                        .is_some_and(|(_, claim)| claim.given_up || claim.goes_back)
+            });
+        // It may go for one that is nearer.
+        let head = head.filter(|(_, _, head)| {
+            let between = members
+                .iter()
+                .filter(|&&member| (head.message + 1..held.message).contains(&member));
+            let mut others = between.flat_map(|&member| self.held_of(member));
+            !others.any(|(holder, _, other)| holder == who && other.at >= head.at && other.settled.is_some())
         });
-        if let Some((_, head)) = head {
+        if let Some((_, _, head)) = head {
             let (tail, head) = (label(held.message), label(head.message));
             self.broken(
                 "inv07",

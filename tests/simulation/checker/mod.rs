@@ -202,6 +202,8 @@ pub(crate) struct Checker {
     pub(super) ran: BTreeMap<(Who, usize), (Instant, Ended)>,
     /// How many runs under each key ended in no success.
     pub(super) failures: BTreeMap<RecordKey, u32>,
+    /// Keys whose record an operator deleted.
+    forgotten: BTreeSet<RecordKey>,
     /// Keys that had a record before anybody asked for them.
     pub(super) strangers: BTreeSet<RecordKey>,
     pub(super) over: BTreeMap<u64, Over>,
@@ -262,6 +264,7 @@ impl Checker {
             given_up: BTreeSet::new(),
             ran: BTreeMap::new(),
             failures: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
             strangers: BTreeSet::new(),
             over: BTreeMap::new(),
             post: Post::default(),
@@ -412,6 +415,7 @@ impl Checker {
     pub(crate) fn forgotten(&mut self, record: &Record) {
         self.ledger.reopen(&record.key);
         self.completions.remove(&record.key);
+        self.forgotten.insert(record.key.clone());
     }
 
     /// The record as the last call left it that reached the inbox; from now on as it is.
@@ -476,10 +480,13 @@ impl Checker {
         self.held_now.insert(message);
     }
 
-    /// Whether its key came with no other payload. Where one did, the record tells of the last only: what was dead-lettered
+    /// Whether its key came with no other payload, and its record was always there to tell of it. Where one did, the record tells of the last only: what was dead-lettered
     /// and comes back all the same, for its delete was lost, may run.
     pub(super) fn has_its_key_to_itself(&self, message: usize) -> bool {
         let sent = &self.messages[message];
+        if self.modes.inbox != InboxMode::Used || self.forgotten.contains(&sent.key) {
+            return false;
+        }
         let others = self.messages.iter().filter(|other| other.key == sent.key);
         others.into_iter().all(|other| other.payload == sent.payload)
     }
