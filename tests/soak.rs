@@ -7,6 +7,8 @@
 //! ```text
 //! cargo test --all-features --test soak -- --minutes 60 [--seed N] [--json FILE]
 //! ```
+//!
+//! `--leak 200` lets the handlers keep 200 bytes of each message, to see that the engine's soak notices.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

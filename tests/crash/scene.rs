@@ -137,11 +137,11 @@ impl Scene {
         let accidents = plan(self.options.kills, &self.random);
         let (total, mut last) = (accidents.len(), self.clock.now());
         for (n, accident) in accidents.into_iter().enumerate() {
-            // Spread over the run by what is done, but not waiting long for it.
+            // Spread over the run by what is done, so that there is something to lose on a slow machine too.
             let due = self.load.works.len() * n / (total + 1);
             self.look_after(async |scene| {
                 let since = scene.clock.now().saturating_duration_since(last);
-                since > Duration::from_secs(4) || (since > Duration::from_millis(200) && scene.journal.done() >= due)
+                since > Duration::from_secs(15) || (since > Duration::from_millis(200) && scene.journal.done() >= due)
             })
             .await;
             self.report.accident(accident);

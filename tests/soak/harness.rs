@@ -29,6 +29,7 @@ struct Options {
     /// How long the worker on servers is measured; the engine alone for a quarter of that, at most 5 min.
     time: Duration,
     seed: u64,
+    leak: u64,
     json: Option<PathBuf>,
 }
 
@@ -61,6 +62,7 @@ fn options() -> (Options, Vec<String>) {
     let mut options = Options {
         time: Duration::from_secs(48),
         seed: Clock::system().epoch_ms(),
+        leak: 0,
         json: None,
     };
     let mut rest = Vec::new();
@@ -73,6 +75,7 @@ fn options() -> (Options, Vec<String>) {
                 options.time = Duration::from_secs_f64(minutes * 60.0).max(Duration::from_secs(20));
             }
             "--seed" => options.seed = value().parse().expect("--seed takes a whole number"),
+            "--leak" => options.leak = value().parse().expect("--leak takes a number of bytes"),
             "--json" => options.json = Some(value().into()),
             _ => rest.push(argument),
         }
@@ -153,7 +156,11 @@ impl Worker {
 
 async fn engine(options: &Options) -> Result<(), String> {
     let time = (options.time / 4).clamp(Duration::from_secs(12), Duration::from_secs(300));
-    let worker = Worker::start("engine", &[("SOAK_SEED", options.seed.to_string())]);
+    let variables = [
+        ("SOAK_SEED", options.seed.to_string()),
+        ("SOAK_LEAK", options.leak.to_string()),
+    ];
+    let worker = Worker::start("engine", &variables);
     let figures = worker.watch(time).await?;
     finish(options, "engine", &figures, &figures::ENGINE)
 }
@@ -163,7 +170,9 @@ async fn services(options: &Options) -> Result<(), String> {
     let Some(services) = Services::open(&random).await else {
         return Ok(());
     };
-    let worker = Worker::start("services", &services.variables(options.seed));
+    let mut variables = services.variables(options.seed);
+    variables.push(("SOAK_LEAK", options.leak.to_string()));
+    let worker = Worker::start("services", &variables);
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(services.clone().produce());
     tasks.spawn(services.clone().go_wrong(options.time));

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use redrive::clock::{Clock, Random};
@@ -93,6 +94,8 @@ struct Gateway {
     downstream: Downstream,
     clock: Clock,
     cycle_ms: u64,
+    /// Bytes that the handler keeps of each message, to see that it would be noticed.
+    leak: usize,
 }
 
 impl Gateway {
@@ -105,6 +108,7 @@ impl Gateway {
                 .build()?,
             clock: Clock::system(),
             cycle_ms,
+            leak: usize::try_from(number("SOAK_LEAK"))?,
         })
     }
 
@@ -118,10 +122,16 @@ impl Gateway {
     }
 }
 
+/// What a handler that leaks has kept.
+static LEAKED: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
 /// Of a hundred messages some fail, are refused for a reason of their own, panic, or take long.
 async fn handle(State(gateway): State<Gateway>, context: Context) -> Result<String, Failure> {
     let n: u64 = context.message().body.parse().reject()?;
     let key = context.key().as_str();
+    if gateway.leak > 0 {
+        LEAKED.lock().unwrap().push(vec![1; gateway.leak]);
+    }
     match n % 100 {
         11 => return Err(Failure::reject("it is wrong").because(format!("order_{n}_is_wrong"))),
         23 => return Err(Failure::retry("not yet")),
