@@ -75,8 +75,11 @@ pub mod producer;
 #[cfg(test)]
 mod prop;
 pub mod queue;
+mod sync;
 pub mod telemetry;
 pub mod testing;
+#[doc(hidden)]
+pub mod transport;
 pub mod worker;
 
 pub use error::Error;

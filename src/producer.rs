@@ -3,12 +3,16 @@
 mod buffer;
 mod drive;
 mod message;
+#[cfg(test)]
+mod model;
+#[cfg(all(test, redrive_shuttle))]
+mod shuttle_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,6 +23,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use crate::clock::{Clock, Instant, Random};
 use crate::flow::Backoff;
 use crate::queue::{EntryError, Queue, QueueError};
+use crate::sync::Mutex;
 
 pub use crate::queue::MAX_DELAY;
 use buffer::{Buffer, Entry};
@@ -209,6 +214,7 @@ impl ProducerBuilder {
                     parked: Parked::Listening,
                 }),
                 changed: Notify::new(),
+                answered: Notify::new(),
                 random: self.random.unwrap_or_default(),
                 clock: self.clock,
                 fifo: self.queue.attributes().fifo,
@@ -306,6 +312,8 @@ struct Inner {
     state: Mutex<State>,
     /// Something was added, taken back, or is to be flushed.
     changed: Notify,
+    /// Something was answered, or nobody waits for it any more: flushes look again.
+    answered: Notify,
 }
 
 struct State {
@@ -430,15 +438,23 @@ impl Producer {
             before
         };
         let mut driving = Driving::of(&self.inner);
-        poll_fn(|cx| {
-            driving.poll(cx);
-            let first = self.inner.lock().unanswered.first().copied();
-            match first {
-                Some(number) if number < before => Poll::Pending,
-                _ => Poll::Ready(()),
+        loop {
+            // Another may drive while this looks, and wakes it for what it drives only.
+            let mut answered = pin!(self.inner.answered.notified());
+            answered.as_mut().enable();
+            let done = poll_fn(|cx| {
+                driving.poll(cx);
+                let first = self.inner.lock().unanswered.first().copied();
+                match first {
+                    Some(number) if number < before => answered.as_mut().poll(cx).map(|()| false),
+                    _ => Poll::Ready(true),
+                }
+            })
+            .await;
+            if done {
+                return;
             }
-        })
-        .await;
+        }
     }
 
     /// Checks the message, waits for its place, and puts it in the buffer.
@@ -529,9 +545,12 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let inner = &self.driving.inner;
         let mut state = inner.lock();
-        state.unanswered.remove(&self.number);
+        let gone = state.unanswered.remove(&self.number);
         let taken_back = state.buffer.remove(self.number);
         drop(state);
+        if gone {
+            inner.answered.notify_waiters();
+        }
         if taken_back.is_some() {
             inner.changed.notify_one();
         }

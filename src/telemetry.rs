@@ -120,7 +120,7 @@ metrics_table! {
     RETRIES = Counter "redrive.retries" in "{message}" by [QUEUE, KIND]:
         "Failed runs that are tried again: `error`, `timeout`, `panic`, or `outage`, which counts no attempt.";
     DEAD_LETTERS = Counter "redrive.dead_letters" in "{message}" by [QUEUE, REASON]:
-        "Messages that became dead letters.";
+        "Messages that became dead letters. Beyond 100 reasons of a worker, others are `other`.";
     IN_FLIGHT = Gauge "redrive.in_flight.messages" in "{message}" by [QUEUE, KIND]:
         "Messages held: `running`, `waiting` for a token, a slot or a breaker, or `settling`.";
     MESSAGE_AGE = Histogram "redrive.message.age" in "s" by [QUEUE]:

@@ -1,9 +1,10 @@
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::{FlowError, require};
+use crate::sync::{Mutex, MutexGuard};
 
 const LARGEST: usize = 1_000_000;
 

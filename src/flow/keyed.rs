@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use governor::nanos::Nanos;
@@ -8,6 +8,7 @@ use governor::state::StateStore;
 use super::error::{FlowError, require};
 use super::rate::{Limiter, RateLimit, Reading};
 use crate::clock::Instant;
+use crate::sync::{Mutex, MutexGuard};
 
 const DEFAULT_MOST_KEYS: usize = 10_000;
 const LARGEST_MOST_KEYS: usize = 1_000_000;

@@ -24,6 +24,8 @@ mod keyed;
 mod model;
 mod rate;
 mod retry_after;
+#[cfg(all(test, redrive_shuttle))]
+mod shuttle_tests;
 mod window;
 
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -1,7 +1,6 @@
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use governor::middleware::NoOpMiddleware;
@@ -12,6 +11,8 @@ use governor::{Quota, RateLimiter, clock};
 use super::backoff::LONGEST_DELAY;
 use super::error::{FlowError, require};
 use crate::clock::Instant;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 const SLOWEST: f64 = 1.0 / 86_400.0;
 const FASTEST: f64 = 1_000_000.0;

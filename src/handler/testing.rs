@@ -47,6 +47,7 @@ pub(crate) fn claimed(inbox: &Arc<FakeInbox>, checkpoint: Option<&'static [u8]>)
         suspect: false,
         deaths: 0,
         checkpoint: checkpoint.map(bytes::Bytes::from_static),
+        first_seen: 0,
         retention: Duration::from_secs(60),
     };
     let inbox: Arc<dyn Inbox> = Arc::clone(inbox) as Arc<dyn Inbox>;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use crate::inbox::{
 };
 use crate::key::RecordKey;
 use crate::outcome::StoredResult;
+use crate::sync::{Mutex, MutexGuard};
 
 /// What errors call it.
 const NAME: &str = "embedded";

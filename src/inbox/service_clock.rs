@@ -4,11 +4,12 @@
 //! was written some time between the request and the answer: that makes an interval, and the intervals of many answers meet
 //! in a narrow one. No host's wall clock is ever read.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::inbox::ServiceTime;
+use crate::sync::{Mutex, MutexGuard};
 
 /// An answer slower than this says too little to be used.
 pub(super) const SLOWEST_ANSWER: Duration = Duration::from_secs(2);
@@ -132,7 +133,7 @@ impl SharedServiceClock {
         self.lock().restarts()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, ServiceClock> {
+    fn lock(&self) -> MutexGuard<'_, ServiceClock> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
 //! The sending: what the buffer has is sent in batches, answered entry by entry, and sent again where that may help.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -11,6 +11,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use super::buffer::{Batch, Entry, Plan};
 use super::{Answer, Driver, Inner, Parked, ProducerError, Sender, State};
 use crate::queue::{EntryResults, QueueError};
+use crate::sync::MutexGuard;
 use crate::telemetry::{self, ERROR_TYPE, OPERATION, QUEUE};
 
 /// A batch that came back, with what the queue said.
@@ -156,6 +157,7 @@ impl Inner {
                 }
             }
         }
+        self.answered.notify_waiters();
     }
 
     fn again(&self, number: u64, entry: Entry<Sender>) {

@@ -136,6 +136,7 @@ impl Item {
             record_key: self.record_key.clone(),
             fingerprint: self.fingerprint,
             message_id: self.message_id().to_owned(),
+            fencing_token: self.claim.as_ref().map_or(0, |claim| claim.fencing_token),
         }
     }
 

@@ -151,13 +151,14 @@ impl Meter {
         counter(&t::RETRIES, &[(t::QUEUE, &self.queue), (t::KIND, kind)]).increment(1);
     }
 
-    pub(super) fn settled(&self, fate: &Fate) {
+    /// `reason` is what the reason of a dead letter is counted as.
+    pub(super) fn settled(&self, fate: &Fate, reason: Option<&str>) {
         if *fate == Fate::Completed {
             self.completed.increment(1);
             return;
         }
         counter(&t::SETTLED, &[(t::QUEUE, &self.queue), (t::OUTCOME, fate.as_str())]).increment(1);
-        if let Fate::DeadLettered(reason) = fate {
+        if let Some(reason) = reason {
             counter(&t::DEAD_LETTERS, &[(t::QUEUE, &self.queue), (t::REASON, reason)]).increment(1);
         }
     }

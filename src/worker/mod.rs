@@ -18,8 +18,11 @@ mod meter;
 mod model;
 mod preflight;
 mod settings;
+#[cfg(all(test, redrive_shuttle))]
+mod shuttle_tests;
 mod signals;
 mod status;
+mod unrecorded;
 mod workers;
 
 use std::sync::Arc;

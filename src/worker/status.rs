@@ -1,11 +1,12 @@
 //! What a worker says of itself while it runs.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::flow::BreakerState;
+use crate::sync::Mutex;
 
 /// How a delivery ended, as it is counted and shown to observers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,12 @@ impl Fate {
     }
 }
 
+/// How many reasons for dead letters are counted apart.
+const MAX_REASONS: usize = 100;
+
+/// What further reasons are counted as.
+const OTHER_REASONS: &str = "other";
+
 /// Totals since the worker started. Counts are deliveries unless said otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -65,7 +72,8 @@ pub struct Totals {
     pub retried: u64,
     /// Runs that failed and were not counted, because a breaker was open or opened by them.
     pub uncounted_failures: u64,
-    /// Dead-lettered, by reason.
+    /// Dead-lettered, by reason. Beyond 100 reasons all others are counted as `other`, so that a reason made up anew for each
+    /// message costs no memory for ever.
     pub dead_lettered: BTreeMap<String, u64>,
     /// Given up without a dead letter, as set.
     pub given_up: u64,
@@ -88,18 +96,25 @@ pub struct Totals {
 }
 
 impl Totals {
-    pub(super) fn add(&mut self, fate: &Fate) {
+    /// Counts it; answers what the reason of a dead letter was counted as.
+    pub(super) fn add<'a>(&mut self, fate: &'a Fate) -> Option<&'a str> {
         match fate {
             Fate::Completed => self.completed += 1,
             Fate::Duplicate => self.duplicates += 1,
             Fate::InFlightDuplicate => self.in_flight_duplicates += 1,
             Fate::Retried => self.retried += 1,
-            Fate::DeadLettered(reason) => *self.dead_lettered.entry(reason.clone()).or_default() += 1,
+            Fate::DeadLettered(reason) => {
+                let known = self.dead_lettered.contains_key(reason) || self.dead_lettered.len() < MAX_REASONS;
+                let reason = if known { reason.as_str() } else { OTHER_REASONS };
+                *self.dead_lettered.entry(reason.to_owned()).or_default() += 1;
+                return Some(reason);
+            }
             Fate::GivenUp(_) => self.given_up += 1,
             Fate::Released => self.released += 1,
             Fate::Delayed => self.delayed += 1,
             Fate::Lost => self.lost += 1,
         }
+        None
     }
 
     /// All dead letters.
@@ -222,5 +237,25 @@ impl Shared {
 
     pub(super) fn silent_since(&self, since: Option<Instant>) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).silent_since = since;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inv05_reasons_made_up_for_each_message_are_counted_in_bounded_memory() {
+        let mut totals = Totals::default();
+        for n in 0..5_000 {
+            let fate = Fate::DeadLettered(format!("order_{n}_is_wrong"));
+            let counted = totals.add(&fate);
+            assert_eq!(counted == Some("other"), n >= MAX_REASONS);
+        }
+        let known = Fate::DeadLettered("order_7_is_wrong".to_owned());
+        assert_eq!(totals.add(&known), Some("order_7_is_wrong"));
+        assert_eq!(totals.dead_lettered.len(), MAX_REASONS + 1);
+        assert_eq!(totals.dead_letters(), 5_001);
+        assert_eq!(totals.add(&Fate::Completed), None);
     }
 }

@@ -1,5 +1,8 @@
 //! Queues and tables on the servers of `localstack/up`, each test's own, and workers that run beside a test.
 
+// Each test binary uses its own part of it.
+#![allow(dead_code, reason = "test binaries share this module")]
+
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -17,7 +20,6 @@ use crate::localstack::{self, Servers};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Lab {
-    #[allow(dead_code, reason = "for tests that start programs")]
     pub(crate) servers: Servers,
     pub(crate) sqs: SdkConfig,
     pub(crate) dynamodb: SdkConfig,

@@ -180,6 +180,23 @@ async fn inv04_what_has_receives_left_is_given_back_while_the_breaker_is_open() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn inv04_a_worker_that_keeps_nothing_while_open_still_probes_and_spends_few_receives() {
+    let rig = Rig::new();
+    rig.send_many(20).await;
+    let service = Service::down();
+    let worker = rig.worker().keep_while_open(secs(0)).concurrency(4);
+    let running = start(worker.handler(calls(&rig, &service)).build().unwrap());
+    running
+        .until("the breaker is open", |status| is_open(status.breaker))
+        .await;
+    service.set(false);
+    rig.emptied(&running).await;
+    running.drain().await;
+    assert_eq!((rig.log.done(), rig.dead.len()), (20, 0));
+    assert!(rig.queue.calls().received < 100, "{:?}", rig.queue.calls());
+}
+
+#[tokio::test(start_paused = true)]
 async fn inv04_probes_are_held_messages_first_and_a_different_one_each_time() {
     let rig = Rig::new();
     rig.send_many(40).await;
@@ -458,4 +475,50 @@ async fn inv04_a_handful_of_poison_pills_stops_no_healthy_traffic_for_long() {
         .max()
         .unwrap();
     assert!(longest <= secs(20 * 60), "nothing healthy ran for {longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv04_outages_of_the_inbox_longer_than_a_lease_are_no_deaths_of_what_they_cut_off() {
+    let rig = Rig::new();
+    rig.send("k", "1").await;
+    let first = start(rig.worker().handler(rig.takes(secs(3_600))).build().unwrap());
+    first.until("it runs", |status| status.running == 1).await;
+    first.crash().await;
+    // What it held is a suspect now.
+    let second = start(rig.worker().handler(rig.takes(secs(100))).build().unwrap());
+    for outage in 1..=4 {
+        second.until("it runs", |status| status.running == 1).await;
+        let suspect = rig.record("k").unwrap().started;
+        assert_eq!(suspect, outage == 1, "released by its last word, it is none any more");
+        rig.inbox.faults().set_unreachable(true);
+        second
+            .until("the lease is lost", |status| status.totals.lost == outage)
+            .await;
+        rig.inbox.faults().set_unreachable(false);
+    }
+    rig.emptied(&second).await;
+    assert!(rig.dead.is_empty(), "{:?}", rig.reasons());
+    let record = rig.record("k").unwrap();
+    assert_eq!(
+        (record.status, record.attempts, record.deaths),
+        (Status::Completed, 0, 0)
+    );
+    second.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv04_what_was_done_in_an_outage_longer_than_its_lease_is_recorded_after_it_and_done_by_nobody_else() {
+    let rig = Rig::new();
+    rig.send("k", "1").await;
+    let first = start(rig.worker().handler(rig.takes(secs(5))).build().unwrap());
+    first.until("it runs", |status| status.running == 1).await;
+    rig.inbox.faults().set_unreachable(true);
+    first.until("the lease is lost", |status| status.totals.lost == 1).await;
+    rig.inbox.faults().set_unreachable(false);
+    sleep(secs(6)).await;
+    assert_eq!(rig.record("k").unwrap().status, Status::Completed);
+    let second = start(rig.worker().handler(rig.succeeds()).build().unwrap());
+    rig.emptied(&second).await;
+    assert_eq!((rig.log.len(), second.drain().await.totals.completed), (1, 0));
+    first.drain().await;
 }

@@ -1,5 +1,4 @@
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -12,6 +11,8 @@ use crate::flow::{
     Backoff, BreakerConfig, BreakerState, Bulkhead, CircuitBreaker, FlowError, LONGEST_DELAY, RateLimit, RetryBudget,
     TokenBucket,
 };
+use crate::sync::Mutex;
+use crate::sync::atomic::AtomicU64;
 
 const MOST_RETRIES: u32 = 20;
 const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);

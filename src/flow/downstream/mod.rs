@@ -7,8 +7,7 @@ mod watch;
 use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 pub use builder::DownstreamBuilder;
@@ -22,6 +21,8 @@ use super::{
     RateLimit, RetryBudget, Ticket, TokenBucket, Transition, Verdict, key_hash,
 };
 use crate::clock::{Clock, Instant, Random};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::telemetry::{self, BULKHEAD_FULL, DOWNSTREAM_TRIES, LIMITER_WAIT, NAME, OUTCOME, RETRY_BUDGET_SPENT};
 
 /// Everything that stands around a call to another service: timeout, retries with jitter and `Retry-After`, retry budget,

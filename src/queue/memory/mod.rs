@@ -6,12 +6,14 @@ mod groups;
 mod limits;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod reference;
 mod store;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -20,6 +22,7 @@ use tokio::sync::Notify;
 use crate::clock::{Clock, Instant};
 use crate::faults::{Fault, FaultDecision, FaultPlan, Operation};
 use crate::message::{Delivery, Message, Outgoing, Receipt};
+use crate::sync::{Mutex, MutexGuard};
 
 use super::rules::whole_seconds;
 use super::{EntryError, EntryResults, Queue, QueueAttributes, QueueError, Receive};

@@ -228,7 +228,7 @@ impl Engine {
             self.make_ready(now, id);
             return;
         }
-        if self.done_here(now, id) {
+        if self.done_here(now, id, claim.first_seen) {
             return;
         }
         if claim.suspect && claim.deaths > 0 {
@@ -257,9 +257,9 @@ impl Engine {
 
     /// Whether this worker's handler was done for its key before, only could not be recorded before the lease was lost: then it
     /// is recorded now, and never run again. Another payload under that key is no duplicate of it.
-    fn done_here(&mut self, now: Instant, id: Id) -> bool {
+    fn done_here(&mut self, now: Instant, id: Id, first_seen: u64) -> bool {
         let Some(item) = self.items.get(&id) else { return false };
-        let Some(done) = self.unrecorded.get(&item.record_key) else {
+        let Some(done) = self.unrecorded.of_claim(now, &item.record_key, first_seen) else {
             return false;
         };
         let differs = matches!((done.payload.fingerprint, item.fingerprint), (Some(that), Some(this)) if that != this);
@@ -336,26 +336,31 @@ impl Engine {
         let group_blocks = item.group.is_some() && self.config.after_reject == super::AfterReject::Block;
         let has_record = item.claim.is_some();
         let mut steps = Vec::with_capacity(6);
-        if matches!(self.config.dead_letters, DeadLetters::RedrivePolicy) && !group_blocks {
-            // SQS moves it without our envelope, so its record must not say `rejected`: moved back it would never run again.
+        // Moved back by SQS, what has no envelope is told from a producer's duplicate by nothing: its record must not say
+        // `rejected`, or it would be deleted unrun.
+        let by_policy = matches!(self.config.dead_letters, DeadLetters::RedrivePolicy) && !group_blocks;
+        let bare = has_record && !group_blocks && self.goes_without_envelope(id);
+        if by_policy || (bare && record) {
             let attempts = rejection.attempts.max(self.config.max_attempts);
             let error = match record {
                 true if *reason != Reason::AttemptsExhausted => {
                     bounded(format!("{reason}: {}", rejection.error), MAX_ERROR_BYTES)
                 }
-                _ => rejection.error,
+                _ => rejection.error.clone(),
             };
             steps.push(Step::Write(Change::Release {
                 failure: Some(Attempted { attempts, error }),
             }));
+        }
+        if by_policy {
             steps.extend([Step::Hide(Duration::ZERO), Step::ReleaseTail]);
             self.finish(now, id, Fate::GivenUp(reason.to_string()), steps);
             return;
         }
-        if record && has_record && !flaw::is(Flaw::SendsLettersUnfenced) {
+        if record && has_record && !bare && !flaw::is(Flaw::SendsLettersUnfenced) {
             steps.push(Step::Write(Change::Reject(rejection)));
         }
-        let sent = has_record.then_some(Step::Write(Change::DeadLetterSent));
+        let sent = (has_record && !bare).then_some(Step::Write(Change::DeadLetterSent));
         // Without an inbox nothing but the delete keeps it from coming again.
         let last = if self.inbox.is_some() {
             [Step::Next, Step::Delete]

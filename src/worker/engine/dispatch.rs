@@ -107,7 +107,7 @@ impl Engine {
                 continue;
             }
             if !self.holds(id) {
-                self.lose(now, id, "lease");
+                self.lose_by_time(now, id, "lease");
                 continue;
             }
             if !self.admit_tenant(now, id) || !self.admit_bulkhead(now, id) {

@@ -26,9 +26,6 @@ impl Engine {
                 self.watched_probe = None;
             }
             self.remember_lost_run(id, outcome.as_ref());
-            if self.lost_claims.contains_key(&id) {
-                self.retries.set(id, now);
-            }
             // A run whose lease was lost was given up already.
             let Some(item) = self.items.get_mut(&id) else { continue };
             if item.phase != Phase::Running {

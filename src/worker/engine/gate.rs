@@ -206,11 +206,13 @@ impl Engine {
                 over.push(id);
             }
         }
+        let probing = self.gate(now) == Gate::Probe;
         for id in over {
             if self.unclaimed.at(id).is_some() {
                 self.give_back_unclaimed(now, id);
-            } else if self.failed_in_outage(id) {
-                // Visible at once it would be the first to be received as a probe, before what might succeed.
+            } else if probing || self.failed_in_outage(id) {
+                // Visible at once it would be the first to be received as a probe, before what might succeed, or again and
+                // again while it may not start.
                 self.go_back(now, id, Fate::Released, None, AWAY);
             } else {
                 self.release(now, id);

@@ -150,7 +150,7 @@ impl Engine {
             return;
         }
         self.remember_unrecorded(id);
-        self.lose(now, id, why);
+        self.lose_by_time(now, id, why);
     }
 
     fn send_beat(&mut self, now: Instant, ids: Vec<Id>) {

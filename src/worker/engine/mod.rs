@@ -10,6 +10,7 @@ mod ends;
 mod gate;
 mod guard;
 mod heartbeat;
+mod late;
 mod receive;
 mod run;
 mod steps;
@@ -35,14 +36,14 @@ use super::intake::Intake;
 use super::item::{Id, Item, Phase, Step};
 use super::meter::Meter;
 use super::status::{Fate, Shared};
+use super::unrecorded::{MAX_UNRECORDED, Unrecorded};
 use crate::clock::Instant;
 use crate::flaw::{self, Flaw};
 use crate::flow::{Backoff, BreakerWatch, Bulkhead, CircuitBreaker, Ticket, TokenBucket};
 use crate::handler::SharedHandler;
-use crate::inbox::{Answers, Change, ClaimAnswer, Inbox, InboxError, Write, Written};
+use crate::inbox::{Answers, ClaimAnswer, Inbox, InboxError, Write, Written};
 use crate::key::{Fingerprint, RecordKey};
 use crate::message::{Delivery, Outgoing, Receipt};
-use crate::outcome::StoredResult;
 use crate::queue::{EntryResults, MAX_BATCH, Queue, QueueError};
 use crate::telemetry::{said, shown};
 
@@ -57,12 +58,6 @@ const CALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// Events taken in one turn at most, before what is due is looked at again.
 const EVENTS_PER_TURN: usize = 64;
-
-/// Results that could not be recorded before their lease was lost, remembered so that this worker never runs them again.
-const MAX_UNRECORDED: usize = 10_000;
-
-/// Lost claims that are still to be released at most.
-const MAX_LOST_CLAIMS: usize = 1_000;
 
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +74,7 @@ pub(super) enum End {
 enum Event {
     Received {
         asked: usize,
+        answered: Instant,
         result: Result<Vec<Delivery>, QueueError>,
     },
     Claimed {
@@ -116,13 +112,8 @@ pub(super) struct Payload {
     pub(super) record_key: RecordKey,
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) message_id: String,
-}
-
-/// The result of a handler that is done, which could not be recorded.
-#[derive(Clone, Debug)]
-struct Unrecorded {
-    payload: Payload,
-    result: StoredResult,
+    /// The token of the claim it ran under; 0 without one.
+    pub(super) fencing_token: u64,
 }
 
 /// What an engine is made of.
@@ -213,11 +204,11 @@ pub(super) struct Engine {
     sends: Batcher<(Id, Outgoing)>,
     dead_letter_queue: Option<Arc<dyn Queue>>,
     call_backoff: Backoff,
-    unrecorded: BTreeMap<RecordKey, Unrecorded>,
+    unrecorded: Unrecorded,
+    /// Writes under leases that ran out by time, by their deliveries, which are no longer held.
+    late: BTreeMap<Id, late::LateWrite>,
     /// Runs that go on, or are just being stopped, although their delivery was lost.
     lost_runs: BTreeMap<Id, Payload>,
-    /// Lost claims to be released in case nobody has taken them over, and how often that was tried.
-    lost_claims: BTreeMap<Id, (Write, u32)>,
 
     paused: bool,
     drain: Option<Drain>,
@@ -308,9 +299,9 @@ impl Engine {
             sends: Batcher::new(MAX_BATCH, config.linger, BATCHES_IN_FLIGHT),
             dead_letter_queue,
             call_backoff: call_backoff(),
-            unrecorded: BTreeMap::new(),
+            unrecorded: Unrecorded::new(config.retention),
+            late: BTreeMap::new(),
             lost_runs: BTreeMap::new(),
-            lost_claims: BTreeMap::new(),
             paused: false,
             drain: None,
             drain_began: None,
@@ -372,11 +363,12 @@ impl Engine {
     fn turn(&mut self, now: Instant) {
         self.turn_breakers(now);
         self.stage(now);
-        self.keep_or_give_back(now);
         self.retry_steps(now);
         self.claim_again(now);
         self.beat(now);
         self.dispatch(now);
+        // What can probe a breaker has begun to by now.
+        self.keep_or_give_back(now);
         self.flush(now);
         self.receive(now);
     }
@@ -395,7 +387,11 @@ impl Engine {
             self.calls = self.calls.saturating_sub(1);
         }
         match event {
-            Event::Received { asked, result } => self.received(now, asked, result),
+            Event::Received {
+                asked,
+                answered,
+                result,
+            } => self.received(now, asked, answered, result),
             Event::Claimed { ids, ticket, answers } => self.claimed(now, &ids, ticket, answers),
             Event::Ended(ended) => self.ended(now, ended),
             Event::Wrote { ids, answers } => self.wrote(now, &ids, answers),
@@ -626,13 +622,7 @@ impl Engine {
             kill.cancel();
         }
         item.fate = Fate::Lost;
-        let runs = item.phase == Phase::Running;
-        let lost_claim = item.claim.clone().filter(|_| why == "lease" && !self.config.shadow);
-        let release = match item.plan.front() {
-            Some(Step::Write(release @ Change::Release { .. })) => release.clone(),
-            _ => Change::Release { failure: None },
-        };
-        if runs && self.inbox.is_some() {
+        if item.phase == Phase::Running && self.inbox.is_some() {
             self.lost_runs.insert(id, item.payload());
         }
         if why == "lease" {
@@ -643,21 +633,6 @@ impl Engine {
         self.note(id);
         self.release_tail(now, id);
         self.forget(now, id);
-        if let Some(claim) = lost_claim {
-            self.release_lost(now, id, Write::new(claim, release), runs);
-        }
-    }
-
-    /// A process that lost a lease lives: unless somebody took the key over, its record must not look like one of a process that
-    /// died while it ran. It is released when no run of it is left; tried until it is answered.
-    fn release_lost(&mut self, now: Instant, id: Id, release: Write, runs: bool) {
-        if self.lost_claims.len() >= MAX_LOST_CLAIMS {
-            self.lost_claims.pop_first();
-        }
-        self.lost_claims.insert(id, (release, 0));
-        if !runs {
-            self.retries.set(id, now);
-        }
     }
 
     /// The longest an inbox write or a heartbeat may take: well within what it extends.
@@ -668,8 +643,9 @@ impl Engine {
     /// Counts a fate and shows it to the observer.
     fn note(&self, id: Id) {
         let Some(item) = self.items.get(&id) else { return };
-        self.meter.settled(&item.fate);
-        self.shared.count(|totals| totals.add(&item.fate));
+        let mut reason = None;
+        self.shared.count(|totals| reason = totals.add(&item.fate));
+        self.meter.settled(&item.fate, reason);
         if let Some(observer) = &self.config.observer {
             let observation = super::Observation {
                 message: &item.delivery.message,

@@ -1,0 +1,500 @@
+//! One run of the harness: servers, queues, tables, worker processes, messages, accidents, and the account at the end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use redrive::clock::{Clock, Instant, Random};
+use redrive::extract::Envelope;
+use redrive::producer::NewMessage;
+use redrive::queue::Queue as _;
+use redrive::{Producer, SqsQueue};
+
+use super::Options;
+use super::accidents::{Accident, Moment, plan};
+use super::fleet::Post;
+use super::journal::Journal;
+use super::load::{Load, Work};
+use super::program::{Ledger, Places};
+use super::report::Report;
+use crate::aws::config;
+use crate::aws_lab::{Lab, Queues, Setup, is_empty, take_all};
+use crate::child::Signal;
+use crate::fault_proxy::{Effect, Fault, Request, Rule, RuleId};
+use crate::localstack::Servers;
+use crate::own_servers::OwnServers;
+
+/// How long nothing may be done before something counts as lost.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// How long a killer lies in wait for its moment.
+const AMBUSH: Duration = Duration::from_secs(4);
+
+/// From the answer that a proxy keeps back until the service has certainly done what it was asked.
+const DONE_BY: Duration = Duration::from_millis(200);
+
+pub(crate) struct Scene {
+    options: Options,
+    clock: Clock,
+    random: Random,
+    servers: OwnServers,
+    standard: Queues,
+    fifo: Queues,
+    ledger: Ledger,
+    journal: Journal,
+    load: Arc<Load>,
+    posts: Vec<Post>,
+    /// Stopped, and until when.
+    zombie: Option<(usize, Instant)>,
+    report: Report,
+}
+
+/// A trap that has been laid for a worker.
+enum Trap {
+    /// Sprung by a request; whether the service is let do what it asks before.
+    Request {
+        at_sqs: bool,
+        rule: RuleId,
+        done: bool,
+    },
+    /// Sprung by a run that starts.
+    Start(u64),
+    /// Sprung by an effect that was made.
+    Effect(u64),
+    None,
+}
+
+impl Scene {
+    /// `None` where tests on servers are left out.
+    pub(crate) async fn set(options: Options) -> Option<Self> {
+        let servers = OwnServers::start().await?;
+        let (sqs, dynamodb) = (servers.sqs.url(), servers.dynamodb.url());
+        let lab = Lab {
+            sqs: config(&sqs),
+            dynamodb: config(&dynamodb),
+            servers: Servers {
+                sqs_url: sqs.clone(),
+                dynamodb_url: dynamodb.clone(),
+            },
+        };
+        let setup = Setup {
+            visibility_secs: options.visibility_secs,
+            ..Setup::default()
+        };
+        let standard = lab.queues("crash", &setup).await;
+        let fifo = lab.queues("crash.fifo", &setup).await;
+        let (table, ledger) = (Lab::unique("inbox"), Lab::unique("ledger"));
+        // The ledger has the same key, so that it is made by the same call.
+        for table in [&table, &ledger] {
+            lab.inbox(table).await;
+        }
+        let random = Random::seeded(options.seed);
+        let load = Arc::new(Load::draw(options.messages, &random));
+        let places = Places {
+            ledger_url: dynamodb.clone(),
+            standard: standard.source.attributes().name.clone(),
+            fifo: fifo.source.attributes().name.clone(),
+            ledger: ledger.clone(),
+            sqs,
+            dynamodb,
+            table,
+            in_flight_delay_secs: options.in_flight_delay_secs,
+        };
+        let journal = Journal::new();
+        let mut posts = Vec::new();
+        for number in 0..options.workers {
+            posts.push(Post::new(number, &places, &journal, &random).await);
+        }
+        Some(Self {
+            clock: Clock::system(),
+            ledger: Ledger::new(&lab.dynamodb, &ledger),
+            report: Report::new(&options, &load),
+            options,
+            random,
+            servers,
+            standard,
+            fifo,
+            journal,
+            load,
+            posts,
+            zombie: None,
+        })
+    }
+
+    pub(crate) async fn run(mut self) -> Report {
+        let began = self.clock.now();
+        let sent = Arc::new(AtomicUsize::new(0));
+        let produce = produce(
+            self.load.clone(),
+            [self.standard.source.clone(), self.fifo.source.clone()],
+            self.journal.clone(),
+            sent.clone(),
+        );
+        let mut producing = tokio::task::JoinSet::new();
+        producing.spawn(produce);
+        self.man();
+        let accidents = plan(self.options.kills, &self.random);
+        let (total, mut last) = (accidents.len(), self.clock.now());
+        for (n, accident) in accidents.into_iter().enumerate() {
+            // Spread over the run by what is done, so that there is something to lose on a slow machine too.
+            let due = self.load.works.len() * n / (total + 1);
+            self.look_after(async |scene| {
+                let since = scene.clock.now().saturating_duration_since(last);
+                since > Duration::from_secs(15) || (since > Duration::from_millis(200) && scene.journal.done() >= due)
+            })
+            .await;
+            self.report.accident(accident);
+            self.befall(accident).await;
+            last = self.clock.now();
+            if total < 40 || n % 10 == 9 {
+                eprintln!(
+                    "{:>6.0} s  {} of {total} accidents ({accident:?}), {} sent, {} of {} keys done",
+                    last.saturating_duration_since(began).as_secs_f64(),
+                    n + 1,
+                    sent.load(Ordering::Relaxed),
+                    self.journal.done(),
+                    self.load.works.len(),
+                );
+            }
+        }
+        self.let_all_be_done().await;
+        producing.join_next().await.expect("it runs").expect("all was sent");
+        self.report.took = self.clock.now().saturating_duration_since(began);
+        for post in &mut self.posts {
+            post.terminate().await;
+        }
+        self.account().await
+    }
+
+    fn man(&mut self) {
+        for post in &mut self.posts {
+            post.man();
+        }
+    }
+
+    /// Keeps the posts manned and wakes who sleeps, until `enough`.
+    async fn look_after(&mut self, mut enough: impl AsyncFnMut(&mut Self) -> bool) {
+        while !enough(self).await {
+            for post in &mut self.posts {
+                if post.ended_by_itself() {
+                    self.report.ended_by_themselves += 1;
+                }
+            }
+            self.man();
+            if let Some((post, _)) = self.zombie.filter(|(_, until)| self.clock.now() >= *until) {
+                self.posts[post].signal(Signal::Continue);
+                self.zombie = None;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Until every key is done and both queues are empty.
+    async fn let_all_be_done(&mut self) {
+        let (mut progress, mut since) = ((0, 0), self.clock.now());
+        let total = self.load.works.len();
+        let mut shown = since;
+        self.look_after(async |scene| {
+            let now = scene.clock.now();
+            let at = (scene.journal.done(), scene.journal.fates().values().sum::<usize>());
+            if at != progress {
+                (progress, since) = (at, now);
+            }
+            if shown.elapsed().as_secs() >= 5 {
+                shown = now;
+                let waiting = scene.load.works.iter().filter(|work| !scene.journal.is_done(&work.key));
+                let waiting: Vec<&str> = waiting.take(5).map(|work| &*work.key).collect();
+                eprintln!("{} of {total} done, not yet {waiting:?}, …", at.0);
+            }
+            let over = at.0 == total && is_empty(&scene.standard.source).await && is_empty(&scene.fifo.source).await;
+            // What is lost by then is told of in the account.
+            (over && scene.zombie.is_none()) || now.saturating_duration_since(since) > PATIENCE
+        })
+        .await;
+    }
+
+    async fn befall(&mut self, accident: Accident) {
+        match accident {
+            Accident::Kill(moment) => self.kill(moment).await,
+            Accident::Zombie => self.make_a_zombie().await,
+            Accident::DynamoDbRestarts => self.servers.restart_dynamodb().await,
+            Accident::ProxyRestarts => {
+                let post = &self.posts[self.anyone()];
+                let proxies = [&post.sqs, &post.dynamodb];
+                for proxy in proxies {
+                    proxy.stop().await;
+                }
+                tokio::time::sleep(Duration::from_millis(500) + self.random.up_to(Duration::from_secs(2))).await;
+                for proxy in proxies {
+                    proxy.restart().await;
+                }
+            }
+            Accident::SqsStalls => {
+                self.servers.sqs.signal(Signal::Stop);
+                tokio::time::sleep(Duration::from_secs(1) + self.random.up_to(Duration::from_secs(4))).await;
+                self.servers.sqs.signal(Signal::Continue);
+            }
+        }
+    }
+
+    /// A worker that runs, and is no zombie.
+    fn anyone(&self) -> usize {
+        let zombie = self.zombie.map(|(post, _)| post);
+        loop {
+            let post = usize::try_from(self.random.below(self.posts.len() as u64)).unwrap();
+            if Some(post) != zombie {
+                return post;
+            }
+        }
+    }
+
+    async fn kill(&mut self, moment: Moment) {
+        loop {
+            let victim = self.anyone();
+            let trap = self.lay(victim, moment);
+            let sprung = self.wait_for(victim, &trap).await;
+            if !self.may_be_cut_off(victim).await {
+                self.report.spared += 1;
+                let post = &self.posts[victim];
+                post.signal(Signal::Continue);
+                for proxy in [&post.sqs, &post.dynamodb] {
+                    proxy.heal();
+                    proxy.reset_connections().await;
+                }
+                continue;
+            }
+            self.posts[victim].kill();
+            self.report.kill(if sprung { moment } else { Moment::Random });
+            // Not at once: others take over what it had, and it is missed.
+            self.posts[victim].man();
+            return;
+        }
+    }
+
+    /// Halts the worker and looks whether its death would rightly be put on a message.
+    async fn may_be_cut_off(&mut self, victim: usize) -> bool {
+        self.posts[victim].signal(Signal::Stop);
+        let mut heard = self.journal.heard(victim);
+        loop {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let now = self.journal.heard(victim);
+            if now == heard {
+                return !self.journal.must_be_spared(victim);
+            }
+            heard = now;
+        }
+    }
+
+    /// Stops a worker in the middle of a run until long after its leases are over.
+    async fn make_a_zombie(&mut self) {
+        self.look_after(async |scene| scene.zombie.is_none()).await;
+        loop {
+            let victim = self.anyone();
+            let trap = self.lay(victim, Moment::MidHandler);
+            self.wait_for(victim, &trap).await;
+            if self.may_be_cut_off(victim).await {
+                self.journal.stopped(victim);
+                let lease = Duration::from_secs(u64::from(self.options.visibility_secs.max(10)));
+                self.zombie = Some((victim, self.clock.now() + lease + Duration::from_secs(7)));
+                return;
+            }
+            self.report.spared += 1;
+            self.posts[victim].signal(Signal::Continue);
+        }
+    }
+
+    /// Arranges that the worker halts at that moment.
+    fn lay(&self, victim: usize, moment: Moment) -> Trap {
+        let post = &self.posts[victim];
+        let (started, made) = self.journal.seen(victim);
+        let trap = |at_sqs: bool, effect: Effect, when: fn(&Request) -> bool| {
+            let proxy = if at_sqs { &post.sqs } else { &post.dynamodb };
+            let rule = proxy.add(Rule::on_all(Fault::Stall(effect)).when(when));
+            let done = effect == Effect::Done;
+            Trap::Request { at_sqs, rule, done }
+        };
+        match moment {
+            Moment::BeforeClaim => trap(false, Effect::None, is_claim),
+            Moment::AfterClaim => trap(false, Effect::Done, is_claim),
+            Moment::MidHandler => Trap::Start(started),
+            Moment::AfterEffect => {
+                // What follows the effect must not get through before the kill.
+                trap(false, Effect::None, is_complete);
+                Trap::Effect(made)
+            }
+            Moment::AfterComplete => trap(false, Effect::Done, is_complete),
+            Moment::BeforeDelete => trap(true, Effect::None, is_delete),
+            Moment::AfterDelete => trap(true, Effect::Done, is_delete),
+            Moment::BeforeDeadLetter => trap(true, Effect::None, is_send),
+            Moment::AfterDeadLetter => trap(true, Effect::Done, is_send),
+            Moment::Random => Trap::None,
+        }
+    }
+
+    /// Whether the trap was sprung before the patience for it was over.
+    async fn wait_for(&mut self, victim: usize, trap: &Trap) -> bool {
+        if matches!(trap, Trap::None) {
+            tokio::time::sleep(self.random.up_to(Duration::from_millis(300))).await;
+            return true;
+        }
+        let deadline = self.clock.now() + AMBUSH;
+        let sprung = |scene: &Self| {
+            let post = &scene.posts[victim];
+            let (started, made) = scene.journal.seen(victim);
+            match *trap {
+                Trap::Request { at_sqs, rule, .. } => {
+                    let proxy = if at_sqs { &post.sqs } else { &post.dynamodb };
+                    proxy.hits(rule) > 0
+                }
+                Trap::Start(before) => started > before,
+                Trap::Effect(before) => made > before,
+                Trap::None => true,
+            }
+        };
+        while !sprung(self) {
+            if self.clock.now() >= deadline || !self.posts[victim].is_manned() {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        if matches!(trap, Trap::Request { done: true, .. }) {
+            tokio::time::sleep(DONE_BY).await;
+        }
+        true
+    }
+
+    /// What became of everything.
+    async fn account(mut self) -> Report {
+        let effects = self.ledger.effects().await;
+        let made = |work: &Work| effects.get(&work.key).copied().unwrap_or(0);
+        for work in self.load.healthy() {
+            match made(work) {
+                0 => self
+                    .report
+                    .lost
+                    .push(format!("{}: {:?}", work.key, self.journal.runs_of(&work.key))),
+                1 => {}
+                n => self.report.doubled.push(format!(
+                    "{}: {n} effects: {:?}",
+                    work.key,
+                    self.journal.runs_of(&work.key)
+                )),
+            }
+        }
+        let mut doomed = self.load.doomed();
+        for key in doomed.keys() {
+            if effects.get(key).is_some_and(|&made| made > 0) {
+                self.report.doubled.push(format!("{key} is poison and has an effect"));
+            }
+        }
+        let mut letters: BTreeMap<String, usize> = BTreeMap::new();
+        for dead in [&self.standard.dead, &self.fifo.dead] {
+            for letter in take_all(dead, 0).await {
+                let Some(envelope) = Envelope::of(&letter.message) else {
+                    self.report
+                        .wrong_letters
+                        .push(format!("moved by SQS: {}", letter.message.body));
+                    continue;
+                };
+                *self.report.dead_letters.entry(envelope.reason.clone()).or_default() += 1;
+                *letters.entry(envelope.key.clone()).or_default() += 1;
+                let runs = self.journal.runs_of(&envelope.key);
+                let reasons: BTreeMap<_, _> = self.load.doomed();
+                if reasons
+                    .get(&envelope.key)
+                    .is_none_or(|reason| *reason != envelope.reason)
+                {
+                    self.report.wrong_letters.push(format!(
+                        "{} for {}: {}, {runs:?}",
+                        envelope.key, envelope.reason, envelope.error
+                    ));
+                }
+            }
+        }
+        for (key, count) in &letters {
+            doomed.remove(key);
+            self.report.letters_again += count - 1;
+        }
+        self.report
+            .lost
+            .extend(doomed.keys().map(|key| format!("{key}: no dead letter")));
+        self.report.disorder = self.disorder();
+        self.report.hear(&self.journal);
+        self.report
+    }
+
+    /// How many keys' effects were made before that of one before it in its group.
+    fn disorder(&self) -> usize {
+        let places: BTreeMap<&str, (&str, usize)> = self
+            .load
+            .works
+            .iter()
+            .filter_map(|work| Some((&*work.key, work.group.as_ref().map(|(group, at)| (&**group, *at))?)))
+            .collect();
+        let mut last: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut wrong = 0;
+        for key in self.journal.order() {
+            let Some(&(group, at)) = places.get(&*key) else {
+                continue;
+            };
+            let before = last.entry(group).or_default();
+            if at < *before {
+                wrong += 1;
+            }
+            *before = at.max(*before);
+        }
+        wrong
+    }
+}
+
+fn is_claim(request: &Request) -> bool {
+    request.operation == "PutItem"
+        || (request.operation == "BatchExecuteStatement" && request.text().contains("INSERT INTO"))
+}
+
+fn is_complete(request: &Request) -> bool {
+    matches!(&*request.operation, "BatchExecuteStatement" | "UpdateItem") && request.text().contains("\"completed\"")
+}
+
+fn is_delete(request: &Request) -> bool {
+    request.operation.starts_with("DeleteMessage")
+}
+
+fn is_send(request: &Request) -> bool {
+    request.operation.starts_with("SendMessage")
+}
+
+/// Sends all, never more than some hundreds ahead of what is done. A copy goes with the part after the one that it copies.
+async fn produce(load: Arc<Load>, queues: [SqsQueue; 2], journal: Journal, sent: Arc<AtomicUsize>) {
+    let ahead = (load.works.len() / 3).clamp(200, 800);
+    let producers = queues.map(|queue| Producer::builder(queue).own_keys(false).build().expect("a producer"));
+    let mut copies: Vec<Work> = Vec::new();
+    let mut from = 0;
+    while from < load.works.len() || !copies.is_empty() {
+        if from > journal.done() + ahead {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        }
+        let part = &load.works[from..load.works.len().min(from + 50)];
+        from += part.len();
+        let again = std::mem::take(&mut copies);
+        copies.extend(part.iter().filter(|work| work.twice).cloned());
+        let all: Vec<(&Work, usize)> = part
+            .iter()
+            .map(|work| (work, 1))
+            .chain(again.iter().map(|work| (work, 2)))
+            .collect();
+        for (number, producer) in producers.iter().enumerate() {
+            let mine: Vec<NewMessage> = all
+                .iter()
+                .filter(|(work, _)| usize::from(work.group.is_some()) == number)
+                .map(|(work, copy)| NewMessage::verbatim(work.message(*copy)))
+                .collect();
+            for answer in producer.send_all(mine).await {
+                answer.expect("it is sent");
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
