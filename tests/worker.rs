@@ -42,6 +42,8 @@ mod inv12_build_errors;
 mod preflight;
 #[path = "worker/settings.rs"]
 mod settings;
+#[path = "worker/suspended.rs"]
+mod suspended;
 #[path = "worker/telemetry.rs"]
 mod telemetry;
 #[path = "worker/without_inbox.rs"]

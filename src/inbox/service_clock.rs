@@ -7,12 +7,16 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use crate::clock::Instant;
+use crate::clock::{Instant, Moment};
 use crate::inbox::ServiceTime;
 use crate::sync::{Mutex, MutexGuard};
 
 /// An answer slower than this says too little to be used.
 pub(super) const SLOWEST_ANSWER: Duration = Duration::from_secs(2);
+
+/// By how much the wall clock may run ahead of the monotonic one while an answer is awaited. Beyond it the host may have been
+/// suspended meanwhile, and how old the answer is is not known.
+const MOST_AHEAD: Duration = Duration::from_secs(1);
 
 /// How fast the monotonic clock may drift from the service's, in millionths.
 const DRIFT_PPM: i128 = 200;
@@ -40,7 +44,7 @@ struct Bounds {
 pub(super) enum Observed {
     /// The bounds are within it now.
     Used,
-    /// It took too long to say anything.
+    /// It took too long to say anything, or may have.
     TooSlow,
     /// It contradicts what was known, which was thrown away.
     StartedOver,
@@ -118,6 +122,14 @@ fn nanos(duration: Duration) -> i128 {
 pub(super) struct SharedServiceClock(Arc<Mutex<ServiceClock>>);
 
 impl SharedServiceClock {
+    /// See [`ServiceClock::observe`]; nothing, if the host may have been suspended while the answer was awaited.
+    pub(super) fn answered(&self, sent: &Moment, received: &Moment, date_s: u64) -> Observed {
+        if received.wall_ran_ahead_since(sent) > MOST_AHEAD {
+            return Observed::TooSlow;
+        }
+        self.observe(sent.at, received.at, date_s)
+    }
+
     /// See [`ServiceClock::observe`].
     pub(super) fn observe(&self, sent: Instant, received: Instant, date_s: u64) -> Observed {
         self.lock().observe(sent, received, date_s)
@@ -223,6 +235,18 @@ mod tests {
         assert_eq!(clock.time(service.origin + ms(2_001)), None);
         assert_eq!(service.answer(&mut clock, ms(3_000), ms(0), ms(2_000)), Observed::Used);
         service.assert_within(&clock, ms(5_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_was_awaited_while_the_host_was_suspended_is_ignored() {
+        let (clock, shared) = (Clock::starting_at(0), SharedServiceClock::default());
+        let sent = clock.moment();
+        clock.step_by(1_000);
+        assert_eq!(shared.answered(&sent, &clock.moment(), 1_000), Observed::Used);
+        clock.step_by(-7_200_000);
+        assert_eq!(shared.answered(&sent, &clock.moment(), 1_000), Observed::Used, "set back");
+        clock.step_by(7_500_000);
+        assert_eq!(shared.answered(&sent, &clock.moment(), 1_000), Observed::TooSlow);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_dynamodb::error::BoxError;
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 
-use crate::clock::{Clock, Instant};
+use crate::clock::{Clock, Moment};
 use crate::inbox::service_clock::{Observed, SharedServiceClock};
 use crate::telemetry::{self, INBOX_CLOCK_RESTARTS, NAME};
 
@@ -23,7 +23,7 @@ pub(super) struct Dating {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct SentAt(Instant);
+struct SentAt(Moment);
 
 impl Storable for SentAt {
     type Storer = StoreReplace<Self>;
@@ -40,7 +40,7 @@ impl Intercept for Dating {
         _components: &RuntimeComponents,
         cfg: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        cfg.interceptor_state().store_put(SentAt(self.clock.now()));
+        cfg.interceptor_state().store_put(SentAt(self.clock.moment()));
         Ok(())
     }
 
@@ -52,7 +52,7 @@ impl Intercept for Dating {
     ) -> Result<(), BoxError> {
         let date = context.response().headers().get("date").and_then(date_s);
         if let (Some(SentAt(sent)), Some(date)) = (cfg.load::<SentAt>().copied(), date)
-            && self.service.observe(sent, self.clock.now(), date) == Observed::StartedOver
+            && self.service.answered(&sent, &self.clock.moment(), date) == Observed::StartedOver
         {
             telemetry::counter(&INBOX_CLOCK_RESTARTS, &[(NAME, &self.table)]).increment(1);
             tracing::warn!(table = %self.table, "the inbox's clock jumped, or its hosts disagree: its time is measured afresh");
