@@ -18,8 +18,9 @@ pub(super) const SLOWEST_ANSWER: Duration = Duration::from_secs(2);
 /// suspended meanwhile, and how old the answer is is not known.
 const MOST_AHEAD: Duration = Duration::from_secs(1);
 
-/// How fast the monotonic clock may drift from the service's, in millionths.
-const DRIFT_PPM: i128 = 200;
+/// How fast the monotonic clock may drift from the service's, in millionths: as fast as `ntpd` slews a clock that is wrong, and
+/// kernels let others. A daemon that is set to slew faster must not be used.
+const DRIFT_PPM: i128 = 500;
 
 /// What a `Date` leaves open: it is cut to the second.
 const DATE_RESOLUTION_NS: i128 = 1_000_000_000;
@@ -257,9 +258,9 @@ mod tests {
             let time = clock.time(service.origin + at).unwrap();
             time.hi - time.lo
         };
-        // 200 ppm of an hour to either side.
+        // 500 ppm of an hour to either side.
         let grown = width(Duration::from_secs(3_600)) - width(ms(2));
-        assert!(grown.abs_diff(1_440) <= 2, "{grown}");
+        assert!(grown.abs_diff(3_600) <= 2, "{grown}");
     }
 
     #[test]
@@ -287,7 +288,7 @@ mod tests {
         let pause = prop_oneof![4 => 0u64..3_000, 1 => 0u64..4_000_000];
         let leg = || prop_oneof![6 => 0u64..900, 1 => 0u64..2_500];
         let jump = prop_oneof![30 => Just(0i64), 1 => -600_000i64..600_000];
-        (pause, leg(), leg(), -199i128..=199, jump, prop::bool::weighted(0.2)).prop_map(
+        (pause, leg(), leg(), -499i128..=499, jump, prop::bool::weighted(0.2)).prop_map(
             |(pause_ms, to_ms, from_ms, ppm, jump_ms, late)| Answer {
                 pause_ms,
                 to_ms,
@@ -310,7 +311,7 @@ mod tests {
         fn bounds(&self, now: Instant) -> Option<(i128, i128)> {
             let aged = self.answers.iter().map(|&(at, lo, hi)| {
                 let passed = nanos(now.saturating_duration_since(at)) - nanos(at.saturating_duration_since(now));
-                let drift = passed.abs() / 5_000;
+                let drift = passed.abs() / 2_000;
                 (lo + passed - drift, hi + passed + drift)
             });
             aged.reduce(|one, other| (one.0.max(other.0), one.1.min(other.1)))
@@ -398,7 +399,7 @@ mod tests {
         #[test]
         fn the_services_time_is_always_within_the_bounds(
             offset_ms in -5_000_000i64..5_000_000,
-            ppm in -190i128..=190,
+            ppm in -490i128..=490,
             answers in prop::collection::vec((0u64..20_000, 0u64..1_500, 0u64..1_500, 0u64..600_000), 1..60),
         ) {
             let (service, mut clock) = (service(offset_ms, ppm), ServiceClock::default());
