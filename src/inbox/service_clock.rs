@@ -29,6 +29,8 @@ const DATE_RESOLUTION_NS: i128 = 1_000_000_000;
 #[derive(Clone, Debug, Default)]
 pub(super) struct ServiceClock {
     bounds: Option<Bounds>,
+    /// What contradicts them.
+    rival: Option<Rival>,
     restarts: u64,
 }
 
@@ -40,6 +42,13 @@ struct Bounds {
     hi: i128,
 }
 
+/// Bounds that contradict those known.
+#[derive(Clone, Copy, Debug)]
+struct Rival {
+    bounds: Bounds,
+    since: Instant,
+}
+
 /// What became of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Observed {
@@ -47,7 +56,7 @@ pub(super) enum Observed {
     Used,
     /// It took too long to say anything, or may have.
     TooSlow,
-    /// It contradicts what was known, which was thrown away.
+    /// It contradicts what was known: the time is within either, until another answer tells which.
     StartedOver,
 }
 
@@ -68,23 +77,56 @@ impl ServiceClock {
             self.bounds = Some(fresh);
             return Observed::Used;
         };
-        // Answers of concurrent calls may be taken in out of order.
-        let at = known.at.max(received);
-        let (known, aged) = (known.aged_to(at), fresh.aged_to(at));
-        let (lo, hi) = (known.lo.max(aged.lo), known.hi.min(aged.hi));
-        if lo <= hi {
-            self.bounds = Some(Bounds { at, lo, hi });
-            Observed::Used
-        } else {
-            self.bounds = Some(fresh);
-            self.restarts += 1;
-            Observed::StartedOver
+        let met = known.met_with(fresh);
+        let Some(rival) = self.rival else {
+            return match met {
+                Some(_) => {
+                    self.bounds = met;
+                    Observed::Used
+                }
+                None => self.start_over(fresh),
+            };
+        };
+        let rival_met = rival.bounds.met_with(fresh);
+        // What was asked before the contradiction is no judge of it.
+        let decides = sent >= rival.since;
+        match (met, rival_met) {
+            (None, None) => return self.start_over(fresh),
+            (Some(_), None) if decides => {
+                self.bounds = met;
+                self.rival = None;
+            }
+            (None, Some(_)) if decides => {
+                self.bounds = rival_met;
+                self.rival = None;
+            }
+            _ => {
+                self.bounds = met.or(self.bounds);
+                let bounds = rival_met.unwrap_or(rival.bounds);
+                self.rival = Some(Rival { bounds, ..rival });
+            }
         }
+        Observed::Used
+    }
+
+    /// One answer may be a proxy's, or of a host whose clock is wrong: both count until another one agrees with either.
+    fn start_over(&mut self, fresh: Bounds) -> Observed {
+        self.rival = Some(Rival {
+            bounds: fresh,
+            since: fresh.at,
+        });
+        self.restarts += 1;
+        Observed::StartedOver
     }
 
     /// The bounds at `now`; none before the first answer that could be used.
     pub(super) fn time(&self, now: Instant) -> Option<ServiceTime> {
-        let bounds = self.bounds?.aged_to(now);
+        let mut bounds = self.bounds?.aged_to(now);
+        if let Some(rival) = self.rival {
+            let rival = rival.bounds.aged_to(now);
+            bounds.lo = bounds.lo.min(rival.lo);
+            bounds.hi = bounds.hi.max(rival.hi);
+        }
         Some(ServiceTime {
             lo: u64::try_from(bounds.lo.div_euclid(1_000_000)).unwrap_or(0),
             hi: u64::try_from((bounds.hi + 999_999).div_euclid(1_000_000)).unwrap_or(u64::MAX),
@@ -98,6 +140,15 @@ impl ServiceClock {
 }
 
 impl Bounds {
+    /// Where both hold, unless they contradict each other.
+    fn met_with(self, other: Self) -> Option<Self> {
+        // Answers of concurrent calls may be taken in out of order.
+        let at = self.at.max(other.at);
+        let (one, other) = (self.aged_to(at), other.aged_to(at));
+        let (lo, hi) = (one.lo.max(other.lo), one.hi.min(other.hi));
+        (lo <= hi).then_some(Self { at, lo, hi })
+    }
+
     /// The same bounds at another moment, wider by what the clocks may have drifted apart.
     fn aged_to(self, now: Instant) -> Self {
         let (passed, back) = match now.checked_duration_since(self.at) {
@@ -238,6 +289,28 @@ mod tests {
         service.assert_within(&clock, ms(5_000));
     }
 
+    #[test]
+    fn of_two_answers_that_contradict_each_other_both_count_until_a_third_agrees_with_one() {
+        for later in [0, 3_600_000] {
+            let (mut service, mut clock) = (service(0, 0), ServiceClock::default());
+            service.answer(&mut clock, ms(0), ms(1), ms(1));
+            service.offset_ns += 3_600_000 * 1_000_000;
+            assert_eq!(service.answer(&mut clock, ms(100), ms(1), ms(1)), Observed::StartedOver);
+            service.assert_within(&clock, ms(200));
+            service.offset_ns = 0;
+            service.assert_within(&clock, ms(200));
+            service.offset_ns = later * 1_000_000;
+            assert_eq!(service.answer(&mut clock, ms(50), ms(1), ms(80)), Observed::Used, "asked before");
+            let time = clock.time(service.origin + ms(200)).unwrap();
+            assert!(time.hi - time.lo > 3_500_000, "{time:?}");
+            service.answer(&mut clock, ms(300), ms(1), ms(1));
+            let time = clock.time(service.origin + ms(302)).unwrap();
+            assert!(time.hi - time.lo <= 1_100, "{time:?}");
+            service.assert_within(&clock, ms(302));
+            assert_eq!(clock.restarts(), 1);
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_was_awaited_while_the_host_was_suspended_is_ignored() {
         let (clock, shared) = (Clock::starting_at(0), SharedServiceClock::default());
@@ -300,21 +373,39 @@ mod tests {
         )
     }
 
-    /// The rule of DESIGN §5 as it stands there: every answer kept, each aged by itself, all of them met.
+    /// The rule as it is said: every answer kept, each aged by itself, all of them met; and beside them those that contradict
+    /// them, until an answer to a later request agrees with one side only.
     #[derive(Default)]
     struct Kept {
-        answers: Vec<(Instant, i128, i128)>,
+        answers: Vec<Interval>,
+        rivals: Option<(Vec<Interval>, Instant)>,
         restarts: u64,
+    }
+
+    type Interval = (Instant, i128, i128);
+
+    fn meet(answers: &[Interval], now: Instant) -> Option<(i128, i128)> {
+        let aged = answers.iter().map(|&(at, lo, hi)| {
+            let passed = nanos(now.saturating_duration_since(at)) - nanos(at.saturating_duration_since(now));
+            let drift = passed.abs() / 2_000;
+            (lo + passed - drift, hi + passed + drift)
+        });
+        aged.reduce(|one, other| (one.0.max(other.0), one.1.min(other.1)))
+    }
+
+    /// The answers with one more, if all of them meet.
+    fn with(answers: &[Interval], one: Interval) -> Option<Vec<Interval>> {
+        let all: Vec<Interval> = answers.iter().copied().chain([one]).collect();
+        let latest = all.iter().map(|answer| answer.0).max().unwrap();
+        // What all but meets is left to the rounding of nanoseconds.
+        meet(&all, latest).filter(|(lo, hi)| lo <= hi).map(|_| all)
     }
 
     impl Kept {
         fn bounds(&self, now: Instant) -> Option<(i128, i128)> {
-            let aged = self.answers.iter().map(|&(at, lo, hi)| {
-                let passed = nanos(now.saturating_duration_since(at)) - nanos(at.saturating_duration_since(now));
-                let drift = passed.abs() / 2_000;
-                (lo + passed - drift, hi + passed + drift)
-            });
-            aged.reduce(|one, other| (one.0.max(other.0), one.1.min(other.1)))
+            let known = meet(&self.answers, now)?;
+            let rivals = self.rivals.as_ref().and_then(|(rivals, _)| meet(rivals, now));
+            Some(rivals.map_or(known, |rival| (known.0.min(rival.0), known.1.max(rival.1))))
         }
 
         fn observe(&mut self, sent: Instant, received: Instant, date_s: u64) -> Observed {
@@ -324,17 +415,32 @@ mod tests {
             }
             let lo = i128::from(date_s) * 1_000_000_000;
             let answer = (received, lo, lo + 1_000_000_000 + nanos(latency));
-            self.answers.push(answer);
-            let latest = self.answers.iter().map(|answer| answer.0).max().unwrap();
-            match self.bounds(latest) {
-                // What all but meets is left to the rounding of nanoseconds.
-                Some((lo, hi)) if lo <= hi => Observed::Used,
-                _ => {
-                    self.answers = vec![answer];
+            let known = with(&self.answers, answer);
+            let rivals = self.rivals.as_ref().map(|(rivals, since)| (with(rivals, answer), *since));
+            match (known, rivals) {
+                (None, None | Some((None, _))) => {
+                    self.rivals = Some((vec![answer], received));
                     self.restarts += 1;
-                    Observed::StartedOver
+                    return Observed::StartedOver;
+                }
+                (Some(known), None) => self.answers = known,
+                (Some(known), Some((None, since))) => {
+                    self.answers = known;
+                    if sent >= since {
+                        self.rivals = None;
+                    }
+                }
+                (None, Some((Some(rivals), since))) if sent >= since => {
+                    self.answers = rivals;
+                    self.rivals = None;
+                }
+                (None, Some((Some(rivals), since))) => self.rivals = Some((rivals, since)),
+                (Some(known), Some((Some(rivals), since))) => {
+                    self.answers = known;
+                    self.rivals = Some((rivals, since));
                 }
             }
+            Observed::Used
         }
     }
 
