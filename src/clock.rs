@@ -86,6 +86,14 @@ impl Clock {
         runtime_now()
     }
 
+    /// Now, by both.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment {
+            at: self.now(),
+            epoch_ms: self.epoch_ms(),
+        }
+    }
+
     /// Now, in milliseconds since 1970. Host clocks lie and jump: nothing that must be right compares two hosts' values.
     #[must_use]
     pub fn epoch_ms(&self) -> u64 {
@@ -103,6 +111,22 @@ impl Clock {
                 u64::try_from(ms).unwrap_or(0)
             }
         }
+    }
+}
+
+/// A moment by both of a clock's times.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub(crate) at: Instant,
+    epoch_ms: u64,
+}
+
+impl Moment {
+    /// By how much the wall time ran ahead of the monotonic one since `earlier`: it was set, or the host was suspended, where
+    /// the monotonic clock stands still. Nothing, where it fell behind.
+    pub(crate) fn wall_ran_ahead_since(&self, earlier: &Self) -> Duration {
+        let wall = Duration::from_millis(self.epoch_ms.saturating_sub(earlier.epoch_ms));
+        wall.saturating_sub(self.at.saturating_duration_since(earlier.at))
     }
 }
 

@@ -89,18 +89,42 @@ async fn the_time_is_that_of_the_dates_however_wrong_they_are() {
 }
 
 #[tokio::test]
-async fn answers_that_jump_start_the_time_over_forwards_and_backwards() {
+async fn an_answer_that_jumps_starts_the_time_over_once_another_agrees_forwards_and_backwards() {
     let dated = |body: Value, at: u64| Reply::ok(body).header("date", &http_date(at));
     let stub = Stub::start([dated(table(), NOON), dated(ttl(), NOON)]).await.unwrap();
     let inbox = DynamoInbox::connect(&config(&stub.url()), NAME).await.unwrap();
     assert_eq!(inbox.clock_restarts(), 0);
+    let mut before = NOON;
     for (restarts, at) in [(1, NOON + 3_600), (2, NOON - 3_600), (3, NOON)] {
-        stub.then([dated(json!({}), at)]);
+        stub.then([dated(json!({}), at), dated(json!({}), at)]);
+        assert_eq!(inbox.get(&key()).await.unwrap(), None);
+        assert_eq!(inbox.clock_restarts(), restarts);
+        let time = inbox.time();
+        assert!(time.lo.abs_diff(before.min(at) * 1000) < 60_000, "{time:?}");
+        assert!(time.hi.abs_diff(before.max(at) * 1000) < 60_000, "{time:?}");
         assert_eq!(inbox.get(&key()).await.unwrap(), None);
         assert_eq!(inbox.clock_restarts(), restarts);
         let time = inbox.time();
         assert!(time.lo.abs_diff(at * 1000) < 60_000, "{time:?}");
+        assert!(time.hi.abs_diff(at * 1000) < 60_000, "{time:?}");
+        before = at;
     }
+}
+
+#[tokio::test]
+async fn the_date_of_an_answer_that_is_not_the_services_own_says_nothing() {
+    let own = |body: Value| {
+        let dated = Reply::ok(body).header("date", &http_date(NOON));
+        dated.header("x-amzn-requestid", "7a62c49f")
+    };
+    let stub = Stub::start([own(table()), own(ttl())]).await.unwrap();
+    let inbox = DynamoInbox::connect(&config(&stub.url()), NAME).await.unwrap();
+    // A proxy's, whose clock is an hour ahead.
+    let refusal = Reply::error(400, "com.amazon.coral.validate#ValidationException", "no");
+    stub.then([refusal.header("date", &http_date(NOON + 3_600))]);
+    assert!(inbox.get(&key()).await.is_err());
+    assert_eq!(inbox.clock_restarts(), 0);
+    assert!(inbox.time().hi < (NOON + 60) * 1000, "{:?}", inbox.time());
 }
 
 #[tokio::test]

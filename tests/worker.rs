@@ -48,6 +48,8 @@ mod preflight;
 mod settings;
 #[path = "worker/suspects.rs"]
 mod suspects;
+#[path = "worker/suspended.rs"]
+mod suspended;
 #[path = "worker/telemetry.rs"]
 mod telemetry;
 #[path = "worker/without_inbox.rs"]

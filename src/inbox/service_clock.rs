@@ -7,15 +7,20 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use crate::clock::Instant;
+use crate::clock::{Instant, Moment};
 use crate::inbox::ServiceTime;
 use crate::sync::{Mutex, MutexGuard};
 
 /// An answer slower than this says too little to be used.
 pub(super) const SLOWEST_ANSWER: Duration = Duration::from_secs(2);
 
-/// How fast the monotonic clock may drift from the service's, in millionths.
-const DRIFT_PPM: i128 = 200;
+/// By how much the wall clock may run ahead of the monotonic one while an answer is awaited. Beyond it the host may have been
+/// suspended meanwhile, and how old the answer is is not known.
+const MOST_AHEAD: Duration = Duration::from_secs(1);
+
+/// How fast the monotonic clock may drift from the service's, in millionths: as fast as `ntpd` slews a clock that is wrong, and
+/// kernels let others. A daemon that is set to slew faster must not be used.
+const DRIFT_PPM: i128 = 500;
 
 /// What a `Date` leaves open: it is cut to the second.
 const DATE_RESOLUTION_NS: i128 = 1_000_000_000;
@@ -24,6 +29,8 @@ const DATE_RESOLUTION_NS: i128 = 1_000_000_000;
 #[derive(Clone, Debug, Default)]
 pub(super) struct ServiceClock {
     bounds: Option<Bounds>,
+    /// What contradicts them.
+    rival: Option<Rival>,
     restarts: u64,
 }
 
@@ -35,14 +42,21 @@ struct Bounds {
     hi: i128,
 }
 
+/// Bounds that contradict those known.
+#[derive(Clone, Copy, Debug)]
+struct Rival {
+    bounds: Bounds,
+    since: Instant,
+}
+
 /// What became of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Observed {
     /// The bounds are within it now.
     Used,
-    /// It took too long to say anything.
+    /// It took too long to say anything, or may have.
     TooSlow,
-    /// It contradicts what was known, which was thrown away.
+    /// It contradicts what was known: the time is within either, until another answer tells which.
     StartedOver,
 }
 
@@ -63,23 +77,56 @@ impl ServiceClock {
             self.bounds = Some(fresh);
             return Observed::Used;
         };
-        // Answers of concurrent calls may be taken in out of order.
-        let at = known.at.max(received);
-        let (known, aged) = (known.aged_to(at), fresh.aged_to(at));
-        let (lo, hi) = (known.lo.max(aged.lo), known.hi.min(aged.hi));
-        if lo <= hi {
-            self.bounds = Some(Bounds { at, lo, hi });
-            Observed::Used
-        } else {
-            self.bounds = Some(fresh);
-            self.restarts += 1;
-            Observed::StartedOver
+        let met = known.met_with(fresh);
+        let Some(rival) = self.rival else {
+            return match met {
+                Some(_) => {
+                    self.bounds = met;
+                    Observed::Used
+                }
+                None => self.start_over(fresh),
+            };
+        };
+        let rival_met = rival.bounds.met_with(fresh);
+        // What was asked before the contradiction is no judge of it.
+        let decides = sent >= rival.since;
+        match (met, rival_met) {
+            (None, None) => return self.start_over(fresh),
+            (Some(_), None) if decides => {
+                self.bounds = met;
+                self.rival = None;
+            }
+            (None, Some(_)) if decides => {
+                self.bounds = rival_met;
+                self.rival = None;
+            }
+            _ => {
+                self.bounds = met.or(self.bounds);
+                let bounds = rival_met.unwrap_or(rival.bounds);
+                self.rival = Some(Rival { bounds, ..rival });
+            }
         }
+        Observed::Used
+    }
+
+    /// One answer may be a proxy's, or of a host whose clock is wrong: both count until another one agrees with either.
+    fn start_over(&mut self, fresh: Bounds) -> Observed {
+        self.rival = Some(Rival {
+            bounds: fresh,
+            since: fresh.at,
+        });
+        self.restarts += 1;
+        Observed::StartedOver
     }
 
     /// The bounds at `now`; none before the first answer that could be used.
     pub(super) fn time(&self, now: Instant) -> Option<ServiceTime> {
-        let bounds = self.bounds?.aged_to(now);
+        let mut bounds = self.bounds?.aged_to(now);
+        if let Some(rival) = self.rival {
+            let rival = rival.bounds.aged_to(now);
+            bounds.lo = bounds.lo.min(rival.lo);
+            bounds.hi = bounds.hi.max(rival.hi);
+        }
         Some(ServiceTime {
             lo: u64::try_from(bounds.lo.div_euclid(1_000_000)).unwrap_or(0),
             hi: u64::try_from((bounds.hi + 999_999).div_euclid(1_000_000)).unwrap_or(u64::MAX),
@@ -93,6 +140,15 @@ impl ServiceClock {
 }
 
 impl Bounds {
+    /// Where both hold, unless they contradict each other.
+    fn met_with(self, other: Self) -> Option<Self> {
+        // Answers of concurrent calls may be taken in out of order.
+        let at = self.at.max(other.at);
+        let (one, other) = (self.aged_to(at), other.aged_to(at));
+        let (lo, hi) = (one.lo.max(other.lo), one.hi.min(other.hi));
+        (lo <= hi).then_some(Self { at, lo, hi })
+    }
+
     /// The same bounds at another moment, wider by what the clocks may have drifted apart.
     fn aged_to(self, now: Instant) -> Self {
         let (passed, back) = match now.checked_duration_since(self.at) {
@@ -118,6 +174,14 @@ fn nanos(duration: Duration) -> i128 {
 pub(super) struct SharedServiceClock(Arc<Mutex<ServiceClock>>);
 
 impl SharedServiceClock {
+    /// See [`ServiceClock::observe`]; nothing, if the host may have been suspended while the answer was awaited.
+    pub(super) fn answered(&self, sent: &Moment, received: &Moment, date_s: u64) -> Observed {
+        if received.wall_ran_ahead_since(sent) > MOST_AHEAD {
+            return Observed::TooSlow;
+        }
+        self.observe(sent.at, received.at, date_s)
+    }
+
     /// See [`ServiceClock::observe`].
     pub(super) fn observe(&self, sent: Instant, received: Instant, date_s: u64) -> Observed {
         self.lock().observe(sent, received, date_s)
@@ -226,6 +290,48 @@ mod tests {
     }
 
     #[test]
+    fn of_two_answers_that_contradict_each_other_both_count_until_a_third_agrees_with_one() {
+        for later in [0, 3_600_000] {
+            let (mut service, mut clock) = (service(0, 0), ServiceClock::default());
+            service.answer(&mut clock, ms(0), ms(1), ms(1));
+            service.offset_ns += 3_600_000 * 1_000_000;
+            assert_eq!(service.answer(&mut clock, ms(100), ms(1), ms(1)), Observed::StartedOver);
+            service.assert_within(&clock, ms(200));
+            service.offset_ns = 0;
+            service.assert_within(&clock, ms(200));
+            service.offset_ns = later * 1_000_000;
+            assert_eq!(
+                service.answer(&mut clock, ms(50), ms(1), ms(80)),
+                Observed::Used,
+                "asked before"
+            );
+            let time = clock.time(service.origin + ms(200)).unwrap();
+            assert!(time.hi - time.lo > 3_500_000, "{time:?}");
+            service.answer(&mut clock, ms(300), ms(1), ms(1));
+            let time = clock.time(service.origin + ms(302)).unwrap();
+            assert!(time.hi - time.lo <= 1_100, "{time:?}");
+            service.assert_within(&clock, ms(302));
+            assert_eq!(clock.restarts(), 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_was_awaited_while_the_host_was_suspended_is_ignored() {
+        let (clock, shared) = (Clock::starting_at(0), SharedServiceClock::default());
+        let sent = clock.moment();
+        clock.step_by(1_000);
+        assert_eq!(shared.answered(&sent, &clock.moment(), 1_000), Observed::Used);
+        clock.step_by(-7_200_000);
+        assert_eq!(
+            shared.answered(&sent, &clock.moment(), 1_000),
+            Observed::Used,
+            "set back"
+        );
+        clock.step_by(7_500_000);
+        assert_eq!(shared.answered(&sent, &clock.moment(), 1_000), Observed::TooSlow);
+    }
+
+    #[test]
     fn an_old_answer_is_trusted_less_the_older_it_is() {
         let (service, mut clock) = (service(0, 0), ServiceClock::default());
         service.answer(&mut clock, ms(0), ms(1), ms(1));
@@ -233,9 +339,9 @@ mod tests {
             let time = clock.time(service.origin + at).unwrap();
             time.hi - time.lo
         };
-        // 200 ppm of an hour to either side.
+        // 500 ppm of an hour to either side.
         let grown = width(Duration::from_secs(3_600)) - width(ms(2));
-        assert!(grown.abs_diff(1_440) <= 2, "{grown}");
+        assert!(grown.abs_diff(3_600) <= 2, "{grown}");
     }
 
     #[test]
@@ -263,7 +369,7 @@ mod tests {
         let pause = prop_oneof![4 => 0u64..3_000, 1 => 0u64..4_000_000];
         let leg = || prop_oneof![6 => 0u64..900, 1 => 0u64..2_500];
         let jump = prop_oneof![30 => Just(0i64), 1 => -600_000i64..600_000];
-        (pause, leg(), leg(), -199i128..=199, jump, prop::bool::weighted(0.2)).prop_map(
+        (pause, leg(), leg(), -499i128..=499, jump, prop::bool::weighted(0.2)).prop_map(
             |(pause_ms, to_ms, from_ms, ppm, jump_ms, late)| Answer {
                 pause_ms,
                 to_ms,
@@ -275,21 +381,39 @@ mod tests {
         )
     }
 
-    /// The rule of DESIGN §5 as it stands there: every answer kept, each aged by itself, all of them met.
+    /// The rule as it is said: every answer kept, each aged by itself, all of them met; and beside them those that contradict
+    /// them, until an answer to a later request agrees with one side only.
     #[derive(Default)]
     struct Kept {
-        answers: Vec<(Instant, i128, i128)>,
+        answers: Vec<Interval>,
+        rivals: Option<(Vec<Interval>, Instant)>,
         restarts: u64,
+    }
+
+    type Interval = (Instant, i128, i128);
+
+    fn meet(answers: &[Interval], now: Instant) -> Option<(i128, i128)> {
+        let aged = answers.iter().map(|&(at, lo, hi)| {
+            let passed = nanos(now.saturating_duration_since(at)) - nanos(at.saturating_duration_since(now));
+            let drift = passed.abs() / 2_000;
+            (lo + passed - drift, hi + passed + drift)
+        });
+        aged.reduce(|one, other| (one.0.max(other.0), one.1.min(other.1)))
+    }
+
+    /// The answers with one more, if all of them meet.
+    fn with(answers: &[Interval], one: Interval) -> Option<Vec<Interval>> {
+        let all: Vec<Interval> = answers.iter().copied().chain([one]).collect();
+        let latest = all.iter().map(|answer| answer.0).max().unwrap();
+        // What all but meets is left to the rounding of nanoseconds.
+        meet(&all, latest).filter(|(lo, hi)| lo <= hi).map(|_| all)
     }
 
     impl Kept {
         fn bounds(&self, now: Instant) -> Option<(i128, i128)> {
-            let aged = self.answers.iter().map(|&(at, lo, hi)| {
-                let passed = nanos(now.saturating_duration_since(at)) - nanos(at.saturating_duration_since(now));
-                let drift = passed.abs() / 5_000;
-                (lo + passed - drift, hi + passed + drift)
-            });
-            aged.reduce(|one, other| (one.0.max(other.0), one.1.min(other.1)))
+            let known = meet(&self.answers, now)?;
+            let rivals = self.rivals.as_ref().and_then(|(rivals, _)| meet(rivals, now));
+            Some(rivals.map_or(known, |rival| (known.0.min(rival.0), known.1.max(rival.1))))
         }
 
         fn observe(&mut self, sent: Instant, received: Instant, date_s: u64) -> Observed {
@@ -299,17 +423,35 @@ mod tests {
             }
             let lo = i128::from(date_s) * 1_000_000_000;
             let answer = (received, lo, lo + 1_000_000_000 + nanos(latency));
-            self.answers.push(answer);
-            let latest = self.answers.iter().map(|answer| answer.0).max().unwrap();
-            match self.bounds(latest) {
-                // What all but meets is left to the rounding of nanoseconds.
-                Some((lo, hi)) if lo <= hi => Observed::Used,
-                _ => {
-                    self.answers = vec![answer];
+            let known = with(&self.answers, answer);
+            let rivals = self
+                .rivals
+                .as_ref()
+                .map(|(rivals, since)| (with(rivals, answer), *since));
+            match (known, rivals) {
+                (None, None | Some((None, _))) => {
+                    self.rivals = Some((vec![answer], received));
                     self.restarts += 1;
-                    Observed::StartedOver
+                    return Observed::StartedOver;
+                }
+                (Some(known), None) => self.answers = known,
+                (Some(known), Some((None, since))) => {
+                    self.answers = known;
+                    if sent >= since {
+                        self.rivals = None;
+                    }
+                }
+                (None, Some((Some(rivals), since))) if sent >= since => {
+                    self.answers = rivals;
+                    self.rivals = None;
+                }
+                (None, Some((Some(rivals), since))) => self.rivals = Some((rivals, since)),
+                (Some(known), Some((Some(rivals), since))) => {
+                    self.answers = known;
+                    self.rivals = Some((rivals, since));
                 }
             }
+            Observed::Used
         }
     }
 
@@ -374,7 +516,7 @@ mod tests {
         #[test]
         fn the_services_time_is_always_within_the_bounds(
             offset_ms in -5_000_000i64..5_000_000,
-            ppm in -190i128..=190,
+            ppm in -490i128..=490,
             answers in prop::collection::vec((0u64..20_000, 0u64..1_500, 0u64..1_500, 0u64..600_000), 1..60),
         ) {
             let (service, mut clock) = (service(offset_ms, ppm), ServiceClock::default());

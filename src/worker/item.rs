@@ -44,6 +44,10 @@ pub(super) struct Item {
     pub(super) kept: Option<Kept>,
     /// When the lease ends by the inbox's time, in ms since 1970.
     pub(super) lease_until: u64,
+    /// When the request was made whose answer last proved its lease, or is to prove it.
+    pub(super) proven_at: Instant,
+    /// When its heartbeat that is under way was sent.
+    pub(super) beat_at: Instant,
     /// When the queue makes it visible again, at the earliest, unless it is settled or extended.
     pub(super) visible_at: Instant,
     /// Its visibility ran out, so that its receipt is no longer good; with an inbox the lease still holds.
@@ -131,8 +135,8 @@ impl Item {
     }
 
     /// What it is a delivery of.
-    pub(super) fn payload(&self) -> super::engine::Payload {
-        super::engine::Payload {
+    pub(super) fn payload(&self) -> super::unrecorded::Payload {
+        super::unrecorded::Payload {
             record_key: self.record_key.clone(),
             fingerprint: self.fingerprint,
             message_id: self.message_id().to_owned(),

@@ -3,13 +3,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::engine::Payload;
 use crate::clock::Instant;
-use crate::key::RecordKey;
+use crate::key::{Fingerprint, RecordKey};
 use crate::outcome::StoredResult;
 
 /// The most results kept; beyond them the oldest goes.
 pub(super) const MAX_UNRECORDED: usize = 10_000;
+
+/// What a run was of.
+#[derive(Clone, Debug)]
+pub(super) struct Payload {
+    pub(super) record_key: RecordKey,
+    pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) message_id: String,
+    /// The token of the claim it ran under; 0 without one.
+    pub(super) fencing_token: u64,
+}
 
 /// The result of a handler that is done, which could not be recorded.
 #[derive(Clone, Debug)]

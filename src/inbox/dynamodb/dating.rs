@@ -1,6 +1,7 @@
 //! Reads the `Date` of every answer of an SDK client.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::UNIX_EPOCH;
 
 use aws_sdk_dynamodb::config::interceptors::{
@@ -10,7 +11,7 @@ use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_dynamodb::error::BoxError;
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 
-use crate::clock::{Clock, Instant};
+use crate::clock::{Clock, Moment};
 use crate::inbox::service_clock::{Observed, SharedServiceClock};
 use crate::telemetry::{self, INBOX_CLOCK_RESTARTS, NAME};
 
@@ -20,10 +21,12 @@ pub(super) struct Dating {
     pub(super) table: Arc<str>,
     pub(super) clock: Clock,
     pub(super) service: SharedServiceClock,
+    /// Whether the service was seen to name its answers.
+    pub(super) named: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct SentAt(Instant);
+struct SentAt(Moment);
 
 impl Storable for SentAt {
     type Storer = StoreReplace<Self>;
@@ -40,7 +43,7 @@ impl Intercept for Dating {
         _components: &RuntimeComponents,
         cfg: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        cfg.interceptor_state().store_put(SentAt(self.clock.now()));
+        cfg.interceptor_state().store_put(SentAt(self.clock.moment()));
         Ok(())
     }
 
@@ -50,12 +53,20 @@ impl Intercept for Dating {
         _components: &RuntimeComponents,
         cfg: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let date = context.response().headers().get("date").and_then(date_s);
+        let headers = context.response().headers();
+        // A proxy on the way answers by its own clock. DynamoDB names every answer; a service that names none is taken at
+        // its word.
+        if headers.get("x-amzn-requestid").is_some() {
+            self.named.store(true, Ordering::Relaxed);
+        } else if self.named.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let date = headers.get("date").and_then(date_s);
         if let (Some(SentAt(sent)), Some(date)) = (cfg.load::<SentAt>().copied(), date)
-            && self.service.observe(sent, self.clock.now(), date) == Observed::StartedOver
+            && self.service.answered(&sent, &self.clock.moment(), date) == Observed::StartedOver
         {
             telemetry::counter(&INBOX_CLOCK_RESTARTS, &[(NAME, &self.table)]).increment(1);
-            tracing::warn!(table = %self.table, "the inbox's clock jumped, or its hosts disagree: its time is measured afresh");
+            tracing::warn!(table = %self.table, "the inbox's clock jumped, or its hosts disagree: both count until another answer agrees with one");
         }
         Ok(())
     }

@@ -154,7 +154,8 @@ impl DynamoInbox {
         &self.table.name
     }
 
-    /// How often an answer's `Date` contradicted what was known of the service's time, so that it was measured afresh.
+    /// How often an answer's `Date` contradicted what was known of the service's time, so that both counted until another agreed
+    /// with one.
     #[must_use]
     pub fn clock_restarts(&self) -> u64 {
         self.table.service.restarts()

@@ -64,6 +64,7 @@ impl Table {
             table: name.as_str().into(),
             clock: clock.clone(),
             service: service.clone(),
+            named: Default::default(),
         };
         let config = bounded(client.config())
             .interceptor(dating)

@@ -43,6 +43,7 @@ impl Engine {
             let fresh_id = self.next_claim_id();
             let (lease, retention) = (self.config.lease, self.config.retention);
             let Some(item) = self.items.get_mut(&id) else { continue };
+            item.proven_at = now;
             let claim_id = item.claim_id.get_or_insert(fresh_id).clone();
             requests.push(ClaimRequest {
                 key: item.record_key.clone(),

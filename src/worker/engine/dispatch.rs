@@ -58,6 +58,7 @@ impl Engine {
             self.held_back = self.held_back.saturating_sub(1);
             self.ready.push_front(id);
         }
+        self.let_in_proven();
         self.let_in_from_bulkheads();
         self.let_in_a_suspect(now);
         while self.slots_used < self.slots && !self.ready.is_empty() && self.ending_has_room() {
@@ -108,6 +109,10 @@ impl Engine {
             }
             if !self.holds(id) {
                 self.lose_by_time(now, id, "lease");
+                continue;
+            }
+            if !self.is_proven(id) {
+                self.await_proof(now, id);
                 continue;
             }
             if !self.admit_tenant(now, id) || !self.admit_bulkhead(now, id) {

@@ -103,7 +103,7 @@ impl Engine {
         if (settles && !flaw::is(Flaw::BeatsAfterSettling)) || item.beating {
             return Some(Due::Nothing(ends.map_or(soon, |ends| soon.min(ends))));
         }
-        if !self.config.heartbeat {
+        if !self.config.heartbeat && self.is_proven(id) {
             return Some(Due::Nothing(ends.unwrap_or(soon)));
         }
         Some(Due::Beat)
@@ -167,6 +167,7 @@ impl Engine {
             }
             let Some(item) = self.items.get_mut(&id) else { continue };
             item.beating = true;
+            item.beat_at = now;
             if let Some(claim) = &item.claim {
                 writes.push(Write::new(Arc::clone(claim), Change::Renew { lease }));
                 renewed.push(id);
@@ -257,7 +258,13 @@ impl Engine {
             let answer = renewals.next().unwrap_or(Err(InboxError::NoAnswer));
             let Some(item) = self.items.get_mut(&id) else { continue };
             match answer {
-                Ok(written) => item.lease_until = written.lease_until.unwrap_or(item.lease_until),
+                Ok(written) => {
+                    item.lease_until = written.lease_until.unwrap_or(item.lease_until);
+                    item.proven_at = item.proven_at.max(item.beat_at);
+                    if !self.is_proven(id) {
+                        again.push(id);
+                    }
+                }
                 Err(error) if error.is_lease_lost() => lost.push(id),
                 Err(error) => {
                     tracing::warn!(worker = %self.config.name, error = %said(&error), "a lease could not be renewed yet");

@@ -14,6 +14,7 @@ mod late;
 mod receive;
 mod run;
 mod steps;
+mod suspended;
 mod unclaimed;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -36,13 +37,13 @@ use super::intake::Intake;
 use super::item::{Id, Item, Phase, Step};
 use super::meter::Meter;
 use super::status::{Fate, Shared};
-use super::unrecorded::{MAX_UNRECORDED, Unrecorded};
+use super::unrecorded::{MAX_UNRECORDED, Payload, Unrecorded};
 use crate::clock::Instant;
 use crate::flaw::{self, Flaw};
 use crate::flow::{Backoff, BreakerWatch, Bulkhead, CircuitBreaker, Ticket, TokenBucket};
 use crate::handler::SharedHandler;
 use crate::inbox::{Answers, ClaimAnswer, Inbox, InboxError, Write, Written};
-use crate::key::{Fingerprint, RecordKey};
+use crate::key::RecordKey;
 use crate::message::{Delivery, Outgoing, Receipt};
 use crate::queue::{EntryResults, MAX_BATCH, Queue, QueueError};
 use crate::telemetry::{said, shown};
@@ -104,16 +105,6 @@ enum Event {
         index: usize,
         watch: BreakerWatch,
     },
-}
-
-/// What a run was of.
-#[derive(Clone, Debug)]
-pub(super) struct Payload {
-    pub(super) record_key: RecordKey,
-    pub(super) fingerprint: Option<Fingerprint>,
-    pub(super) message_id: String,
-    /// The token of the claim it ran under; 0 without one.
-    pub(super) fencing_token: u64,
 }
 
 /// What an engine is made of.
@@ -205,6 +196,7 @@ pub(super) struct Engine {
     dead_letter_queue: Option<Arc<dyn Queue>>,
     call_backoff: Backoff,
     unrecorded: Unrecorded,
+    clocks: suspended::Clocks,
     /// Writes under leases that ran out by time, by their deliveries, which are no longer held.
     late: BTreeMap<Id, late::LateWrite>,
     /// Runs that go on, or are just being stopped, although their delivery was lost.
@@ -300,6 +292,7 @@ impl Engine {
             dead_letter_queue,
             call_backoff: call_backoff(),
             unrecorded: Unrecorded::new(config.retention),
+            clocks: suspended::Clocks::new(config.clock.moment()),
             late: BTreeMap::new(),
             lost_runs: BTreeMap::new(),
             paused: false,
@@ -361,6 +354,7 @@ impl Engine {
 
     /// Starts whatever is due.
     fn turn(&mut self, now: Instant) {
+        self.look_at_clocks(now);
         self.turn_breakers(now);
         self.stage(now);
         self.retry_steps(now);
@@ -491,6 +485,7 @@ impl Engine {
             self.keep_until(),
             self.stall_at(),
             self.suspect_turn_at().filter(|&at| at > now),
+            self.clocks_at(),
         ];
         batches.into_iter().chain(others).flatten().min()
     }

@@ -222,6 +222,8 @@ impl Engine {
             claim: None,
             kept: None,
             lease_until: 0,
+            proven_at: now,
+            beat_at: now,
             visibility_lost: false,
             phase: Phase::Unclaimed,
             beating: false,
