@@ -133,9 +133,11 @@ impl Extend<Sample> for Figures {
 }
 
 impl Figures {
-    /// The samples after the first quarter, in which pools and buffers grow to what they need.
+    /// The samples after the first quarter of the messages, in which pools and buffers grow to what they need.
     fn warm(&self) -> &[Sample] {
-        &self.samples[self.samples.len() / 4..]
+        let cold = self.received() / 4.0;
+        let from = self.samples.partition_point(|sample| sample.received < cold);
+        &self.samples[from..]
     }
 
     fn third(&self, last: bool) -> &[Sample] {
@@ -154,7 +156,8 @@ impl Figures {
         (median(self.third(false), name), median(self.third(true), name), most)
     }
 
-    fn received(&self) -> f64 {
+    /// Messages received so far.
+    pub(crate) fn received(&self) -> f64 {
         self.samples.last().map_or(0.0, |sample| sample.received)
     }
 
