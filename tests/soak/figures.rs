@@ -74,9 +74,9 @@ pub(crate) const ENGINE: Bounds = [
 pub(crate) const SERVICES: Bounds = [
     grows(0.05, 4_096.0),
     grows(0.0, 2.0),
-    up_to(80.0),
-    up_to(70.0),
+    up_to(160.0),
     up_to(150.0),
+    up_to(250.0),
     up_to(300.0),
     up_to(64.0),
     up_to(350.0),
