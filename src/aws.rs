@@ -13,6 +13,7 @@ use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use crate::outcome::Chain;
+use crate::transport;
 
 /// The most characters of a service's own words that go into an error.
 const MAX_DETAIL: usize = 600;
@@ -30,7 +31,7 @@ pub(crate) enum FailureKind {
     NoCredentials,
     /// The credentials are wrong, or this host's clock is.
     WrongCredentials,
-    /// Understood and refused; [`CallFailure::code`] says why.
+    /// Understood and refused, or never sent; [`CallFailure::code`] says why.
     Refused,
 }
 
@@ -92,7 +93,7 @@ where
             detail: format!(
                 "{at} answered HTTP {} with something that is not this API's answer: {}",
                 unreadable.raw().status().as_u16(),
-                excerpt(unreadable.raw()).map_or_else(|| chain(error), clip),
+                excerpt(unreadable.raw()).map_or_else(|| chain(error), |said| clip(transport::without_headers(said))),
             ),
             request_id: request_id(unreadable.raw()),
         },
@@ -142,6 +143,10 @@ fn no_connection(error: &(dyn Error + 'static), at: &str) -> CallFailure {
 /// Causes within this process: the SDK has one untyped error for all of them, so its words are all there is to tell them
 /// apart.
 fn before_sending(words: &str) -> Option<CallFailure> {
+    if let Some(at) = words.find(PLAIN_HTTP) {
+        let why = words[at + PLAIN_HTTP.len()..].to_owned();
+        return Some(CallFailure::local(FailureKind::Refused, "PlainHttp", why));
+    }
     let lower = words.to_ascii_lowercase();
     if lower.contains("credential") || lower.contains("identity") {
         return Some(CallFailure::local(
@@ -174,7 +179,10 @@ fn answered(status: u16, code: Option<&str>, said: Option<&str>, at: &str) -> Ca
         (kind, _) => kind,
     };
     let code = code.map_or_else(|| format!("Http{status}"), ToOwned::to_owned);
-    let said = said.map_or_else(|| format!("{at} answered HTTP {status} and no reason"), clip);
+    let said = said.map_or_else(
+        || format!("{at} answered HTTP {status} and no reason"),
+        |said| clip(transport::without_headers(said)),
+    );
     let detail = match (kind, short_code(&code)) {
         (FailureKind::Unavailable, _) => format!("{at} answered HTTP {status} ({code}): {said}"),
         (FailureKind::NoCredentials, _) => {
@@ -270,15 +278,31 @@ fn clip(text: &str) -> String {
     }
 }
 
+/// What marks the refusal of plain HTTP among the SDK's words about it.
+const PLAIN_HTTP: &str = "nothing was sent: ";
+
 /// Remembers where a client's calls go, so that an error can name the endpoint: the SDK resolves it from the region, the
-/// environment, profiles and settings, and tells it nowhere else. Add a clone to the client as an interceptor.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct EndpointProbe(Arc<OnceLock<String>>);
+/// environment, profiles and settings, and tells it nowhere else. For the same reason it is what refuses plain HTTP to other
+/// hosts, before a call is signed. Add a clone to the client as an interceptor.
+#[derive(Clone, Debug)]
+pub struct EndpointProbe {
+    found: Arc<OnceLock<String>>,
+    allow_http: bool,
+}
 
 impl EndpointProbe {
+    /// `allow_http` lets calls go to other hosts in the clear.
+    #[must_use]
+    pub fn new(allow_http: bool) -> Self {
+        Self {
+            found: Arc::default(),
+            allow_http,
+        }
+    }
+
     /// Scheme, host and port of the first request, once one was about to be sent.
     pub(crate) fn endpoint(&self) -> Option<&str> {
-        self.0.get().map(String::as_str)
+        self.found.get().map(String::as_str)
     }
 }
 
@@ -288,16 +312,20 @@ impl Intercept for EndpointProbe {
         "EndpointProbe"
     }
 
-    fn read_before_transmit(
+    fn read_before_signing(
         &self,
         context: &BeforeTransmitInterceptorContextRef<'_>,
         _components: &RuntimeComponents,
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if self.0.get().is_none() {
-            let _ = self.0.set(origin(context.request().uri()).to_owned());
+        let url = context.request().uri();
+        if self.found.get().is_none() {
+            let _ = self.found.set(origin(url).to_owned());
         }
-        Ok(())
+        match transport::exposed_host(url) {
+            Some(host) if !self.allow_http => Err(format!("{PLAIN_HTTP}{}", transport::refusal(host)).into()),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicI64, Ordering};
 
 /// A point on the runtime's monotonic clock; virtual when the runtime's time is paused.
 pub use tokio::time::Instant;
@@ -29,7 +30,12 @@ pub struct Clock {
 #[derive(Clone)]
 enum Wall {
     System,
-    Follows { origin: Instant, origin_ms: i64 },
+    Follows {
+        origin: Instant,
+        origin_ms: i64,
+        /// By how many milliseconds it was set since, for all its clones.
+        stepped_ms: Arc<AtomicI64>,
+    },
 }
 
 impl Clock {
@@ -47,6 +53,7 @@ impl Clock {
             wall: Wall::Follows {
                 origin: runtime_now(),
                 origin_ms: i64::try_from(epoch_ms).unwrap_or(i64::MAX),
+                stepped_ms: Arc::default(),
             },
         }
     }
@@ -60,7 +67,16 @@ impl Clock {
             wall: Wall::Follows {
                 origin: now,
                 origin_ms: here.saturating_add(ms),
+                stepped_ms: Arc::default(),
             },
+        }
+    }
+
+    /// Sets the wall time forwards, or backwards, by `ms` milliseconds, for every clone of this clock, as a host's clock is
+    /// set while its processes run: in tests. The [system](Self::system)'s clock is not ours to set, so that stays.
+    pub fn step_by(&self, ms: i64) {
+        if let Wall::Follows { stepped_ms, .. } = &self.wall {
+            stepped_ms.fetch_add(ms, Ordering::Relaxed);
         }
     }
 
@@ -75,9 +91,15 @@ impl Clock {
     pub fn epoch_ms(&self) -> u64 {
         match &self.wall {
             Wall::System => system_epoch_ms(),
-            Wall::Follows { origin, origin_ms } => {
+            Wall::Follows {
+                origin,
+                origin_ms,
+                stepped_ms,
+            } => {
                 let passed = runtime_now().saturating_duration_since(*origin);
-                let ms = origin_ms.saturating_add(i64::try_from(passed.as_millis()).unwrap_or(i64::MAX));
+                let ms = origin_ms
+                    .saturating_add(i64::try_from(passed.as_millis()).unwrap_or(i64::MAX))
+                    .saturating_add(stepped_ms.load(Ordering::Relaxed));
                 u64::try_from(ms).unwrap_or(0)
             }
         }
@@ -200,6 +222,19 @@ mod tests {
         assert_eq!(clock.epoch_ms(), 1_005_000);
         assert_eq!(other.epoch_ms(), 405_000);
         assert_eq!(clock.now(), other.now());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_moves_the_wall_time_of_all_clones_and_of_no_other_clock() {
+        let clock = Clock::starting_at(1_000_000);
+        let (same, other) = (clock.clone(), clock.skewed_by(0));
+        let before = clock.now();
+        clock.step_by(-600_000);
+        assert_eq!((same.epoch_ms(), other.epoch_ms()), (400_000, 1_000_000));
+        assert_eq!(clock.now(), before);
+        clock.step_by(700_000);
+        assert_eq!(same.epoch_ms(), 1_100_000);
+        assert_eq!(same.skewed_by(1).epoch_ms(), 1_100_001);
     }
 
     #[test]

@@ -61,6 +61,8 @@ mod replaying {}
 
 #[doc = include_str!("../docs/reliability.md")]
 mod reliability {}
+#[doc = include_str!("../docs/hostile-input.md")]
+mod hostile_input {}
 
 #[doc = include_str!("../docs/night.md")]
 mod night {}

@@ -78,6 +78,8 @@ pub mod queue;
 mod sync;
 pub mod telemetry;
 pub mod testing;
+#[doc(hidden)]
+pub mod transport;
 pub mod worker;
 
 pub use error::Error;

@@ -3,6 +3,8 @@
 mod buffer;
 mod drive;
 mod message;
+#[cfg(test)]
+mod model;
 #[cfg(all(test, redrive_shuttle))]
 mod shuttle_tests;
 

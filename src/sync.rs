@@ -19,10 +19,10 @@ mod shuttle_tests;
 
 pub(crate) mod atomic {
     #[cfg(all(test, redrive_shuttle))]
-    pub(crate) use shuttle::sync::atomic::AtomicU64;
-    #[cfg(not(all(test, redrive_shuttle)))]
-    pub(crate) use std::sync::atomic::AtomicU64;
+    pub(crate) use shuttle::sync::atomic::{AtomicI64, AtomicU64};
     pub(crate) use std::sync::atomic::Ordering;
+    #[cfg(not(all(test, redrive_shuttle)))]
+    pub(crate) use std::sync::atomic::{AtomicI64, AtomicU64};
 }
 
 /// Runs `test` under many orders of its threads: half of them drawn step by step, half with few changes of thread, which

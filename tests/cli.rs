@@ -53,6 +53,8 @@ mod queue_stats;
 mod running;
 #[path = "cli/scripted.rs"]
 mod scripted;
+#[path = "cli/secrets.rs"]
+mod secrets;
 #[path = "cli/send_failures.rs"]
 mod send_failures;
 #[path = "cli/shell.rs"]

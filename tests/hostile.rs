@@ -3,6 +3,8 @@
 
 #[path = "hostile/bombs.rs"]
 mod bombs;
+#[path = "hostile/edited.rs"]
+mod edited;
 #[path = "hostile/forged.rs"]
 mod forged;
 #[path = "hostile/logs.rs"]

@@ -1351,3 +1351,9 @@ async fn inv12_a_session_that_expires_on_the_way_is_told_at_once() {
     let calls = expiring.calls.load(Ordering::Relaxed);
     assert!(calls <= 4 + 8, "{calls}");
 }
+
+#[test]
+fn a_replay_can_run_in_a_task_of_its_own() {
+    fn is_for_a_task<T: Send + 'static>(_: &T) {}
+    is_for_a_task(&replay(&queue("orders-dlq"), &queue("orders")).run());
+}

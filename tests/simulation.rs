@@ -1,8 +1,10 @@
-//! The whole worker in a simulation: two workers on the embedded queue and inbox under virtual time, with faults and
-//! accidents drawn from a seed, and a judge that looks at every call, every answer and every handler's run.
+//! The whole worker in a simulation: two to five workers, producers and operators on the embedded queue and inbox under
+//! virtual time, with faults and accidents drawn from a seed, and a judge that looks at every call, every answer and every
+//! handler's run.
 //!
-//! One seed gives one history. `REDRIVE_SEED=7 cargo test --test simulation` runs one seed and shows its history if it fails;
-//! `REDRIVE_SEEDS=5000` runs more of them, `REDRIVE_FROM=100` others, `REDRIVE_EVENTS=500` shows more of the history.
+//! One seed gives one history. `cargo test --test simulation` runs [`SEEDS`] of them, in blocks that are trials of their own.
+//! By hand: `cargo test --test simulation -- --seeds 100000` runs more of them, `--from 500` others, `--seed 7` one, and
+//! `--events 1000` shows more of a broken history.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,28 +13,46 @@
     reason = "tests"
 )]
 
+#[path = "simulation/arguments.rs"]
+mod arguments;
 #[path = "simulation/bugs.rs"]
 mod bugs;
+#[path = "simulation/build.rs"]
+mod build;
 #[path = "simulation/calls.rs"]
 mod calls;
-#[path = "simulation/checker.rs"]
+#[path = "simulation/checker/mod.rs"]
 mod checker;
 #[path = "simulation/gate.rs"]
 mod gate;
 #[path = "simulation/handler.rs"]
 mod handler;
-#[path = "simulation/plan.rs"]
+#[path = "simulation/host.rs"]
+mod host;
+#[path = "simulation/old.rs"]
+mod old;
+#[path = "simulation/operator.rs"]
+mod operator;
+#[path = "simulation/plan/mod.rs"]
 mod plan;
+#[path = "simulation/planted.rs"]
+mod planted;
+#[path = "simulation/producers.rs"]
+mod producers;
+#[path = "simulation/runner.rs"]
+mod runner;
 #[path = "simulation/scene.rs"]
 mod scene;
+#[path = "simulation/shrink.rs"]
+mod shrink;
 #[path = "simulation/watch.rs"]
 mod watch;
 
-use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
 use std::time::Duration;
 
+use libtest_mimic::{Failed, Trial};
 use redrive::clock::{Clock, Random};
 use redrive::flow::RateLimit;
 use redrive::message::Outgoing;
@@ -40,101 +60,80 @@ use redrive::queue::Queue as _;
 use redrive::worker::WithoutDeadLetters;
 use redrive::{Failure, MemoryInbox, MemoryQueue, Worker};
 
+use arguments::Asked;
 use bugs::Bug;
 use gate::Gated;
-use scene::{Report, run};
+use plan::Plan;
+use scene::run;
 
 /// Seeds that are run unless told otherwise.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 500;
 
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable}={text} is no number")),
-    )
+/// Seeds of one trial.
+const BLOCK: u64 = 25;
+
+/// In how many seeds a bug on purpose has to be found.
+const SEEDS_OF_BUGS: u64 = 200;
+
+/// Trials named as the functions that they run.
+macro_rules! trials {
+    ($($test:ident),* $(,)?) => {
+        vec![$(Trial::test(stringify!($test), || {
+            $test();
+            Ok(())
+        })),*]
+    };
 }
 
-/// The seeds to be run.
-fn seeds() -> std::ops::Range<u64> {
-    if let Some(seed) = number("REDRIVE_SEED") {
-        return seed..seed + 1;
-    }
-    let from = number("REDRIVE_FROM").unwrap_or(0);
-    from..from + number("REDRIVE_SEEDS").unwrap_or(SEEDS)
-}
-
-/// Plan, the history's end, what was broken, and how to see it again.
-fn story(report: &Report) -> String {
-    let seed = report.plan.seed;
-    let shown = number("REDRIVE_EVENTS").map_or(120, |events| usize::try_from(events).unwrap_or(usize::MAX));
-    let skipped = report.history.len().saturating_sub(shown);
-    let mut text = format!("seed {seed}\n{}\n... {skipped} events before\n", report.plan);
-    for event in &report.history[skipped..] {
-        let _ = writeln!(text, "{event}");
-    }
-    if let Some(violation) = &report.violation {
-        let _ = writeln!(text, "\nseed {seed} breaks {}: {}", violation.invariant, violation.text);
-    }
-    let _ = writeln!(
-        text,
-        "again: REDRIVE_SEED={seed} REDRIVE_EVENTS=1000 cargo test --test simulation"
-    );
-    text
-}
-
-/// Runs all seeds on all cores, until `stop` says so of a report.
-fn run_all(seeds: std::ops::Range<u64>, bug: Bug, stop: impl Fn(&Report) -> bool + Sync) -> Vec<Report> {
-    let next = AtomicU64::new(seeds.start);
-    let stopped = Mutex::new(Vec::new());
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..cores {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::SeqCst);
-                    if seed >= seeds.end {
-                        return;
-                    }
-                    let report = run(seed, bug);
-                    if stop(&report) {
-                        stopped.lock().unwrap().push(report);
-                    }
-                }
-            });
+fn main() -> ExitCode {
+    let asked = match Asked::read(std::env::args().skip(1)) {
+        Ok(asked) => asked,
+        Err(problem) => {
+            eprintln!("{problem}");
+            return ExitCode::from(2);
         }
-    });
-    let mut stopped = stopped.into_inner().unwrap();
-    stopped.sort_by_key(|report| report.plan.seed);
-    stopped
-}
-
-#[test]
-fn inv01_inv02_inv03_inv06_inv07_inv08_hold_in_a_hundred_histories() {
-    let seeds = seeds();
-    let broken = run_all(seeds.clone(), Bug::None, |report| report.violation.is_some());
-    if let Some(first) = broken.first() {
-        let all: Vec<String> = broken
-            .iter()
-            .map(|report| {
-                let violation = report.violation.as_ref().unwrap();
-                format!("{} ({}): {}", report.plan.seed, violation.invariant, violation.text)
-            })
-            .collect();
-        panic!(
-            "{}\n{} of {seeds:?} seeds fail:\n{}",
-            story(first),
-            all.len(),
-            all.join("\n")
-        );
+    };
+    if let Some(by_hand) = &asked.by_hand {
+        return if runner::by_hand(by_hand) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
     }
+    let mut trials = trials![
+        the_same_seed_gives_the_same_history,
+        the_same_seed_gives_the_same_history_in_another_process,
+        a_broken_plan_shrinks_to_a_small_one_that_breaks_the_same,
+        a_paused_worker_with_a_tenant_over_its_rate_waits_without_spinning,
+        a_worker_that_deletes_too_early_is_caught,
+        a_worker_that_does_not_record_completions_is_caught,
+        a_worker_that_ignores_lost_leases_is_caught,
+        a_worker_that_runs_what_another_claimed_is_caught,
+        a_worker_that_keeps_its_claims_is_caught,
+        a_worker_that_loses_dead_letters_is_caught,
+    ];
+    let blocks = (0..SEEDS).step_by(usize::try_from(BLOCK).unwrap());
+    trials.extend(blocks.map(every_invariant_holds));
+    #[cfg(feature = "flaws")]
+    trials.extend(FLAWS.into_iter().map(a_flaw_is_caught));
+    let (arguments, trials) = asked.select(trials);
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-#[test]
+/// Every invariant holds in every history of a block of seeds.
+fn every_invariant_holds(from: u64) -> Trial {
+    let seeds = from..from + BLOCK;
+    let name = format!(
+        "every_invariant_holds::seeds_{:03}_to_{:03}",
+        seeds.start,
+        seeds.end - 1
+    );
+    Trial::test(name, move || runner::block(seeds).map_err(Failed::from))
+}
+
 fn the_same_seed_gives_the_same_history() {
-    let from = seeds().start;
-    for seed in from..from + 6 {
-        let (first, second) = (run(seed, Bug::None), run(seed, Bug::None));
+    for seed in 0..6 {
+        let (first, second) = (runner::seed(seed), runner::seed(seed));
         let differs = first.history.iter().zip(&second.history).position(|(a, b)| a != b);
         if let Some(at) = differs {
             panic!(
@@ -147,8 +146,51 @@ fn the_same_seed_gives_the_same_history() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_paused_worker_with_a_tenant_over_its_rate_waits_without_spinning() {
+fn the_same_seed_gives_the_same_history_in_another_process() {
+    for seed in 6..10 {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--seed", &seed.to_string()])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(child.stdout).unwrap();
+        let line = format!("history {} of", runner::digest(&runner::seed(seed)));
+        assert!(
+            said.contains(&line),
+            "{line} is not what another process says of seed {seed}: {said}"
+        );
+    }
+}
+
+fn a_broken_plan_shrinks_to_a_small_one_that_breaks_the_same() {
+    let bug = Bug::CompletesInItsHead;
+    let broken = (0..SEEDS_OF_BUGS).map(|seed| run(Plan::of_seed(seed), bug));
+    let broken = broken.into_iter().find(|report| report.violation.is_some()).unwrap();
+    let [first, second] = [shrink::shrink(&broken, bug), shrink::shrink(&broken, bug)];
+    assert_eq!(first.report.plan, second.report.plan, "shrinking is deterministic");
+    let small = &first.report.plan;
+    let invariant = |report: &scene::Report| report.violation.as_ref().map(|violation| violation.invariant);
+    let again = run(small.clone(), bug);
+    assert_eq!(invariant(&again), invariant(&broken), "{small}");
+    assert_eq!(again.history, first.report.history, "{small}");
+    assert!(broken.plan.messages.len() > 5, "{}", broken.plan);
+    assert_eq!((small.messages.len(), small.workers.len()), (1, 1), "{small}");
+    assert!(
+        small.workers[0].events.is_empty() && small.accidents.is_empty(),
+        "{small}"
+    );
+    assert!(first.report.history.len() * 2 < broken.history.len(), "{small}");
+}
+
+fn a_paused_worker_with_a_tenant_over_its_rate_waits_without_spinning() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(waits_without_spinning());
+}
+
+async fn waits_without_spinning() {
     let clock = Clock::starting_at(1_750_000_000_000);
     let queue = MemoryQueue::new("orders").unwrap();
     for number in 0..5 {
@@ -187,8 +229,9 @@ async fn a_paused_worker_with_a_tenant_over_its_rate_waits_without_spinning() {
 
 /// Runs seeds until the bug is found, and says what it broke.
 fn caught(bug: Bug) -> String {
-    let found = (0..SEEDS).find_map(|seed| run(seed, bug).violation.map(|violation| (seed, violation)));
-    let (seed, violation) = found.unwrap_or_else(|| panic!("{bug:?} is not noticed in {SEEDS} seeds"));
+    let run = |seed: u64| run(Plan::of_seed(seed), bug);
+    let found = (0..SEEDS_OF_BUGS).find_map(|seed| run(seed).violation.map(|violation| (seed, violation)));
+    let (seed, violation) = found.unwrap_or_else(|| panic!("{bug:?} is not noticed in {SEEDS_OF_BUGS} seeds"));
     eprintln!(
         "{bug:?}: seed {seed} breaks {}: {}",
         violation.invariant, violation.text
@@ -196,45 +239,52 @@ fn caught(bug: Bug) -> String {
     violation.invariant.to_owned()
 }
 
-#[test]
+/// The bugs that can be switched on in the library itself, and the invariant that each breaks.
+#[cfg(feature = "flaws")]
+const FLAWS: [(redrive::flaw::Flaw, &str); 10] = {
+    use redrive::flaw::Flaw;
+    [
+        (Flaw::DeletesBeforeItCompletes, "inv01"),
+        (Flaw::CompletesUnfenced, "inv03"),
+        (Flaw::ClaimsByCheckThenAct, "inv02"),
+        (Flaw::BeatsAfterSettling, "inv06"),
+        (Flaw::ReceivesWhileOpen, "inv04"),
+        (Flaw::LosesSettlesAtDrain, "inv08"),
+        (Flaw::RenewsForAnybody, "inv03"),
+        (Flaw::CountsReleases, "inv09"),
+        (Flaw::SendsLettersUnfenced, "inv03"),
+        (Flaw::ReplaysUnderOneDeduplicationId, "inv01"),
+    ]
+};
+
+#[cfg(feature = "flaws")]
+fn a_flaw_is_caught((flaw, invariant): (redrive::flaw::Flaw, &'static str)) -> Trial {
+    Trial::test(format!("a_flaw_within_is_caught::{flaw:?}"), move || {
+        assert_eq!(caught(Bug::Within(flaw)), invariant, "{flaw:?}");
+        Ok(())
+    })
+}
+
 fn a_worker_that_deletes_too_early_is_caught() {
     assert_eq!(caught(Bug::DeletesAtReceive), "inv01");
 }
 
-#[test]
 fn a_worker_that_does_not_record_completions_is_caught() {
     assert_eq!(caught(Bug::CompletesInItsHead), "inv01");
 }
 
-#[test]
 fn a_worker_that_ignores_lost_leases_is_caught() {
     assert!(["inv01", "inv02", "inv03"].contains(&caught(Bug::IgnoresLostLeases).as_str()));
 }
 
-#[test]
 fn a_worker_that_runs_what_another_claimed_is_caught() {
     assert!(["inv02", "inv03"].contains(&caught(Bug::ClaimsWhatIsRunning).as_str()));
 }
 
-/// Each bug that can be switched on in the library, and the invariants that it breaks.
-#[cfg(feature = "flaws")]
-#[test]
-fn each_flaw_of_the_library_is_caught() {
-    use redrive::flaw::Flaw;
-    let mut missed = Vec::new();
-    for flaw in Flaw::ALL {
-        let r = std::panic::catch_unwind(|| caught(Bug::Within(flaw)));
-        missed.push((flaw, r.ok()));
-    }
-    panic!("{missed:#?}");
-}
-
-#[test]
 fn a_worker_that_keeps_its_claims_is_caught() {
     assert_eq!(caught(Bug::KeepsItsClaims), "inv08");
 }
 
-#[test]
 fn a_worker_that_loses_dead_letters_is_caught() {
     assert_eq!(caught(Bug::LosesDeadLetters), "inv01");
 }

@@ -10,6 +10,8 @@
 #[path = "worker/support.rs"]
 mod support;
 
+#[path = "worker/checkpoints.rs"]
+mod checkpoints;
 #[path = "worker/complaints.rs"]
 mod complaints;
 #[path = "worker/counts.rs"]
@@ -26,6 +28,8 @@ mod flow;
 mod inv01_nothing_lost;
 #[path = "worker/inv02_inv03_fenced.rs"]
 mod inv02_inv03_fenced;
+#[path = "worker/inv04_inbox_outages.rs"]
+mod inv04_inbox_outages;
 #[path = "worker/inv04_outages.rs"]
 mod inv04_outages;
 #[path = "worker/inv06_heartbeats.rs"]

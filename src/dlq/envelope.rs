@@ -580,6 +580,117 @@ mod tests {
         }
     }
 
+    #[derive(Clone, Debug)]
+    enum Travel {
+        /// A worker dead-letters it.
+        Dies {
+            reason: String,
+            error: String,
+            attempts: u32,
+        },
+        /// We replay it.
+        Replayed,
+        /// SQS moves it, one way or the other.
+        Moved,
+    }
+
+    fn travel() -> impl Strategy<Value = Travel> {
+        prop_oneof![
+            3 => ("[a-z_]{1,12}", ".{0,40}", 0u32..9)
+                .prop_map(|(reason, error, attempts)| Travel::Dies { reason, error, attempts }),
+            2 => Just(Travel::Replayed),
+            1 => Just(Travel::Moved),
+        ]
+    }
+
+    fn any_attribute() -> impl Strategy<Value = Attribute> {
+        prop_oneof![
+            "[ -~\u{e9}\u{fffd}]{1,30}".prop_map(Attribute::string),
+            any::<u32>().prop_map(Attribute::number),
+            prop::collection::vec(any::<u8>(), 1..30).prop_map(Attribute::binary),
+            "[ -~]{1,9}".prop_map(|text| Attribute {
+                data_type: "String.x".into(),
+                value: AttributeValue::Text(text)
+            }),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(crate::prop::cases(256))]
+
+        /// A message's way through any number of deaths and replays: it stays what it was, and its last death is told.
+        #[test]
+        fn inv10_a_message_stays_what_it_was_however_often_it_dies_and_comes_back(
+            body in "[ -~]{1,40}",
+            attributes in prop::collection::btree_map("[a-z]{1,6}|type|Idempotency-Key|traceparent", any_attribute(), 0..=10),
+            key in "[!-~]{1,40}",
+            way in prop::collection::vec(travel(), 1..12),
+            room in 2_000usize..3_000,
+        ) {
+            let mut message = Message::new("m-0", body.clone());
+            message.attributes = attributes.clone();
+            let max = if room < 2_000 { message.size() + room } else { MAX };
+            let mut deaths = 0u32;
+            let mut told: Option<(String, String, u32)> = None;
+            let mut enveloped_once = false;
+            for (number, step) in (1..).zip(way) {
+                let sent = match step {
+                    Travel::Dies { reason, error, attempts } => {
+                        let envelope = Envelope {
+                            key: key.clone(),
+                            reason: reason.clone(),
+                            error: error.clone(),
+                            attempts,
+                            message_id: message.id.clone(),
+                            ..Envelope::default()
+                        };
+                        let sent = dead_letter(&message, &envelope, true, max).attributes;
+                        if enveloped_once {
+                            deaths += 1;
+                        }
+                        told = Some((reason, error, attempts));
+                        sent
+                    }
+                    Travel::Replayed => {
+                        let mut envelope = Envelope::of(&message).unwrap_or_default();
+                        if envelope.key.is_empty() {
+                            envelope.key.clone_from(&key);
+                            envelope.message_id.clone_from(&message.id);
+                        }
+                        match envelope.attached_to(&message, max) {
+                            Some(attributes) => attributes,
+                            // It is left where it is.
+                            None => continue,
+                        }
+                    }
+                    Travel::Moved => message.attributes.clone(),
+                };
+                let first_id = if enveloped_once { Envelope::of(&message).unwrap().message_id } else { message.id.clone() };
+                prop_assert!(sent.len() <= MAX_ATTRIBUTES);
+                prop_assert!(size_of(&body, &sent) <= max);
+                message.attributes = sent;
+                message.id = format!("m-{number}");
+                prop_assert_eq!(&Envelope::original_attributes(&message), &attributes);
+                match Envelope::of(&message) {
+                    Some(envelope) => {
+                        enveloped_once = true;
+                        prop_assert_eq!((&envelope.key, &envelope.message_id), (&key, &first_id));
+                        prop_assert_eq!(envelope.replays, deaths);
+                        let (reason, error, attempts) = told.clone().unwrap_or_default();
+                        prop_assert_eq!((&envelope.reason, envelope.attempts), (&reason, attempts));
+                        prop_assert!(envelope.error == error || envelope.error.is_empty(), "cut only where there is no room");
+                        prop_assert!(max < MAX || envelope.error == error);
+                    }
+                    None => {
+                        prop_assert!(max < MAX || told.is_none(), "there is room for an envelope");
+                        prop_assert!(!enveloped_once, "what fitted once fits again, told shorter");
+                        told = None;
+                    }
+                }
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn any_error_text_is_sent_in_characters_sqs_takes(error in any::<String>(), key in any::<String>()) {

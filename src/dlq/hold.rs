@@ -103,10 +103,12 @@ impl Calls {
                     }
                 }
             };
-            let mut answered = stream::iter(open.chunks(width))
+            // Owned, so that a task of its own may wait for them: the compiler takes no closure over borrowed ones for `Send`.
+            let batches: Vec<Vec<usize>> = open.chunks(width).map(<[usize]>::to_vec).collect();
+            let mut answered = stream::iter(batches)
                 .take_while(|_| future::ready(!locked_out.load(Ordering::Relaxed)))
                 .map(|batch| {
-                    let answer = call(batch);
+                    let answer = call(&batch);
                     async move { (batch, answer.await) }
                 })
                 .buffered(at_once);

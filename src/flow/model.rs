@@ -62,8 +62,11 @@ fn nanos(duration: Duration) -> i128 {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Take { back: u64 },
-    Reserve(u64),
+    Take {
+        back: u64,
+    },
+    /// With so much patience; `None` with just as much as it takes.
+    Reserve(Option<u64>),
     Look,
     Set(RateLimit),
     Pass(u64),
@@ -77,7 +80,7 @@ fn limit() -> impl Strategy<Value = RateLimit> {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => prop_oneof![9 => Just(0u64), 1 => 0u64..2_000_000_000].prop_map(|back| Step::Take { back }),
-        3 => prop_oneof![0u64..50_000_000, 0u64..20_000_000_000].prop_map(Step::Reserve),
+        3 => prop::option::weighted(0.7, prop_oneof![0u64..50_000_000, 0u64..20_000_000_000]).prop_map(Step::Reserve),
         3 => Just(Step::Look),
         1 => limit().prop_map(Step::Set),
         6 => prop_oneof![0u64..3_000_000, 0u64..4_000_000_000].prop_map(Step::Pass),
@@ -117,6 +120,7 @@ proptest! {
                 Step::Reserve(patience) => {
                     model.pass_to(now.into());
                     let (wait, slack) = (model.wait(now.into()), model.slack);
+                    let patience = patience.unwrap_or(u64::try_from(wait).unwrap());
                     match bucket.reserve(at(now), Duration::from_nanos(patience)) {
                         Ok(told) => {
                             prop_assert!((nanos(told) - wait).abs() <= slack);
@@ -164,7 +168,8 @@ proptest! {
         steps in prop::collection::vec((0u8..6, prop_oneof![0u64..3_000_000, 0u64..30_000_000_000], 1usize..20), 1..150),
     ) {
         let origin = Clock::system().now();
-        let buckets = KeyedBuckets::new(limit);
+        // So few that the full ones are forgotten again and again.
+        let buckets = KeyedBuckets::new(limit).most_keys(6).unwrap();
         let mut model: BTreeMap<u8, Credit> = BTreeMap::new();
         let mut now = 0u64;
         for (key, passed, tries) in steps {
@@ -213,8 +218,8 @@ proptest! {
     /// allowed only where it keeps it for what is surely in it.
     #[test]
     fn inv05_the_budget_refuses_no_retry_that_is_within_it(
-        ratio in 0.0f64..0.6,
-        floor in 0.0f64..3.0,
+        ratio in prop_oneof![Just(0.0), Just(0.125), Just(0.5)],
+        floor in prop_oneof![Just(0.0), Just(0.5), Just(2.0)],
         steps in prop::collection::vec((0u64..3_000, 0u32..40, 0u32..20), 1..100),
     ) {
         let (mut budget, origin) = (RetryBudget::new(ratio, floor).unwrap(), Clock::system().now());
@@ -231,9 +236,9 @@ proptest! {
                 let most = |window| (ratio * younger(&calls, window)).max(floor * 10.0);
                 let allowed = budget.try_retry(at);
                 if !allowed {
-                    prop_assert!(younger(&retries, 10_000) + 1.0 > most(9_000) - 1e-9, "refused for nothing");
+                    prop_assert!(younger(&retries, 10_000) + 1.0 > most(9_000), "refused for nothing");
                 } else {
-                    prop_assert!(younger(&retries, 9_000) + 1.0 <= most(10_000) + 1e-9, "allowed too much");
+                    prop_assert!(younger(&retries, 9_000) + 1.0 <= most(10_000), "allowed too much");
                     retries.push(now);
                 }
             }

@@ -26,9 +26,7 @@ fn poll_at_most<T>(times: u32, future: impl Future<Output = T>) -> Option<T> {
             return Poll::Ready(None);
         }
         left -= 1;
-        if left == 0 {
-            cx.waker().wake_by_ref();
-        }
+        cx.waker().wake_by_ref();
         future.as_mut().poll(cx).map(Some)
     }))
 }
@@ -117,6 +115,27 @@ fn inv05_shuttle_a_bulkhead_has_its_new_limit_whoever_came_went_or_gave_up_meanw
         assert_eq!((bulkhead.in_use(), bulkhead.limit()), (0, 2));
         let inside: Vec<_> = std::iter::from_fn(|| bulkhead.try_enter()).collect();
         assert_eq!(inside.len(), 2);
+    });
+}
+
+#[test]
+fn inv05_shuttle_a_lowered_bulkhead_lets_nobody_in_by_the_slot_of_a_waiter_who_gave_up() {
+    explore(3_000, || {
+        let bulkhead = Bulkhead::new("b", 2).unwrap();
+        let (first, _second) = (bulkhead.try_enter(), bulkhead.try_enter());
+        let waiting = {
+            let bulkhead = bulkhead.clone();
+            thread::spawn(move || drop(poll_at_most(1 + some(2), bulkhead.enter())))
+        };
+        let lowering = {
+            let bulkhead = bulkhead.clone();
+            thread::spawn(move || bulkhead.resize(1).unwrap())
+        };
+        drop(first);
+        waiting.join().unwrap();
+        lowering.join().unwrap();
+        assert!(poll_at_most(3, bulkhead.enter()).is_none(), "one is in");
+        assert!(bulkhead.try_enter().is_none());
     });
 }
 

@@ -1,7 +1,7 @@
 //! What one run of a handler can know.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
@@ -26,8 +26,37 @@ struct Inner {
     envelope: Option<Envelope>,
     claim: Option<(Arc<dyn Inbox>, Arc<Claim>)>,
     cancellation: CancellationToken,
-    /// What was kept last: by the run before, until this one keeps something itself.
-    checkpoint: Mutex<Option<Bytes>>,
+    kept: Kept,
+}
+
+/// What was kept last under a claim: by the run before, until this one keeps something itself. Clones share, so that runs
+/// under one claim go on from each other.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept(Arc<Mutex<KeptState>>);
+
+#[derive(Debug, Default)]
+struct KeptState {
+    checkpoint: Option<Bytes>,
+    unsure: bool,
+}
+
+impl Kept {
+    /// What the record held when it was claimed.
+    pub(crate) fn of(claim: &Claim) -> Self {
+        Self(Arc::new(Mutex::new(KeptState {
+            checkpoint: claim.checkpoint.clone(),
+            unsure: false,
+        })))
+    }
+
+    /// Whether a save was begun whose end nobody saw: only the record knows what is kept.
+    pub(crate) fn is_unsure(&self) -> bool {
+        self.lock().unsure
+    }
+
+    fn lock(&self) -> MutexGuard<'_, KeptState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Context {
@@ -35,9 +64,23 @@ impl Context {
     #[must_use]
     pub fn new(delivery: Arc<Delivery>, key: Key, attempt: u32, queue: Arc<str>) -> Self {
         let envelope = Envelope::of(&delivery.message);
-        Self::assembled(delivery, key, attempt, queue, envelope, None, CancellationToken::new())
+        let (claim, kept) = (None, Kept::default());
+        Self::assembled(
+            delivery,
+            key,
+            attempt,
+            queue,
+            envelope,
+            claim,
+            kept,
+            CancellationToken::new(),
+        )
     }
 
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "all that a run can know, assembled in one place"
+    )]
     pub(crate) fn assembled(
         delivery: Arc<Delivery>,
         key: Key,
@@ -45,6 +88,7 @@ impl Context {
         queue: Arc<str>,
         envelope: Option<Envelope>,
         claim: Option<(Arc<dyn Inbox>, Arc<Claim>)>,
+        kept: Kept,
         cancellation: CancellationToken,
     ) -> Self {
         Self {
@@ -54,9 +98,9 @@ impl Context {
                 attempt,
                 queue,
                 envelope,
-                checkpoint: Mutex::new(claim.as_ref().and_then(|(_, claim)| claim.checkpoint.clone())),
                 claim,
                 cancellation,
+                kept,
             }),
         }
     }
@@ -118,16 +162,19 @@ impl Context {
 
     /// What was kept last for this message.
     pub(crate) fn checkpoint(&self) -> Option<Bytes> {
-        self.inner
-            .checkpoint
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.inner.kept.lock().checkpoint.clone()
+    }
+
+    /// A save begins: until it is known to have ended, what is kept is unsure.
+    pub(crate) fn keeping_checkpoint(&self) {
+        self.inner.kept.lock().unsure = true;
     }
 
     /// Remembers what this run kept.
     pub(crate) fn keep_checkpoint(&self, data: Bytes) {
-        *self.inner.checkpoint.lock().unwrap_or_else(PoisonError::into_inner) = Some(data);
+        let mut kept = self.inner.kept.lock();
+        kept.checkpoint = Some(data);
+        kept.unsure = false;
     }
 }
 

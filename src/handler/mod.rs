@@ -47,6 +47,7 @@ use crate::outcome::Outcome;
 pub use batch::{BatchFn, FromState, IntoOutcomes, MAX_BATCH, MAX_LINGER, batch};
 pub use boxed::BoxedHandler;
 pub use context::Context;
+pub(crate) use context::Kept;
 pub use function::{HandlerFn, HandlerFuture};
 pub use result::{IntoFailure, IntoOutcome};
 pub use router::Router;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Handler, HandlerService};
+use super::{Context, Handler, HandlerService, Kept};
 use crate::clock::Clock;
 use crate::inbox::{
     Answers, Change, Claim, ClaimAnswer, ClaimRequest, Inbox, InboxError, Record, ServiceTime, Write, Written,
@@ -47,9 +47,11 @@ pub(crate) fn claimed(inbox: &Arc<FakeInbox>, checkpoint: Option<&'static [u8]>)
         suspect: false,
         deaths: 0,
         checkpoint: checkpoint.map(bytes::Bytes::from_static),
+        first_seen: 0,
         retention: Duration::from_secs(60),
     };
     let inbox: Arc<dyn Inbox> = Arc::clone(inbox) as Arc<dyn Inbox>;
+    let kept = Kept::of(&claim);
     Context::assembled(
         delivery(message("{}")),
         Key::new("k"),
@@ -57,6 +59,7 @@ pub(crate) fn claimed(inbox: &Arc<FakeInbox>, checkpoint: Option<&'static [u8]>)
         "orders".into(),
         None,
         Some((inbox, Arc::new(claim))),
+        kept,
         CancellationToken::new(),
     )
 }

@@ -240,6 +240,9 @@ pub struct Claim {
     pub deaths: u32,
     /// What the last run kept.
     pub checkpoint: Option<Bytes>,
+    /// When the key was first seen, in ms since 1970 by the inbox's time: later than an earlier claim's token only if the
+    /// inbox has forgotten the key in between.
+    pub first_seen: u64,
     /// How long the record is kept from its last write.
     pub retention: Duration,
 }

@@ -148,6 +148,7 @@ impl Record {
             suspect,
             deaths: self.deaths,
             checkpoint: self.checkpoint.clone(),
+            first_seen: self.first_seen,
             retention,
         })
     }

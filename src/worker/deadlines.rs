@@ -20,6 +20,19 @@ impl Deadlines {
         self.due.insert((at, id));
     }
 
+    pub(super) fn at(&self, id: Id) -> Option<Instant> {
+        self.at.get(&id).copied()
+    }
+
+    /// All that have a deadline, earliest first.
+    pub(super) fn ids(&self) -> impl Iterator<Item = Id> + '_ {
+        self.due.iter().map(|&(_, id)| id)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.due.is_empty()
+    }
+
     /// Answers whether there was one.
     pub(super) fn clear(&mut self, id: Id) -> bool {
         let old = self.at.remove(&id);
@@ -65,8 +78,9 @@ mod tests {
         deadlines.set(3, later(9));
         assert!(deadlines.clear(3));
         assert!(!deadlines.clear(3));
-        assert_eq!(deadlines.next_at(), Some(later(1)));
+        assert_eq!((deadlines.next_at(), deadlines.at(2)), (Some(later(1)), Some(later(3))));
+        assert_eq!(deadlines.ids().collect::<Vec<_>>(), [1, 2]);
         assert_eq!(deadlines.take_due(later(9)), vec![1, 2]);
-        assert_eq!(deadlines.next_at(), None);
+        assert!(deadlines.is_empty() && deadlines.next_at().is_none());
     }
 }

@@ -148,14 +148,17 @@ impl StartRate {
 
     fn per_second(&self, now: Instant) -> Option<f64> {
         let window = self.window?;
-        let passed = now.saturating_duration_since(window).as_secs_f64().max(0.001);
-        let current = f64::from(self.count) / passed;
-        match self.last {
-            // A young window says little: the last full one stands in for it.
-            Some(last) if passed < 0.1 => Some(last),
-            Some(last) if passed < 1.0 => Some(last.max(current)),
-            _ => Some(current),
+        let passed = now.saturating_duration_since(window).as_secs_f64();
+        // A young window says little: the last full one stands in for it.
+        if passed < 0.1 {
+            return self.last;
         }
+        if passed < 1.0 {
+            // It began with a start: what lies between the starts counts, or one would be taken for ten a second.
+            let between = f64::from(self.count.saturating_sub(1)) / passed;
+            return Some(self.last.map_or(between, |last| last.max(between)));
+        }
+        Some(f64::from(self.count) / passed)
     }
 }
 
@@ -197,6 +200,19 @@ mod tests {
         assert_eq!(intake.prefetch(4, now), 1);
         assert_eq!(intake.ask(4, 5, now), None);
         assert_eq!(intake.ask(4, 4, now), Some(1));
+    }
+
+    #[test]
+    fn a_slow_handler_that_has_just_started_is_not_taken_for_a_fast_one() {
+        let start = Clock::system().now();
+        let mut intake = Intake::new(4, LEASE, WAIT);
+        for n in 0..4 {
+            intake.message_started(start + Duration::from_secs(5 * n));
+            for ms in [1, 50, 100, 150, 500, 999, 1_000, 4_999] {
+                let now = start + Duration::from_secs(5 * n) + Duration::from_millis(ms);
+                assert_eq!(intake.prefetch(1, now), 1, "{ms} ms after start {n}");
+            }
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::clock::Instant;
 use crate::dlq::envelope::Envelope;
 use crate::flow::BulkheadPermit;
 use crate::flow::Ticket;
+use crate::handler::Kept;
 use crate::inbox::{Change, Claim, ClaimAnswer, Rejection};
 use crate::key::{Fingerprint, Key, RecordKey};
 use crate::message::{Delivery, Receipt};
@@ -32,7 +33,15 @@ pub(super) struct Item {
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) envelope: Option<Envelope>,
     pub(super) group: Option<Arc<str>>,
+    /// The id of its claim, from the first try on: a claim whose reply was lost is taken up again under it.
+    pub(super) claim_id: Option<String>,
+    /// Claimed again only to learn what its run kept.
+    pub(super) looked_up: bool,
+    /// How often it was tried to be claimed without an answer.
+    pub(super) unanswered: u32,
     pub(super) claim: Option<Arc<Claim>>,
+    /// What its runs under this claim kept last.
+    pub(super) kept: Option<Kept>,
     /// When the lease ends by the inbox's time, in ms since 1970.
     pub(super) lease_until: u64,
     /// When the queue makes it visible again, at the earliest, unless it is settled or extended.
@@ -68,7 +77,7 @@ pub(super) struct Item {
     pub(super) kill: Option<CancellationToken>,
     pub(super) ask: Option<CancellationToken>,
     pub(super) ready_since: Instant,
-    /// Its run failed while a breaker was not closed: others are probes before it is one again.
+    /// Its run, or its claim, failed while a breaker was not closed: others are probes before it is one again.
     pub(super) failed_in_outage: bool,
     /// Since when it waits for a breaker to close.
     pub(super) kept_since: Option<Instant>,
@@ -77,7 +86,7 @@ pub(super) struct Item {
 /// Where a held delivery stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Not claimed, and no claim under way: a later one of its group with a key that is held.
+    /// No claim under way: the inbox could not answer, or a later one of its group with a key that is held.
     Unclaimed,
     /// Its claim is under way.
     Claiming,
@@ -127,6 +136,7 @@ impl Item {
             record_key: self.record_key.clone(),
             fingerprint: self.fingerprint,
             message_id: self.message_id().to_owned(),
+            fencing_token: self.claim.as_ref().map_or(0, |claim| claim.fencing_token),
         }
     }
 

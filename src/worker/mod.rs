@@ -22,6 +22,7 @@ mod settings;
 mod shuttle_tests;
 mod signals;
 mod status;
+mod unrecorded;
 mod workers;
 
 use std::sync::Arc;

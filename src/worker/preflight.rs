@@ -146,6 +146,13 @@ fn judge_queues(config: &Config, source: &QueueAttributes, dead: Option<&QueueAt
                 days(source.retention)
             )));
         }
+        if dead.max_message_bytes < source.max_message_bytes {
+            findings.push(problem("message_size", format!(
+                "`{}` takes messages up to {} bytes, and `{name}` up to {} bytes: a larger message could never be dead-lettered; raise \
+                 MaximumMessageSize of `{}`",
+                dead.name, dead.max_message_bytes, source.max_message_bytes, dead.name
+            )));
+        }
         if dead
             .redrive
             .as_ref()

@@ -614,3 +614,25 @@ async fn every_call_is_timed_by_operation_and_kind_of_error() {
         ]
     );
 }
+
+#[tokio::test]
+async fn plain_http_to_another_host_is_refused_before_anything_is_sent_unless_it_is_allowed() {
+    let stub = Stub::start([attributes(json!({}))]).await.unwrap();
+    // It leads to this host, and its name is not one that must.
+    let elsewhere = stub.url().replace("127.0.0.1", "0.0.0.0");
+    let error = SqsQueue::connect(&config(&elsewhere), url("orders")).await.unwrap_err();
+    for part in ["REDRIVE_ALLOW_HTTP=1", "`0.0.0.0`", "https"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    assert!(!error.is_transient(), "time does not heal it: {error:?}");
+    assert!(stub.take_requests().is_empty());
+
+    let client = aws_sdk_sqs::Client::new(&config(&elsewhere));
+    let queue = SqsQueue::builder(client, url("orders"))
+        .allow_http(true)
+        .connect()
+        .await
+        .unwrap();
+    assert_eq!(queue.attributes().name, "orders");
+    assert_eq!(stub.take_requests().len(), 1);
+}

@@ -149,7 +149,7 @@ async fn a_forged_envelope_does_not_run_again_what_is_completed() {
 }
 
 /// The one thing that an envelope does and the key's own attribute does not: it goes before a key that a function makes of the
-/// body. docs/inbox.md says so.
+/// body. docs/hostile-input.md says so.
 #[tokio::test(start_paused = true)]
 async fn an_envelopes_key_goes_before_a_functions_and_before_the_attribute() {
     let _alone = alone().await;

@@ -12,6 +12,7 @@ use crate::aws::config;
 use crate::aws_lab::{Lab, Queues, Setup, take_all};
 use crate::fault_proxy::{FaultProxy, Rule};
 use crate::faults::Call;
+use crate::scene::opened;
 
 const MESSAGES: usize = 400;
 
@@ -24,9 +25,12 @@ async fn inv01_what_a_producer_acknowledged_is_in_the_queue() {
     };
     let Queues { source, .. } = lab.queues("producing", &setup).await;
     let proxy = FaultProxy::start(&lab.servers.sqs_url, Random::seeded(11)).await;
-    let client = aws_sdk_sqs::Client::new(&config(&proxy.url()));
-    let queue = SqsQueue::builder(client, &source.attributes().name).call_timeout(Duration::from_secs(1));
-    let producer = Producer::builder(queue.connect().await.unwrap())
+    let queue = opened(async || {
+        let client = aws_sdk_sqs::Client::new(&config(&proxy.url()));
+        let queue = SqsQueue::builder(client, &source.attributes().name);
+        queue.call_timeout(Duration::from_secs(1)).connect().await
+    });
+    let producer = Producer::builder(queue.await)
         .give_up_after(Duration::from_secs(20))
         .build()
         .unwrap();

@@ -12,7 +12,7 @@ use crate::aws::config;
 use crate::aws_lab::Lab;
 use crate::fault_proxy::{FaultProxy, Rule};
 use crate::faults::Call;
-use crate::scene::TABLE;
+use crate::scene::{TABLE, opened};
 
 #[tokio::test]
 async fn a_record_is_read_right_or_not_at_all() {
@@ -36,7 +36,7 @@ async fn a_record_is_read_right_or_not_at_all() {
     // Reading is not among a worker's calls; what can happen to a single write can happen to it.
     let cases = Call::WriteSingly.faults().into_iter().map(async |fault| {
         let proxy = FaultProxy::start(&lab.servers.dynamodb_url, Random::seeded(1)).await;
-        let inbox = DynamoInbox::connect(&config(&proxy.url()), TABLE).await.unwrap();
+        let inbox = opened(async || DynamoInbox::connect(&config(&proxy.url()), TABLE).await).await;
         let rule = proxy.add(Rule::on("GetItem", fault.clone()));
         let clock = Clock::system();
         let began = clock.now();

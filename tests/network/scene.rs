@@ -8,7 +8,9 @@ use aws_config::SdkConfig;
 use redrive::clock::{Clock, Random};
 use redrive::dlq::{ENVELOPE_ATTRIBUTE, Envelope};
 use redrive::extract::{Checkpoint, FencingToken, IdempotencyKey, Json, State};
-use redrive::flow::Backoff;
+use redrive::flow::{Backoff, BreakerConfig};
+use redrive::inbox::Inbox as _;
+use redrive::key::{Key, RecordKey};
 use redrive::message::{Attribute, KEY_ATTRIBUTE, Outgoing};
 use redrive::queue::{Queue as _, QueueError, Receive};
 use redrive::worker::{Builder, WorkerHandle};
@@ -24,13 +26,16 @@ use crate::fault_proxy::FaultProxy;
 pub(crate) const TABLE: &str = "redrive-network-tests";
 
 /// How long a case may take to come to its end once the network is well.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
 
 /// Within this a draining worker is to be gone, whatever the network does.
 pub(crate) const DRAIN_DEADLINE: Duration = Duration::from_secs(4);
 
+/// How long a worker's own breaker stays open: handlers fail here without anything being down.
+const BREAKER_OPEN: Duration = Duration::from_millis(500);
+
 /// What a busy machine may add to a deadline.
-const SLACK: Duration = Duration::from_secs(3);
+const SLACK: Duration = Duration::from_secs(8);
 
 /// What a message asks of its handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,6 +174,21 @@ impl Running {
     }
 }
 
+/// Opens what is there, as often as it takes on a busy machine.
+pub(crate) async fn opened<T, E: std::fmt::Display>(mut open: impl AsyncFnMut() -> Result<T, E>) -> T {
+    let clock = Clock::system();
+    let began = clock.now();
+    loop {
+        match open().await {
+            Ok(opened) => return opened,
+            Err(error) => {
+                let waited = clock.now().saturating_duration_since(began);
+                assert!(waited < PATIENCE, "after {waited:?}: {error}");
+            }
+        }
+    }
+}
+
 /// Queues, an inbox, and proxies before both services.
 pub(crate) struct Scene {
     pub(crate) sqs: FaultProxy,
@@ -234,9 +254,9 @@ impl Scene {
 
     /// A worker with these configurations.
     pub(crate) async fn worker_with(&self, sqs: &SdkConfig, dynamodb: &SdkConfig) -> Running {
-        let queue = self.queue(sqs).await.expect("the network is still well");
-        let inbox = DynamoInbox::connect(dynamodb, TABLE).await;
-        Running::start(self.built(queue, inbox.expect("the network is still well")))
+        let queue = opened(async || self.queue(sqs).await).await;
+        let inbox = opened(async || DynamoInbox::connect(dynamodb, TABLE).await).await;
+        Running::start(self.built(queue, inbox))
     }
 
     /// A worker without proxies.
@@ -257,25 +277,29 @@ impl Scene {
             .backoff(Backoff::new(Duration::from_millis(100), Duration::from_secs(1)).unwrap())
             .max_attempts(6)
             .drain_deadline(DRAIN_DEADLINE)
+            .breaker(BreakerConfig::default().open_for(BREAKER_OPEN, BREAKER_OPEN).unwrap())
             .state(self.ledger.clone())
             .handler(work)
     }
 
+    /// What was sent and has not come to its end, as far as that is known.
+    fn open_keys(&self) -> Vec<String> {
+        let (sent, dead) = (self.sent.lock().unwrap(), self.dead.lock().unwrap());
+        let is_over = |key: &String, job: Job| match job {
+            Job::Reject => dead.iter().any(|(dead, _)| dead == key),
+            _ => self.ledger.effects(key) > 0,
+        };
+        let open = sent.iter().filter(|(key, job)| !is_over(key, **job));
+        open.map(|(key, _)| key.clone()).collect()
+    }
+
     /// Whether everything that was sent has come to its end, and the queue is empty.
     async fn is_over(&self) -> bool {
-        let open = {
-            let sent = self.sent.lock().unwrap();
-            sent.iter()
-                .any(|(key, job)| *job != Job::Reject && self.ledger.effects(key) == 0)
-        };
-        if open || !is_empty(&self.queues.source).await {
+        if !is_empty(&self.queues.source).await {
             return false;
         }
         self.take_dead().await;
-        let dead = self.dead.lock().unwrap();
-        let sent = self.sent.lock().unwrap();
-        let told = |key: &String| dead.iter().any(|(dead, _)| dead == key);
-        sent.iter().all(|(key, job)| *job != Job::Reject || told(key))
+        self.open_keys().is_empty()
     }
 
     async fn take_dead(&self) {
@@ -307,24 +331,31 @@ impl Scene {
                 if self.is_over().await {
                     return Ok(());
                 }
-                tokio::time::sleep(Duration::from_millis(150)).await;
+                tokio::time::sleep(Duration::from_millis(300)).await;
             }
         };
         match tokio::time::timeout(PATIENCE, waiting).await {
             Ok(ended) => ended,
             Err(_) => {
-                let sent = self.sent.lock().unwrap().clone();
-                let effects: Vec<_> = sent
-                    .keys()
-                    .map(|key| (key.clone(), self.ledger.page(key, |page| (page.runs, page.effects))))
-                    .collect();
+                let open = self.open_keys();
+                let mut stories = Vec::new();
+                for key in open.iter().take(5) {
+                    let record = RecordKey::new(&self.queues.source.attributes().name, &Key::new(key.as_str()));
+                    let record = self.inbox.get(&record).await;
+                    stories.push(format!(
+                        "{key}: {:?}, {record:?}",
+                        self.ledger.page(key, |page| page.clone())
+                    ));
+                }
                 let now = self.queues.source.describe().await.unwrap();
                 Err(format!(
-                    "not over after {PATIENCE:?}: (runs, effects) {effects:?}, dead {:?}, in the queue {} visible, {} in \
-                     flight; {:?}",
-                    self.dead.lock().unwrap(),
+                    "not over after {PATIENCE:?}: {} open, such as {stories:?}, the time is {:?}; in the queue {} visible, {} \
+                     in flight, {} delayed; {:?}",
+                    open.len(),
+                    self.inbox.time(),
                     now.visible,
                     now.in_flight,
+                    now.delayed,
                     worker.handle.status()
                 ))
             }

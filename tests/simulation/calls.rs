@@ -1,15 +1,21 @@
 //! What the judge makes of calls: when they are sent, when they reach the service, and when they are answered.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use redrive::dlq::Envelope;
 use redrive::inbox::{Answers, Change, ClaimAnswer, ClaimRequest, InboxError, Record, Status, Write, Written};
 use redrive::key::RecordKey;
 use redrive::message::{Delivery, Message, Outgoing, Receipt};
-use redrive::queue::{EntryResults, QueueError};
+use redrive::queue::{EntryResults, MAX_BATCH, QueueError};
 
 use crate::checker::{Checker, ClaimState, Held, Told, Who, change_name, label};
+use crate::plan::{InboxMode, Letters};
+
+/// Writes to the inbox in one call.
+const MAX_WRITES: usize = 25;
 
 /// What a reply says, in short.
 pub(crate) fn in_short<T>(result: &Result<EntryResults<T>, QueueError>) -> String {
@@ -64,12 +70,67 @@ impl Checker {
                 message,
                 number,
                 at: now,
+                told: None,
                 settled: None,
+                answered: false,
+                lost: false,
             };
-            self.receipts.insert((Arc::clone(who), delivery.receipt.clone()), held);
+            let of = (Arc::clone(who), delivery.receipt.clone());
+            self.by_message.entry(message).or_default().push(of.clone());
+            self.receipts.insert(of, held);
         }
         self.note(who, format!("receive: {}", names.join(" ")));
+        self.look_for_dead_letters(who);
         self.look_for_lost_messages();
+    }
+
+    /// The worker has what it received.
+    pub(crate) fn received_told(&mut self, who: &Who, answer: &Result<Vec<Delivery>, QueueError>) {
+        let now = self.now();
+        for delivery in answer.iter().flatten() {
+            if let Some(held) = self.receipts.get_mut(&(Arc::clone(who), delivery.receipt.clone())) {
+                held.told = Some(now);
+            }
+        }
+    }
+
+    /// A batch of deletes or of visibility changes was answered.
+    pub(crate) fn settle_told(
+        &mut self,
+        who: &Who,
+        what: &str,
+        receipts: &[Receipt],
+        answer: &Result<EntryResults<()>, QueueError>,
+    ) {
+        self.note(who, format!("{what} answered: {}", in_short(answer)));
+        for (receipt, answer) in receipts.iter().zip(answer.iter().flatten()) {
+            let Some(held) = self.receipts.get_mut(&(Arc::clone(who), receipt.clone())) else {
+                continue;
+            };
+            match answer {
+                Ok(()) => held.answered |= held.settled.is_some(),
+                Err(error) => held.lost |= error.is_stale_receipt() || error.sender_fault,
+            }
+        }
+    }
+
+    fn check_batch(&mut self, who: &Who, entries: usize, most: usize) {
+        if entries == 0 || entries > most {
+            self.broken(
+                "inv05",
+                format!("{who} sends a batch of {entries}, where {most} are allowed"),
+            );
+        }
+    }
+
+    /// What was settled and answered so is not settled again.
+    fn check_once(&mut self, who: &Who, held: &Held) {
+        if held.answered {
+            self.broken(
+                "inv11",
+                format!("{who} settles {} again, which succeeded before", label(held.message)),
+            );
+        }
     }
 
     fn name_of(&self, who: &Who, receipt: &Receipt) -> String {
@@ -82,8 +143,10 @@ impl Checker {
     pub(crate) fn delete_sent(&mut self, who: &Who, receipts: &[Receipt]) {
         let names: Vec<String> = receipts.iter().map(|receipt| self.name_of(who, receipt)).collect();
         self.note(who, format!("delete {} ...", names.join(" ")));
+        self.check_batch(who, receipts.len(), MAX_BATCH);
         for receipt in receipts {
             let Some(held) = self.held(who, receipt) else { continue };
+            self.check_once(who, &held);
             if !self.is_durable(held.message) {
                 self.broken(
                     "inv01",
@@ -92,6 +155,7 @@ impl Checker {
             }
             if let Some((_, claim)) = self.claim_for(who, &held)
                 && claim.ended.is_none()
+                && self.modes.inbox == InboxMode::Used
                 && self.dead_letter_reasons(held.message).is_empty()
             {
                 self.broken(
@@ -113,18 +177,19 @@ impl Checker {
             .map(|(receipt, by)| format!("{} by {:.3}", self.name_of(who, receipt), by.as_secs_f64()))
             .collect();
         self.note(who, format!("hide {} ...", names.join(" ")));
+        self.check_batch(who, changes.len(), MAX_BATCH);
         for (receipt, by) in changes {
             let Some(held) = self.held(who, receipt) else { continue };
             if *by == self.visibility {
                 self.check_extension(who, &held, *by);
                 continue;
             }
-            let now_ms = self.now_ms();
+            self.check_tail(who, receipt, &held);
             if let Some((id, claim)) = self.claim_for(who, &held)
                 && claim.ended.is_none()
                 && !claim.given_up
-                && now_ms < claim.lease_until
-                && self.record_of(held.message).is_some_and(|record| record.claim_id == id)
+                && self.modes.inbox == InboxMode::Used
+                && self.is_held_under(&id, &claim)
                 && !self.is_nearly_twelve_hours_old(who, &held)
             {
                 self.broken(
@@ -137,6 +202,7 @@ impl Checker {
                 );
             }
             if !self.is_nearly_twelve_hours_old(who, &held) {
+                self.check_once(who, &held);
                 self.mark_settled(who, receipt, if by.is_zero() { "release" } else { "delay" });
             }
         }
@@ -145,38 +211,83 @@ impl Checker {
     /// The last heartbeats before SQS's limit are shorter than the others.
     fn is_nearly_twelve_hours_old(&self, who: &Who, held: &Held) -> bool {
         let limit = Duration::from_secs(12 * 3600 - 300);
-        self.receipts.iter().any(|((holder, _), first)| {
-            holder == who && first.message == held.message && self.now().saturating_duration_since(first.at) > limit
-        })
+        self.held_of(held.message)
+            .any(|(holder, _, first)| holder == who && self.now().saturating_duration_since(first.at) > limit)
     }
 
-    pub(crate) fn letters_sent(&mut self, who: &Who, letters: &[Outgoing]) {
+    /// Dead letters are sent; answers whose they are.
+    pub(crate) fn letters_sent(&mut self, who: &Who, letters: &[Outgoing]) -> Vec<Option<usize>> {
+        self.check_batch(who, letters.len(), MAX_BATCH);
+        let mut whose = Vec::with_capacity(letters.len());
         for letter in letters {
-            let mut message = Message::new("", letter.body.clone());
-            message.attributes = letter.attributes.clone();
-            let Some(envelope) = Envelope::of(&message) else {
-                continue;
-            };
-            let Some(&message) = self.by_id.get(&envelope.message_id) else {
-                continue;
-            };
-            self.note(who, format!("send dead letter of {} ...", label(message)));
-            // What collides with another's payload has no claim and no record of its own.
-            if self.is_excused(who) || envelope.reason == "fingerprint_mismatch" {
-                continue;
-            }
-            let mine = self.record_of(message).is_some_and(|record| {
-                record.status == Status::Rejected
-                    && self.claims.get(&record.claim_id).is_some_and(|claim| claim.who == *who)
-            });
-            if !mine && !self.is_durable(message) {
-                self.broken(
-                    "inv03",
-                    format!(
-                        "{who} dead-letters {} without a rejection under a claim of its own",
-                        label(message)
-                    ),
+            let message = self.sent_as_letter(who, letter);
+            whose.push(message);
+            let Some(message) = message else { continue };
+            if self
+                .claim_told_of(who, message)
+                .is_some_and(|claim| self.letters_told.contains(&claim))
+            {
+                let text = format!(
+                    "{who} sends the dead letter of {} again, which was sent",
+                    label(message)
                 );
+                self.broken("inv11", text);
+            }
+        }
+        whose
+    }
+
+    fn claim_told_of(&self, who: &Who, message: usize) -> Option<String> {
+        self.told.get(&(Arc::clone(who), message))?.claim.clone()
+    }
+
+    fn sent_as_letter(&mut self, who: &Who, letter: &Outgoing) -> Option<usize> {
+        let mut message = Message::new("", letter.body.clone());
+        message.attributes = letter.attributes.clone();
+        let envelope = Envelope::of(&message)?;
+        let first = *self.by_id.get(&envelope.message_id)?;
+        let life = (self.messages[first].life.0, envelope.replays);
+        let lives = |number: &usize| self.messages[*number].life == life;
+        // The one of this life that it holds. A replay that was killed may have left two: then the one that was rejected.
+        let held = |number: &usize| self.held_of(*number).any(|(holder, _, _)| holder == who);
+        let rejected = self
+            .record_of(first)
+            .and_then(|record| self.message_under(&record.claim_id));
+        let rejected = rejected.filter(|number| lives(number) && held(number));
+        let message = rejected.or_else(|| (0..self.messages.len()).find(|number| lives(number) && held(number)))?;
+        self.note(who, format!("send dead letter of {} ...", label(message)));
+        // What collides with another's payload has no claim and no record of its own, and without an inbox nothing has.
+        let unrecorded = envelope.reason == "fingerprint_mismatch" || self.modes.inbox != InboxMode::Used;
+        if self.is_excused(who) || unrecorded {
+            return Some(message);
+        }
+        let mine = self.record_of(message).is_some_and(|record| {
+            record.status == Status::Rejected
+                && self.claims.get(&record.claim_id).is_some_and(|claim| claim.who == *who)
+        });
+        if !mine && !self.is_durable(message) {
+            self.broken(
+                "inv03",
+                format!(
+                    "{who} dead-letters {} without a rejection under a claim of its own",
+                    label(message)
+                ),
+            );
+        }
+        Some(message)
+    }
+
+    /// Dead letters were answered.
+    pub(crate) fn letters_told(
+        &mut self,
+        who: &Who,
+        whose: &[Option<usize>],
+        answer: &Result<EntryResults<String>, QueueError>,
+    ) {
+        self.note(who, format!("send answered: {}", in_short(answer)));
+        for (message, answer) in whose.iter().zip(answer.iter().flatten()) {
+            if let (Some(message), Ok(_)) = (message, answer) {
+                self.letters_told.extend(self.claim_told_of(who, *message));
             }
         }
     }
@@ -184,18 +295,6 @@ impl Checker {
 
 /// Calls to the inbox.
 impl Checker {
-    pub(crate) fn records(&self, keys: impl IntoIterator<Item = RecordKey>) -> Vec<(RecordKey, Option<Record>)> {
-        let mut keys: Vec<RecordKey> = keys.into_iter().collect();
-        keys.sort();
-        keys.dedup();
-        keys.into_iter()
-            .map(|key| {
-                let record = self.inbox.record(&key);
-                (key, record)
-            })
-            .collect()
-    }
-
     pub(crate) fn claim_sent(&mut self, who: &Who, requests: &[ClaimRequest]) {
         let mut names = Vec::with_capacity(requests.len());
         for request in requests {
@@ -211,25 +310,26 @@ impl Checker {
                 known_ended: false,
                 told: false,
                 given_up: false,
+                suspect: false,
+                goes_back: false,
+                taken: false,
+                last_run: None,
+                checkpoints: Vec::new(),
             };
             if self.claims.insert(request.claim_id.clone(), state).is_some() {
                 self.broken("inv02", format!("{who} uses claim id {} twice", request.claim_id));
             }
         }
+        self.know(requests.iter().map(|request| request.key.clone()));
+        self.check_batch(who, requests.len(), MAX_BATCH);
         self.note(who, format!("claim {} ...", names.join(", ")));
     }
 
     /// The claims had their effect, or not.
-    pub(crate) fn claim_landed(
-        &mut self,
-        who: &Who,
-        before: Vec<(RecordKey, Option<Record>)>,
-        requests: &[ClaimRequest],
-        answers: &Answers<ClaimAnswer>,
-    ) {
+    pub(crate) fn claim_landed(&mut self, who: &Who, requests: &[ClaimRequest], answers: &Answers<ClaimAnswer>) {
         let now_ms = self.now_ms();
-        for (key, before) in before {
-            let after = self.inbox.record(&key);
+        for key in keys(requests.iter().map(|request| &request.key)) {
+            let (before, after) = self.look_at(&key);
             let claim_of = |record: &Option<Record>| record.as_ref().map(|record| record.claim_id.clone());
             if claim_of(&before) == claim_of(&after) {
                 continue;
@@ -247,6 +347,7 @@ impl Checker {
                     state.ended = Some(after.status);
                 }
             }
+            let before = before.filter(|before| before.expires_at > now_ms / 1000);
             let Some(before) = before else { continue };
             let held = now_ms < before.lease_until
                 && (before.status == Status::Processing
@@ -264,8 +365,17 @@ impl Checker {
             if after.fencing_token <= before.fencing_token {
                 self.broken("inv03", format!("the fencing token of {} does not grow", key.as_str()));
             }
-            if after.attempts > before.attempts {
-                self.broken("inv09", format!("a claim of {} counts an attempt", key.as_str()));
+            let same = before.message_id == after.message_id;
+            let carried = if same { before.attempts } else { 0 };
+            if after.attempts != carried {
+                let (was, is) = (before.attempts, after.attempts);
+                self.broken(
+                    "inv09",
+                    format!(
+                        "a claim of {} takes {was} attempts to {is}, same message {same}",
+                        key.as_str()
+                    ),
+                );
             }
         }
         for (request, answer) in requests.iter().zip(answers) {
@@ -304,6 +414,7 @@ impl Checker {
                 }
                 if let Some(state) = self.claims.get_mut(&claim.claim_id) {
                     state.told = true;
+                    state.suspect = claim.suspect;
                 }
             }
             let claim = claim.map(|claim| claim.claim_id.clone());
@@ -315,10 +426,19 @@ impl Checker {
     pub(crate) fn write_sent(&mut self, who: &Who, writes: &[Write]) {
         let names: Vec<String> = writes.iter().map(|write| self.write_name(write)).collect();
         self.note(who, format!("write {} ...", names.join(", ")));
+        self.check_batch(who, writes.len(), MAX_WRITES);
         for write in writes {
             let Some(claim) = self.claims.get(&write.claim.claim_id).cloned() else {
                 continue;
             };
+            if let Change::Checkpoint(data) = &write.change
+                && let Some(claim) = self.claims.get_mut(&write.claim.claim_id)
+            {
+                claim.checkpoints.push(data.clone());
+            }
+            if let Some(claim) = self.claims.get_mut(&write.claim.claim_id) {
+                claim.goes_back |= matches!(write.change, Change::Release { .. });
+            }
             if !matches!(write.change, Change::Renew { .. }) {
                 continue;
             }
@@ -333,10 +453,8 @@ impl Checker {
                 .get(&(Arc::clone(who), claim.message))
                 .filter(|told| told.claim.as_ref() == Some(&write.claim.claim_id))
                 .map(|told| told.at);
-            let settled = self.receipts.iter().any(|((holder, _), held)| {
-                holder == who
-                    && held.message == claim.message
-                    && held.settled.zip(told_at).is_some_and(|((at, _), told)| at >= told)
+            let settled = self.held_of(claim.message).any(|(holder, _, held)| {
+                holder == who && held.settled.zip(told_at).is_some_and(|((at, _), told)| at >= told)
             });
             if settled {
                 self.broken(
@@ -358,27 +476,18 @@ impl Checker {
         format!("{} {message} under {claim}", change_name(&write.change))
     }
 
-    pub(crate) fn write_landed(
-        &mut self,
-        who: &Who,
-        before: Vec<(RecordKey, Option<Record>)>,
-        writes: &[Write],
-        answers: &Answers<Written>,
-    ) {
-        for (write, answer) in writes.iter().zip(answers) {
-            let known = before.iter().find(|(key, _)| *key == write.claim.key);
-            let current = known.and_then(|(_, record)| record.as_ref()).is_some_and(|record| {
-                record.claim_id == write.claim.claim_id && record.fencing_token == write.claim.fencing_token
-            });
-            if answer.is_ok() && !current {
-                self.broken(
-                    "inv03",
-                    format!("{} succeeded although another has the key now", self.write_name(write)),
-                );
+    pub(crate) fn write_landed(&mut self, who: &Who, writes: &[Write], answers: &Answers<Written>) {
+        for key in keys(writes.iter().map(|write| &write.claim.key)) {
+            let (before, after) = self.look_at(&key);
+            for (write, answer) in writes.iter().zip(answers).filter(|(write, _)| write.claim.key == key) {
+                let current = before.as_ref().is_some_and(|record| {
+                    record.claim_id == write.claim.claim_id && record.fencing_token == write.claim.fencing_token
+                });
+                if answer.is_ok() && !current {
+                    let name = self.write_name(write);
+                    self.broken("inv03", format!("{name} succeeded although another has the key now"));
+                }
             }
-        }
-        for (key, before) in before {
-            let after = self.inbox.record(&key);
             if before != after {
                 self.changed(who, &key, before.as_ref(), after.as_ref(), writes);
             }
@@ -405,31 +514,17 @@ impl Checker {
                 format!("a write of {who} changed {}, which it does not hold", key.as_str()),
             );
         }
-        let changes = || {
-            writes
-                .iter()
-                .filter(|write| write.claim.claim_id == before.claim_id)
-                .map(|write| &write.change)
-        };
-        let counts = changes().any(|change| matches!(change, Change::Release { failure: Some(_) } | Change::Reject(_)));
-        if after.attempts > before.attempts + u32::from(counts) || after.attempts > self.max_attempts {
-            self.broken(
-                "inv09",
-                format!(
-                    "attempts of {} go from {} to {}",
-                    key.as_str(),
-                    before.attempts,
-                    after.attempts
-                ),
-            );
-        }
+        self.check_attempts(before, after, writes);
+        self.check_checkpoint(before, after);
         if before.status != after.status && before.status != Status::Processing {
             self.broken(
                 "inv03",
                 format!("{} goes from {:?} to {:?}", key.as_str(), before.status, after.status),
             );
         }
-        let message = self.by_id[&after.message_id];
+        let Some(message) = self.message_under(&after.claim_id) else {
+            return;
+        };
         if let Some(claim) = self.claims.get_mut(&after.claim_id) {
             claim.lease_until = after.lease_until;
             if after.status != Status::Processing {
@@ -437,11 +532,21 @@ impl Checker {
             }
         }
         let payload = self.messages[message].payload;
+        if after.status == Status::Rejected {
+            self.given_up.insert(message);
+        }
         if after.status == Status::Completed && before.status != Status::Completed {
             self.note(who, format!("  {} is completed", label(message)));
             *self.completions.entry(key.clone()).or_default() += 1;
             self.done.insert((key.clone(), payload));
+            if after.fingerprint.is_none() {
+                self.done_any.insert(key.clone());
+            }
             self.completed.insert(message);
+            if !self.ledger.close(key, payload) && self.modes.inbox == InboxMode::Used {
+                let text = format!("{} is completed, and its effect does not stand", label(message));
+                self.broken("inv03", text);
+            }
             if self.completions[key] > 1 {
                 self.broken("inv03", format!("{} is completed for the second time", key.as_str()));
             }
@@ -459,13 +564,45 @@ impl Checker {
                 this.key == that.key && this.payload == that.payload
             };
             let mut letters = (0..self.messages.len()).filter(like_it);
-            if letters.all(|other| self.dead_letter_reasons(other).is_empty()) {
+            let sends = self.modes.letters == Letters::Sent;
+            if sends && letters.all(|other| self.dead_letter_reasons(other).is_empty()) {
                 self.broken(
                     "inv01",
                     format!("the dead letter of {} counts as sent and is not there", label(message)),
                 );
             }
-            self.done.insert((key.clone(), payload));
+            self.suppressed.insert((key.clone(), payload));
+            if after.fingerprint.is_none() {
+                self.dead_any.insert(key.clone());
+            }
+        }
+    }
+
+    /// The message that a claim was made for.
+    fn message_under(&self, claim: &str) -> Option<usize> {
+        self.claims.get(claim).map(|claim| claim.message)
+    }
+
+    /// Checkpoints of one claim are kept in the order in which its handler made them.
+    fn check_checkpoint(&mut self, before: &Record, after: &Record) {
+        if before.checkpoint == after.checkpoint {
+            return;
+        }
+        let Some(claim) = self.claims.get(&after.claim_id) else {
+            return;
+        };
+        let place = |data: &Option<Bytes>| {
+            let data = data.as_ref()?;
+            claim.checkpoints.iter().rposition(|kept| kept == data)
+        };
+        if let (Some(was), Some(is)) = (place(&before.checkpoint), place(&after.checkpoint))
+            && is < was
+        {
+            let name = label(claim.message);
+            self.broken(
+                "inv03",
+                format!("the checkpoint of {name} goes back from its number {was} to {is}"),
+            );
         }
     }
 
@@ -493,4 +630,9 @@ impl Checker {
         };
         self.note(who, format!("write answered: {text}"));
     }
+}
+
+/// Each key once.
+fn keys<'a>(keys: impl Iterator<Item = &'a RecordKey>) -> BTreeSet<RecordKey> {
+    keys.cloned().collect()
 }

@@ -1,4 +1,5 @@
-//! Stopping a part of a worker without ending it: its futures are not polled until the gate is open again.
+//! Stopping a part of a worker without ending it: its futures are not polled until the gate is open again. A gate with a
+//! fuse stops for ever after so many steps of whatever passes it: a process that dies at any of its await points.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,13 +7,56 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use redrive::clock::{Clock, Instant};
+use tokio::sync::Notify;
 
 /// How often a future may be polled within one instant of virtual time before it counts as spinning.
 const SPINS: u32 = 50_000;
 
+/// How many more steps a process makes.
+#[derive(Debug, Default)]
+pub(crate) struct Fuse {
+    left: Mutex<Option<u32>>,
+    blown: Notify,
+}
+
+impl Fuse {
+    pub(crate) fn light(&self, steps: u32) {
+        *self.lock() = Some(steps);
+    }
+
+    pub(crate) fn put_out(&self) {
+        *self.lock() = None;
+    }
+
+    /// Counts a step; whether it may be made.
+    fn step(&self) -> bool {
+        let mut left = self.lock();
+        match &mut *left {
+            None => true,
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                if *left == 0 {
+                    self.blown.notify_one();
+                }
+                true
+            }
+        }
+    }
+
+    pub(crate) async fn blown(&self) {
+        self.blown.notified().await;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<u32>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     state: Mutex<State>,
+    fuse: Arc<Fuse>,
 }
 
 #[derive(Debug, Default)]
@@ -22,6 +66,13 @@ struct State {
 }
 
 impl Gate {
+    pub(crate) fn with(fuse: &Arc<Fuse>) -> Self {
+        Self {
+            state: Mutex::default(),
+            fuse: Arc::clone(fuse),
+        }
+    }
+
     pub(crate) fn set_shut(&self, shut: bool) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.shut = shut;
@@ -35,7 +86,13 @@ impl Gate {
     fn poll_open(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.shut {
-            return Poll::Ready(());
+            drop(state);
+            // Nobody wakes what a dead process leaves behind; it is dropped.
+            return if self.fuse.step() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            };
         }
         if !state.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
             state.wakers.push(cx.waker().clone());

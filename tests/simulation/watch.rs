@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use redrive::MemoryQueue;
 use redrive::inbox::{Answers, ClaimAnswer, ClaimRequest, Inbox, InboxError, Record, ServiceTime, Write, Written};
 use redrive::key::RecordKey;
 use redrive::message::{Delivery, Outgoing, Receipt};
 use redrive::queue::{EntryResults, Queue, QueueAttributes, QueueError, Receive};
-use redrive::{MemoryInbox, MemoryQueue};
 
-use crate::calls::in_short;
 use crate::checker::Who;
 use crate::gate::Gate;
 use crate::scene::Scene;
@@ -28,15 +27,21 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    async fn there(&self) -> Duration {
+    /// Carries a call to its service and the answer back. What was sent arrives, whatever becomes of its sender meanwhile:
+    /// it may have given up waiting, or have died.
+    pub(crate) async fn carry<T: Send + 'static>(&self, effect: impl Future<Output = T> + Send + 'static) -> T {
+        self.process.pass().await;
         let (there, back) = self.scene.trip();
-        tokio::time::sleep(there).await;
-        back
-    }
-
-    async fn back(&self, back: Duration) {
+        let (answers, answer) = tokio::sync::oneshot::channel();
+        self.scene.judge().on_the_wire(async move {
+            tokio::time::sleep(there).await;
+            // Nobody may wait for it any more.
+            let _ = answers.send(effect.await);
+        });
+        let answer = answer.await.expect("the judge's own code does not panic");
         tokio::time::sleep(back).await;
         self.process.pass().await;
+        answer
     }
 }
 
@@ -63,22 +68,22 @@ impl Queue for WatchedQueue {
     }
 
     fn describe(&self) -> BoxFuture<'_, Result<QueueAttributes, QueueError>> {
-        Box::pin(async move {
-            self.line.process.pass().await;
-            let back = self.line.there().await;
-            let answer = self.queue.describe().await;
-            self.line.back(back).await;
-            answer
-        })
+        let queue = self.queue.clone();
+        Box::pin(self.line.carry(async move { queue.describe().await }))
     }
 
     fn receive(&self, request: Receive) -> BoxFuture<'_, Result<Vec<Delivery>, QueueError>> {
         Box::pin(async move {
-            self.line.process.pass().await;
-            let back = self.line.there().await;
-            let answer = self.queue.receive(request).await;
-            self.line.scene.judge().received(&self.line.who, &answer);
-            self.line.back(back).await;
+            let Line { scene, who, .. } = self.line.clone();
+            scene.judge().receive_sent(&who, request.max);
+            let queue = self.queue.clone();
+            let effect = async move {
+                let answer = queue.receive(request).await;
+                scene.judge().received(&who, &answer);
+                answer
+            };
+            let answer = self.line.carry(effect).await;
+            self.line.scene.judge().received_told(&self.line.who, &answer);
             answer
         })
     }
@@ -86,12 +91,19 @@ impl Queue for WatchedQueue {
     fn delete(&self, receipts: Vec<Receipt>) -> BoxFuture<'_, Result<EntryResults<()>, QueueError>> {
         Box::pin(async move {
             self.line.process.pass().await;
-            self.line.scene.judge().delete_sent(&self.line.who, &receipts);
-            let back = self.line.there().await;
-            let answer = self.queue.delete(receipts).await;
-            self.line.scene.judge().look_for_lost_messages();
-            self.line.back(back).await;
-            self.answered("delete", &answer);
+            let Line { scene, who, .. } = self.line.clone();
+            scene.judge().delete_sent(&who, &receipts);
+            let (queue, sent) = (self.queue.clone(), receipts.clone());
+            let effect = async move {
+                let answer = queue.delete(sent).await;
+                scene.judge().look_for_lost_messages();
+                answer
+            };
+            let answer = self.line.carry(effect).await;
+            self.line
+                .scene
+                .judge()
+                .settle_told(&self.line.who, "delete", &receipts, &answer);
             answer
         })
     }
@@ -102,11 +114,16 @@ impl Queue for WatchedQueue {
     ) -> BoxFuture<'_, Result<EntryResults<()>, QueueError>> {
         Box::pin(async move {
             self.line.process.pass().await;
-            self.line.scene.judge().visibility_sent(&self.line.who, &changes);
-            let back = self.line.there().await;
-            let answer = self.queue.change_visibility(changes).await;
-            self.line.back(back).await;
-            self.answered("hide", &answer);
+            let Line { scene, who, .. } = self.line.clone();
+            scene.judge().visibility_sent(&who, &changes);
+            let receipts: Vec<Receipt> = changes.iter().map(|(receipt, _)| receipt.clone()).collect();
+            let queue = self.queue.clone();
+            let effect = async move { queue.change_visibility(changes).await };
+            let answer = self.line.carry(effect).await;
+            self.line
+                .scene
+                .judge()
+                .settle_told(&self.line.who, "hide", &receipts, &answer);
             answer
         })
     }
@@ -114,28 +131,25 @@ impl Queue for WatchedQueue {
     fn send(&self, messages: Vec<Outgoing>) -> BoxFuture<'_, Result<EntryResults<String>, QueueError>> {
         Box::pin(async move {
             self.line.process.pass().await;
-            self.line.scene.judge().letters_sent(&self.line.who, &messages);
-            let back = self.line.there().await;
-            let answer = self.queue.send(messages).await;
-            self.line.scene.judge().look_for_dead_letters(&self.line.who);
-            self.line.back(back).await;
-            self.answered("send", &answer);
+            let Line { scene, who, .. } = self.line.clone();
+            let numbers = scene.judge().letters_sent(&who, &messages);
+            let queue = self.queue.clone();
+            let effect = async move {
+                let answer = queue.send(messages).await;
+                scene.judge().look_for_dead_letters(&who);
+                answer
+            };
+            let answer = self.line.carry(effect).await;
+            self.line.scene.judge().letters_told(&self.line.who, &numbers, &answer);
             answer
         })
-    }
-}
-
-impl WatchedQueue {
-    fn answered<T>(&self, what: &str, answer: &Result<EntryResults<T>, QueueError>) {
-        let text = format!("{what} answered: {}", in_short(answer));
-        self.line.scene.judge().note(&self.line.who, text);
     }
 }
 
 /// An inbox under watch.
 pub(crate) struct WatchedInbox {
     pub(crate) line: Line,
-    pub(crate) inbox: MemoryInbox,
+    pub(crate) inbox: Arc<dyn Inbox>,
     /// How far this worker's bounds of the time are from the truth, in ms.
     pub(crate) doubt_ms: u64,
 }
@@ -143,34 +157,34 @@ pub(crate) struct WatchedInbox {
 impl Inbox for WatchedInbox {
     fn claim(&self, requests: Vec<ClaimRequest>) -> BoxFuture<'_, Answers<ClaimAnswer>> {
         Box::pin(async move {
-            let (scene, who) = (&self.line.scene, &self.line.who);
             self.line.process.pass().await;
-            scene.judge().claim_sent(who, &requests);
-            let back = self.line.there().await;
-            let before = scene
-                .judge()
-                .records(requests.iter().map(|request| request.key.clone()));
-            let answers = self.inbox.claim(requests.clone()).await;
-            scene.judge().claim_landed(who, before, &requests, &answers);
-            self.line.back(back).await;
-            scene.judge().claim_told(who, &requests, &answers);
+            let Line { scene, who, .. } = self.line.clone();
+            scene.judge().claim_sent(&who, &requests);
+            let (inbox, sent) = (self.inbox.clone(), requests.clone());
+            let effect = async move {
+                let answers = inbox.claim(sent.clone()).await;
+                scene.judge().claim_landed(&who, &sent, &answers);
+                answers
+            };
+            let answers = self.line.carry(effect).await;
+            self.line.scene.judge().claim_told(&self.line.who, &requests, &answers);
             answers
         })
     }
 
     fn write(&self, writes: Vec<Write>) -> BoxFuture<'_, Answers<Written>> {
         Box::pin(async move {
-            let (scene, who) = (&self.line.scene, &self.line.who);
             self.line.process.pass().await;
-            scene.judge().write_sent(who, &writes);
-            let back = self.line.there().await;
-            let before = scene
-                .judge()
-                .records(writes.iter().map(|write| write.claim.key.clone()));
-            let answers = self.inbox.write(writes.clone()).await;
-            scene.judge().write_landed(who, before, &writes, &answers);
-            self.line.back(back).await;
-            scene.judge().write_told(who, &writes, &answers);
+            let Line { scene, who, .. } = self.line.clone();
+            scene.judge().write_sent(&who, &writes);
+            let (inbox, sent) = (self.inbox.clone(), writes.clone());
+            let effect = async move {
+                let answers = inbox.write(sent.clone()).await;
+                scene.judge().write_landed(&who, &sent, &answers);
+                answers
+            };
+            let answers = self.line.carry(effect).await;
+            self.line.scene.judge().write_told(&self.line.who, &writes, &answers);
             answers
         })
     }
@@ -192,12 +206,7 @@ impl Inbox for WatchedInbox {
     }
 
     fn check(&self) -> BoxFuture<'_, Result<Vec<String>, InboxError>> {
-        Box::pin(async move {
-            self.line.process.pass().await;
-            let back = self.line.there().await;
-            let answer = self.inbox.check().await;
-            self.line.back(back).await;
-            answer
-        })
+        let inbox = self.inbox.clone();
+        Box::pin(self.line.carry(async move { inbox.check().await }))
     }
 }

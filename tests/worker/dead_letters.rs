@@ -1,5 +1,6 @@
 //! What is given up explains itself, is sent before it is deleted, and is never run again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use redrive::dlq::envelope::{ENVELOPE_ATTRIBUTE, Envelope};
@@ -87,10 +88,66 @@ async fn inv10_a_message_of_the_largest_size_is_dead_lettered_and_explained_by_t
     rig.emptied(&running).await;
     assert_eq!(rig.dead.messages()[0].body.len(), body.len());
     let record = rig.record("k").unwrap();
-    assert_eq!(
-        (record.reason.as_deref(), record.last_error.as_deref()),
-        (Some("rejected"), Some("card declined"))
-    );
+    assert_eq!(record.last_error.as_deref(), Some("rejected: card declined"));
+    running.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv01_a_dead_letter_without_room_for_its_envelope_runs_again_when_sqs_moves_it_back() {
+    let rig = Rig::new();
+    let body = "x".repeat(1024 * 1024 - KEY_ATTRIBUTE.len() - "Stringk".len());
+    rig.put(keyed("k", &body)).await;
+    let mended = Arc::new(AtomicBool::new(false));
+    let is_mended = mended.clone();
+    let handler = rig.runs(move |_| {
+        let done = is_mended.load(Ordering::SeqCst);
+        async move { if done { Ok(()) } else { Err(Failure::reject("card declined")) } }
+    });
+    let running = start(rig.worker().handler(handler).build().unwrap());
+    rig.emptied(&running).await;
+    assert_eq!((rig.log.len(), rig.dead.len()), (1, 1));
+    mended.store(true, Ordering::SeqCst);
+    let letter = rig.dead.messages().pop().unwrap();
+    assert_eq!(letter.attribute(ENVELOPE_ATTRIBUTE), None);
+    let mut moved = Outgoing::new(letter.body.clone());
+    moved.attributes = letter.attributes.clone();
+    rig.put(moved).await;
+    rig.emptied(&running).await;
+    assert_eq!(rig.log.len(), 2, "it was deleted unrun");
+    assert_eq!(rig.record("k").unwrap().status, Status::Completed);
+    running.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv01_a_message_whose_dead_letter_went_without_an_envelope_never_runs_again_by_itself() {
+    let rig = Rig::new();
+    let body = "x".repeat(1024 * 1024 - KEY_ATTRIBUTE.len() - "Stringk".len());
+    rig.put(keyed("k", &body)).await;
+    // Sent, but not deleted: it comes again under its own MessageId.
+    rig.queue.faults().fail_next(Operation::Delete, 20, Fault::Before);
+    let running = start(rig.worker().handler(rejects(&rig)).build().unwrap());
+    rig.emptied(&running).await;
+    assert!(rig.fates.of(&body).len() > 1, "it did not come again");
+    assert_eq!(rig.log.len(), 1);
+    running.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv01_a_dead_letter_that_cannot_be_sent_is_held_to_the_end_of_the_retention_and_sent_once_it_can_be() {
+    // Its message has not a minute to live: put aside for that long, it would vanish with nobody to send it.
+    let rig = Rig::with(|queue| queue.retention(secs(150)));
+    rig.send("k", "1").await;
+    rig.dead.faults().set(Operation::Send, Rates::new().before(1.0));
+    let handler = rig.runs(|_| async {
+        sleep(secs(100)).await;
+        Err::<(), _>(Failure::reject("card declined"))
+    });
+    let running = start(rig.worker().lease(secs(60)).handler(handler).build().unwrap());
+    running.until("it ran", |_| rig.log.runs().iter().any(|run| run.ended.is_some())).await;
+    sleep(secs(40)).await;
+    rig.dead.faults().heal();
+    running.until("it is a dead letter", |_| rig.dead.len() == 1).await;
+    assert_eq!(rig.log.len(), 1);
     running.drain().await;
 }
 

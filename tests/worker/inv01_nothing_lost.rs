@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use redrive::faults::{Fault, Operation, Rates};
 use redrive::inbox::Status;
+use redrive::Context;
 use redrive::worker::Fate;
 
 use crate::support::{Rig, RunEnd, ms, secs, sleep, start};
@@ -82,6 +83,34 @@ async fn inv01_a_result_that_outlives_its_lease_unrecorded_is_recorded_by_this_w
     assert_eq!(rig.log.len(), 1, "the handler never runs twice in this worker");
     assert_eq!(rig.record("k").unwrap().status, Status::Completed);
     assert_eq!(running.drain().await.totals.completed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv01_an_unrecorded_result_is_not_recorded_for_new_work_under_its_key() {
+    let rig = Rig::new();
+    rig.send("k", "1").await;
+    let faults = rig.inbox.faults().clone();
+    let handler = rig.runs(move |context: Context| {
+        if context.message().body == "1" && context.attempt() == 1 {
+            faults.set(Operation::Write, Rates::new().before(1.0));
+        }
+        async { Ok("a receipt") }
+    });
+    let running = start(rig.worker().handler(handler).build().unwrap());
+    running
+        .until("the lease is lost", |status| status.totals.lost == 1)
+        .await;
+    running.handle.pause();
+    sleep(secs(2)).await;
+    // Another worker completes it, and the operator has the inbox forget the key, so that it runs again.
+    rig.queue.purge();
+    rig.inbox.remove(&redrive::key::RecordKey::new("orders", &redrive::key::Key::new("k")));
+    rig.inbox.faults().heal();
+    rig.send("k", "1").await;
+    running.handle.resume();
+    rig.emptied(&running).await;
+    assert_eq!(rig.log.len(), 2, "new work was taken for what was done before");
+    running.drain().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -180,6 +180,23 @@ async fn inv04_what_has_receives_left_is_given_back_while_the_breaker_is_open() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn inv04_a_worker_that_keeps_nothing_while_open_still_probes_and_spends_few_receives() {
+    let rig = Rig::new();
+    rig.send_many(20).await;
+    let service = Service::down();
+    let worker = rig.worker().keep_while_open(secs(0)).concurrency(4);
+    let running = start(worker.handler(calls(&rig, &service)).build().unwrap());
+    running
+        .until("the breaker is open", |status| is_open(status.breaker))
+        .await;
+    service.set(false);
+    rig.emptied(&running).await;
+    running.drain().await;
+    assert_eq!((rig.log.done(), rig.dead.len()), (20, 0));
+    assert!(rig.queue.calls().received < 100, "{:?}", rig.queue.calls());
+}
+
+#[tokio::test(start_paused = true)]
 async fn inv04_probes_are_held_messages_first_and_a_different_one_each_time() {
     let rig = Rig::new();
     rig.send_many(40).await;

@@ -96,6 +96,22 @@ async fn dead_letters_that_vanish_before_their_source_are_a_problem_and_nothing_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dead_letter_queue_that_takes_only_smaller_messages_is_a_problem() {
+    let rig = Rig::new();
+    let small = MemoryQueue::builder("small-dlq")
+        .retention(14 * DAY)
+        .max_message_bytes(256 * 1024)
+        .clock(rig.clock.clone())
+        .build()
+        .unwrap();
+    let worker = rig.worker().dead_letter(small).handler(rig.succeeds()).build().unwrap();
+    said(
+        &findings(&worker, Severity::Problem).await,
+        &["`small-dlq`", "262144 bytes", "`orders`", "1048576 bytes", "MaximumMessageSize"],
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn dead_letters_that_circle_are_a_problem() {
     let rig = Rig::new();
     // Its dead-letter queue redrives back to it.

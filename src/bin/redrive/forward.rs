@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use redrive::clock::Clock;
 use redrive::outcome::StoredResult;
+use redrive::transport;
 use redrive::{Context, Failure as HandlerFailure, Outcome as HandlerOutcome};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Response, Url, redirect};
@@ -103,7 +104,7 @@ impl Forward {
         let timeout = job.timeout(TIMEOUT)?;
         let poster = Arc::new(Poster {
             client: self.client()?,
-            url: endpoint(&self.to)?,
+            url: endpoint(&self.to, transport::is_allowed())?,
             fixed: headers::fixed(&self.header, &self.header_env, environment)?,
             secrets: Secrets::read(&self.sign_secret_env, environment)?,
             again_on: self.again_on.clone(),
@@ -130,7 +131,7 @@ impl Forward {
 }
 
 /// The endpoint in `--to`.
-fn endpoint(text: &str) -> Result<Url, Failure> {
+fn endpoint(text: &str, allow_http: bool) -> Result<Url, Failure> {
     let wrong = |why: &str| {
         Failure::usage(format_args!("--to `{}`: {why}", crate::ui::safe(text)))
             .remedy("give a whole URL such as https://shop.example/hooks/orders")
@@ -144,6 +145,9 @@ fn endpoint(text: &str) -> Result<Url, Failure> {
             "--to holds a user name or a password, which would be seen in the list of processes",
         )
         .remedy("put `Basic …` in a variable and give --header-env 'Authorization=VARIABLE'"));
+    }
+    if !allow_http && let Some(host) = transport::exposed_host(url.as_str()) {
+        return Err(Failure::usage(format_args!("--to: {}", transport::refusal(host))));
     }
     Ok(url)
 }
@@ -245,14 +249,22 @@ mod tests {
 
     #[test]
     fn inv12_an_endpoint_is_a_whole_url_without_secrets() {
-        assert!(endpoint("http://localhost:8080/orders?x=1").is_ok());
+        assert!(endpoint("http://localhost:8080/orders?x=1", false).is_ok());
+        assert!(endpoint("http://127.1:8080/", false).is_ok(), "it is 127.0.0.1");
+        assert!(endpoint("https://shop.example/", false).is_ok());
+        assert!(endpoint("http://shop.example/", true).is_ok());
+        let error = endpoint("http://shop.example/", false).unwrap_err().to_string();
+        assert!(
+            error.contains("REDRIVE_ALLOW_HTTP=1") && error.contains("shop.example"),
+            "{error}"
+        );
         for (wrong, why) in [
             ("localhost:8080", "http and https"),
             ("orders", "relative URL"),
             ("ftp://x/", "http and https"),
             ("https://user:secret@x/", "list of processes"),
         ] {
-            let error = endpoint(wrong).unwrap_err();
+            let error = endpoint(wrong, true).unwrap_err();
             assert!(error.to_string().contains(why), "{error}");
             assert!(!error.to_string().contains("secret"), "{error}");
         }

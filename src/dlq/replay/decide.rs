@@ -265,12 +265,11 @@ impl Judge {
         outgoing.group_id.clone_from(&message.group_id);
         outgoing.trace_header.clone_from(&message.trace_header);
         if destination.fifo {
-            let death = if flaw::is(Flaw::ReplaysUnderOneDeduplicationId) {
-                &envelope.message_id
+            outgoing.deduplication_id = Some(if flaw::is(Flaw::ReplaysUnderOneDeduplicationId) {
+                digest_id(&["replay", &envelope.message_id])
             } else {
-                letter.id()
-            };
-            outgoing.deduplication_id = Some(digest_id(&["replay", death, &self.rules.job]));
+                digest_id(&["replay", letter.id(), &self.rules.job])
+            });
         }
         let had_key = letter
             .envelope

@@ -156,7 +156,7 @@ proptest! {
     /// Against the rule in plain words, on traffic in which anything overlaps anything.
     #[test]
     fn inv04_it_opens_when_the_plain_rule_says(
-        calls in prop::collection::vec((0u64..3_000, 1u64..3_000, 0u64..8, prop::bool::weighted(0.6)), 1..120),
+        calls in prop::collection::vec((0u64..3_000, 1u64..3_000, 0u64..8, prop::bool::weighted(0.8)), 1..120),
     ) {
         let mut start = 0;
         let calls: Vec<Call> = calls.into_iter().map(|(gap, takes, key, fails)| {

@@ -113,6 +113,7 @@ impl Checkpoint {
             }));
         }
         let data = Bytes::from(data);
+        self.context.keeping_checkpoint();
         inbox.checkpoint(claim, data.clone()).await?;
         self.context.keep_checkpoint(data);
         Ok(())

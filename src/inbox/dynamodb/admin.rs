@@ -265,7 +265,7 @@ impl DynamoInbox {
     /// [`InboxError::NotFound`] if there is no such table, and what calls fail with.
     pub async fn check_table(config: &SdkConfig, table: impl Into<String>) -> Result<Vec<String>, InboxError> {
         let client = Client::from_conf(worker_settings(config));
-        Table::new(&client, table.into(), Clock::system())?
+        Table::new(&client, table.into(), Clock::system(), crate::transport::is_allowed())?
             .findings(false)
             .await
     }

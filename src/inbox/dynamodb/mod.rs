@@ -29,6 +29,7 @@ use crate::inbox::{
     checked_max_result,
 };
 use crate::key::RecordKey;
+use crate::transport;
 
 use convert::attribute;
 use table::Table;
@@ -121,6 +122,7 @@ impl DynamoInbox {
             clock: Clock::system(),
             max_result: DEFAULT_MAX_RESULT,
             allow_missing_ttl: false,
+            allow_http: transport::is_allowed(),
         }
     }
 
@@ -141,7 +143,9 @@ impl DynamoInbox {
     /// # Errors
     /// As [`create_table`](Self::create_table).
     pub async fn create_table_with(client: Client, table: impl Into<String>) -> Result<(), InboxError> {
-        Table::new(&client, table.into(), Clock::system())?.create().await
+        Table::new(&client, table.into(), Clock::system(), transport::is_allowed())?
+            .create()
+            .await
     }
 
     /// The table's name.
@@ -220,6 +224,7 @@ pub struct DynamoInboxBuilder {
     clock: Clock,
     max_result: usize,
     allow_missing_ttl: bool,
+    allow_http: bool,
 }
 
 impl DynamoInboxBuilder {
@@ -246,6 +251,13 @@ impl DynamoInboxBuilder {
         self
     }
 
+    /// Whether calls may go to other hosts than this one in the clear (`http://`), as between the containers of one
+    /// machine; what `REDRIVE_ALLOW_HTTP` says unless set, else not.
+    pub fn allow_http(mut self, allow: bool) -> Self {
+        self.allow_http = allow;
+        self
+    }
+
     /// Connects with a client of the inbox's own; see [`DynamoInbox::connect`].
     ///
     /// # Errors
@@ -260,7 +272,7 @@ impl DynamoInboxBuilder {
     /// As [`connect`](Self::connect).
     #[allow(clippy::wrong_self_convention, reason = "it mirrors `DynamoInbox::from_client`")]
     pub async fn from_client(self, client: Client) -> Result<DynamoInbox, InboxError> {
-        let table = Table::new(&client, self.table, self.clock)?;
+        let table = Table::new(&client, self.table, self.clock, self.allow_http)?;
         table.verify(self.allow_missing_ttl).await?;
         Ok(DynamoInbox {
             table: Arc::new(table),

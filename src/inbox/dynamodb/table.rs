@@ -54,12 +54,12 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(client: &Client, name: String, clock: Clock) -> Result<Self, InboxError> {
+    pub(super) fn new(client: &Client, name: String, clock: Clock, allow_http: bool) -> Result<Self, InboxError> {
         if let Some(why) = not_a_name(&name) {
             return Err(InboxError::Schema { inbox: name, why });
         }
         let service = SharedServiceClock::default();
-        let endpoint = EndpointProbe::default();
+        let endpoint = EndpointProbe::new(allow_http);
         let dating = Dating {
             table: name.as_str().into(),
             clock: clock.clone(),

@@ -6,6 +6,8 @@ mod groups;
 mod limits;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod reference;
 mod store;
 #[cfg(test)]
 mod tests;

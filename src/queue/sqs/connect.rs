@@ -21,6 +21,7 @@ use super::{Connection, SqsQueue};
 use crate::aws::{EndpointProbe, origin, short_code};
 use crate::clock::{Clock, Random};
 use crate::telemetry::{self, ERROR_TYPE, OPERATION, OPERATION_DURATION, QUEUE};
+use crate::transport;
 
 /// How long a call may take in all, unless set: settling late is worse than settling again.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,6 +54,7 @@ pub struct SqsQueueBuilder {
     random: Random,
     call_timeout: Duration,
     max_attempts: u32,
+    allow_http: bool,
 }
 
 impl SqsQueueBuilder {
@@ -64,6 +66,7 @@ impl SqsQueueBuilder {
             random: Random::from_system(),
             call_timeout: CALL_TIMEOUT,
             max_attempts: MAX_ATTEMPTS,
+            allow_http: transport::is_allowed(),
         }
     }
 
@@ -89,6 +92,13 @@ impl SqsQueueBuilder {
     /// How often a call is tried within [`call_timeout`](Self::call_timeout), the first time included; 3 unless set.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
+        self
+    }
+
+    /// Whether calls may go to other hosts than this one in the clear (`http://`), as between the containers of one
+    /// machine; what `REDRIVE_ALLOW_HTTP` says unless set, else not.
+    pub fn allow_http(mut self, allow: bool) -> Self {
+        self.allow_http = allow;
         self
     }
 
@@ -137,7 +147,7 @@ impl SqsQueueBuilder {
     /// What calls are made with.
     pub(super) fn calls(&self) -> Result<Calls, QueueError> {
         self.region()?;
-        let endpoint = EndpointProbe::default();
+        let endpoint = EndpointProbe::new(self.allow_http);
         Ok(Calls {
             client: self.worker_client(&endpoint),
             endpoint,

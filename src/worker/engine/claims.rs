@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::guard::guard;
 use super::{CALL_LIMIT, Engine, Event, Id, Instant, Phase, Step, unanswered_inbox};
 use crate::flaw::{self, Flaw};
-use crate::flow::{Admission, Ticket, Verdict, key_hash};
+use crate::flow::{Admission, Ticket, Transition, Verdict, key_hash};
+use crate::handler::Kept;
 use crate::inbox::{
     Answers, Attempted, Change, Claim, ClaimAnswer, ClaimRequest, InboxError, MAX_DEATHS, Rejection, Write,
 };
@@ -31,7 +32,7 @@ impl Engine {
             None => None,
             Some(Admission::Wait { .. }) => {
                 for id in ids {
-                    self.inbox_unreachable(now, id);
+                    self.inbox_unreachable(now, id, false);
                 }
                 return;
             }
@@ -39,9 +40,10 @@ impl Engine {
         let mut requests = Vec::with_capacity(ids.len());
         let mut claimed = Vec::with_capacity(ids.len());
         for id in ids {
-            let claim_id = self.next_claim_id();
+            let fresh_id = self.next_claim_id();
             let (lease, retention) = (self.config.lease, self.config.retention);
-            let Some(item) = self.items.get(&id) else { continue };
+            let Some(item) = self.items.get_mut(&id) else { continue };
+            let claim_id = item.claim_id.get_or_insert(fresh_id).clone();
             requests.push(ClaimRequest {
                 key: item.record_key.clone(),
                 claim_id,
@@ -53,7 +55,12 @@ impl Engine {
                 replayed: item.envelope.is_some(),
             });
             claimed.push(id);
+            self.unclaimed.clear(id);
             self.enter(id, Phase::Claiming);
+            // An answer may take longer than its visibility.
+            if self.config.heartbeat && self.beats.at(id).is_none() {
+                self.schedule_beat(now, id);
+            }
         }
         self.meter.claim_call();
         let count = requests.len();
@@ -94,15 +101,25 @@ impl Engine {
             }
             match answer {
                 Ok(answer) => self.answer_of(now, id, answer),
+                Err(InboxError::Corrupt { key, why }) => {
+                    tracing::error!(
+                        worker = %self.config.name, key = %shown(key.as_str()), why = %said(&why),
+                        "a record of the inbox cannot be read: mend or remove it; its message waits, and is moved by the redrive policy in the end"
+                    );
+                    self.record_unreadable(now, id);
+                }
                 Err(error) => {
                     tracing::warn!(worker = %self.config.name, error = %said(&error), "a claim failed");
-                    self.inbox_unreachable(now, id);
+                    self.inbox_unreachable(now, id, true);
                 }
             }
         }
         if let (Some(breaker), Some(ticket)) = (self.inbox_breaker.as_mut(), ticket) {
             let moved = breaker.record(now, ticket, failed_key, verdict).transition;
             self.note_transition(now, "inbox", moved);
+            if moved == Some(Transition::Closed) {
+                self.claim_all_now(now);
+            }
         }
     }
 
@@ -117,18 +134,34 @@ impl Engine {
     }
 
     /// As [`answer_of`](Self::answer_of); without an answer it is run under no claim.
-    fn take_answer(&mut self, now: Instant, id: Id, answer: Option<ClaimAnswer>) {
+    pub(super) fn take_answer(&mut self, now: Instant, id: Id, answer: Option<ClaimAnswer>) {
         let claim = match &answer {
             Some(ClaimAnswer::Claimed(claim) | ClaimAnswer::FinishDeadLetter(claim, _)) => Some(Arc::clone(claim)),
             _ => None,
         };
         if let (Some(claim), Some(item)) = (claim, self.items.get_mut(&id)) {
             item.lease_until = claim.lease_until;
+            item.kept = Some(Kept::of(&claim));
             item.claim = Some(claim);
             item.rejected_before = matches!(answer, Some(ClaimAnswer::FinishDeadLetter(..)));
         }
         self.enter(id, Phase::Waiting);
+        if let Some(item) = self.items.get_mut(&id) {
+            item.unanswered = 0;
+            // One whose run failed already was only looked up.
+            if !std::mem::replace(&mut item.looked_up, false) {
+                item.kept_since = None;
+                item.failed_in_outage = false;
+            }
+        }
+        let due = self.beats.at(id);
         self.schedule_beat(now, id);
+        if let (Some(due), Some(at)) = (due, self.beats.at(id))
+            && due < at
+        {
+            // Its visibility may run out before half of its lease is over.
+            self.beats.set(id, due);
+        }
         if self.must_go_back(id) {
             self.release(now, id);
         } else if !self.is_head(id) {
@@ -158,7 +191,7 @@ impl Engine {
     }
 
     /// Whether it is to be given back as soon as its claim is answered.
-    fn must_go_back(&self, id: Id) -> bool {
+    pub(super) fn must_go_back(&self, id: Id) -> bool {
         self.drain.is_some() || self.items.get(&id).is_some_and(|item| item.orphaned)
     }
 
@@ -191,7 +224,7 @@ impl Engine {
     }
 
     fn won(&mut self, now: Instant, id: Id, claim: &Arc<Claim>) {
-        if self.done_here(now, id) {
+        if self.done_here(now, id, claim.first_seen) {
             return;
         }
         if claim.suspect && claim.deaths > 0 {
@@ -220,9 +253,9 @@ impl Engine {
 
     /// Whether this worker's handler was done for its key before, only could not be recorded before the lease was lost: then it
     /// is recorded now, and never run again. Another payload under that key is no duplicate of it.
-    fn done_here(&mut self, now: Instant, id: Id) -> bool {
+    fn done_here(&mut self, now: Instant, id: Id, first_seen: u64) -> bool {
         let Some(item) = self.items.get(&id) else { return false };
-        let Some(done) = self.unrecorded.get(&item.record_key) else {
+        let Some(done) = self.unrecorded.of_claim(now, &item.record_key, first_seen) else {
             return false;
         };
         let differs = matches!((done.payload.fingerprint, item.fingerprint), (Some(that), Some(this)) if that != this);
@@ -272,20 +305,6 @@ impl Engine {
         self.go_back(now, id, Fate::InFlightDuplicate, None, delay);
     }
 
-    /// The inbox cannot say: not run, not deleted, delayed.
-    pub(super) fn inbox_unreachable(&mut self, now: Instant, id: Id) {
-        if self.config.shadow {
-            self.take_answer(now, id, None);
-            return;
-        }
-        let Some(item) = self.items.get(&id) else { return };
-        let delay = self
-            .config
-            .backoff
-            .delay(item.delivery.receive_count, &self.config.random);
-        self.go_back(now, id, Fate::Delayed, None, delay);
-    }
-
     /// It is done: the record first, then the delete.
     pub(super) fn complete(&mut self, now: Instant, id: Id, result: StoredResult) {
         let Some(item) = self.items.get(&id) else { return };
@@ -313,26 +332,31 @@ impl Engine {
         let group_blocks = item.group.is_some() && self.config.after_reject == super::AfterReject::Block;
         let has_record = item.claim.is_some();
         let mut steps = Vec::with_capacity(6);
-        if matches!(self.config.dead_letters, DeadLetters::RedrivePolicy) && !group_blocks {
-            // SQS moves it without our envelope, so its record must not say `rejected`: moved back it would never run again.
+        // Moved back by SQS, what has no envelope is told from a producer's duplicate by nothing: its record must not say
+        // `rejected`, or it would be deleted unrun.
+        let by_policy = matches!(self.config.dead_letters, DeadLetters::RedrivePolicy) && !group_blocks;
+        let bare = has_record && !group_blocks && self.goes_without_envelope(id);
+        if by_policy || (bare && record) {
             let attempts = rejection.attempts.max(self.config.max_attempts);
             let error = match record {
                 true if *reason != Reason::AttemptsExhausted => {
                     bounded(format!("{reason}: {}", rejection.error), MAX_ERROR_BYTES)
                 }
-                _ => rejection.error,
+                _ => rejection.error.clone(),
             };
             steps.push(Step::Write(Change::Release {
                 failure: Some(Attempted { attempts, error }),
             }));
+        }
+        if by_policy {
             steps.extend([Step::Hide(Duration::ZERO), Step::ReleaseTail]);
             self.finish(now, id, Fate::GivenUp(reason.to_string()), steps);
             return;
         }
-        if record && has_record && !flaw::is(Flaw::SendsLettersUnfenced) {
+        if record && has_record && !bare && !flaw::is(Flaw::SendsLettersUnfenced) {
             steps.push(Step::Write(Change::Reject(rejection)));
         }
-        let sent = has_record.then_some(Step::Write(Change::DeadLetterSent));
+        let sent = (has_record && !bare).then_some(Step::Write(Change::DeadLetterSent));
         // Without an inbox nothing but the delete keeps it from coming again.
         let last = if self.inbox.is_some() {
             [Step::Next, Step::Delete]

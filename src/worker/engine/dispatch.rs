@@ -328,6 +328,7 @@ impl Engine {
                 Arc::clone(&self.queue_name),
                 item.envelope.clone(),
                 claim,
+                item.kept.clone().unwrap_or_default(),
                 asked,
             ));
         }

@@ -6,6 +6,7 @@ use super::guard::guard;
 use super::run::Ended;
 use super::{Engine, Fate, Id, Instant, Phase, Step, millis};
 use crate::flow::{Verdict, key_hash};
+use crate::handler::Kept;
 use crate::inbox::{Attempted, Change, Rejection};
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::queue::MAX_VISIBILITY;
@@ -125,10 +126,13 @@ impl Engine {
         // Its record says that it runs: a release takes that back, so that a death meanwhile is not put on it.
         let announced = self.items.get(&id).is_some_and(|item| item.announced);
         if self.outage(now) && self.drain.is_none() && self.config.heartbeat && !announced {
-            if let Some(item) = self.items.get_mut(&id) {
-                item.failed_in_outage = true;
+            let Some(item) = self.items.get_mut(&id) else { return };
+            item.failed_in_outage = true;
+            if item.claim.is_some() && item.kept.as_ref().is_some_and(Kept::is_unsure) {
+                self.look_up(now, id);
+            } else {
+                self.make_ready(now, id);
             }
-            self.make_ready(now, id);
             return;
         }
         let delay = failure
@@ -202,6 +206,7 @@ impl Engine {
     /// What is left to do for it, in this order.
     pub(super) fn finish(&mut self, now: Instant, id: Id, fate: Fate, steps: impl IntoIterator<Item = Step>) {
         self.enter(id, Phase::Ending);
+        self.unclaimed.clear(id);
         self.forget_ticket(now, id);
         let Some(item) = self.items.get_mut(&id) else { return };
         item.fate = fate;

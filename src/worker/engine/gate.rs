@@ -7,13 +7,13 @@ use crate::flow::{BreakerState, Transition, report_transition};
 use crate::queue::{MAX_BATCH, MAX_VISIBILITY};
 
 /// For how long a message goes away that failed in an outage and was kept long enough.
-const AWAY: Duration = Duration::from_secs(30);
+pub(super) const AWAY: Duration = Duration::from_secs(30);
 
 /// The last receives before the redrive policy moves a message: in an outage those are held on to.
 const LAST_RECEIVES: u32 = 3;
 
 /// How much of SQS's 12 hours is left when what is on its last receives is given back all the same.
-const RESERVE: Duration = Duration::from_secs(30 * 60);
+pub(super) const RESERVE: Duration = Duration::from_secs(30 * 60);
 
 /// What all breakers together allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +102,12 @@ impl Engine {
     /// Whether a probe must be received: nothing is held that could be one, or all of it has failed in this outage already,
     /// and a message that always fails must not be the only one that a breaker is judged by. What is held for it stays bounded.
     pub(super) fn wants_other_probes(&self) -> bool {
-        if self.claiming > 0 || !self.suspects.is_empty() || self.ready.iter().any(|&id| self.is_fresh(id)) {
+        let fresh = |id| self.is_fresh(id);
+        if self.claiming > 0
+            || !self.suspects.is_empty()
+            || self.ready.iter().copied().any(fresh)
+            || self.unclaimed.ids().any(|id| !self.failed_in_outage(id))
+        {
             return false;
         }
         let waits = |id: &Id| {
@@ -110,7 +115,7 @@ impl Engine {
                 .get(id)
                 .is_some_and(|item| item.phase == super::Phase::Waiting)
         };
-        let could_probe = self.ready.iter().any(waits);
+        let could_probe = self.ready.iter().any(waits) || !self.unclaimed.is_empty();
         !could_probe || (!self.probes_exhausted && self.waiting < 2 * self.slots.max(MAX_BATCH))
     }
 
@@ -124,6 +129,10 @@ impl Engine {
         }
         // One that is being claimed is waited for.
         self.claiming == 0 && !self.wants_other_probes()
+    }
+
+    pub(super) fn failed_in_outage(&self, id: Id) -> bool {
+        self.items.get(&id).is_some_and(|item| item.failed_in_outage)
     }
 
     fn is_fresh(&self, id: Id) -> bool {
@@ -160,20 +169,26 @@ impl Engine {
 
     /// Until when it is kept, for an open breaker or a pause. Given back, it is received again for the next probe; and what is
     /// received once more than the redrive policy allows is moved to the dead-letter queue, by an outage alone.
-    fn keep_for(&self, id: Id, since: Instant) -> Instant {
+    pub(super) fn keep_for(&self, id: Id, since: Instant) -> Instant {
         let keep = since + self.config.keep_while_open;
-        let most = self
-            .queue
-            .attributes()
-            .redrive
-            .as_ref()
-            .map(|policy| policy.max_receive_count);
         let Some(item) = self.items.get(&id) else { return keep };
-        let last = most.is_some_and(|most| item.receive_count.saturating_add(LAST_RECEIVES) > most);
-        if !last || !self.config.heartbeat || item.visibility_lost || self.outlives_retention(id, RESERVE) {
+        if !self.is_on_last_receives(id)
+            || !self.config.heartbeat
+            || item.visibility_lost
+            || self.outlives_retention(id, RESERVE)
+        {
             return keep;
         }
         keep.max(item.received_at + MAX_VISIBILITY.saturating_sub(RESERVE))
+    }
+
+    /// Whether the redrive policy moves it after a few receives more.
+    pub(super) fn is_on_last_receives(&self, id: Id) -> bool {
+        let policy = self.queue.attributes().redrive.as_ref();
+        match (policy, self.items.get(&id)) {
+            (Some(policy), Some(item)) => item.receive_count.saturating_add(LAST_RECEIVES) > policy.max_receive_count,
+            _ => false,
+        }
     }
 
     /// While a breaker is open, or the worker is paused, what is held is kept with its heartbeat, but not for ever.
@@ -191,9 +206,13 @@ impl Engine {
                 over.push(id);
             }
         }
+        let probing = self.gate(now) == Gate::Probe;
         for id in over {
-            if self.items.get(&id).is_some_and(|item| item.failed_in_outage) {
-                // Visible at once it would be the first to be received as a probe, before what might succeed.
+            if self.unclaimed.at(id).is_some() {
+                self.give_back_unclaimed(now, id);
+            } else if probing || self.failed_in_outage(id) {
+                // Visible at once it would be the first to be received as a probe, before what might succeed, or again and
+                // again while it may not start.
                 self.go_back(now, id, Fate::Released, None, AWAY);
             } else {
                 self.release(now, id);

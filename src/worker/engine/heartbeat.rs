@@ -93,7 +93,7 @@ impl Engine {
             if !self.holds(id) {
                 return Some(Due::Lost("lease"));
             }
-        } else if item.visible_at <= now {
+        } else if item.visible_at <= now && item.phase != Phase::Claiming {
             return Some(Due::Lost("visibility"));
         }
         // Whatever is under way, it is looked at again when what it is held by ends.

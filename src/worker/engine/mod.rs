@@ -14,6 +14,7 @@ mod late;
 mod receive;
 mod run;
 mod steps;
+mod unclaimed;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;
@@ -35,6 +36,7 @@ use super::intake::Intake;
 use super::item::{Id, Item, Phase, Step};
 use super::meter::Meter;
 use super::status::{Fate, Shared};
+use super::unrecorded::{MAX_UNRECORDED, Unrecorded};
 use crate::clock::Instant;
 use crate::flaw::{self, Flaw};
 use crate::flow::{Backoff, BreakerWatch, Bulkhead, CircuitBreaker, Ticket, TokenBucket};
@@ -42,7 +44,6 @@ use crate::handler::SharedHandler;
 use crate::inbox::{Answers, ClaimAnswer, Inbox, InboxError, Write, Written};
 use crate::key::{Fingerprint, RecordKey};
 use crate::message::{Delivery, Outgoing, Receipt};
-use crate::outcome::StoredResult;
 use crate::queue::{EntryResults, MAX_BATCH, Queue, QueueError};
 use crate::telemetry::{said, shown};
 
@@ -57,9 +58,6 @@ const CALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// Events taken in one turn at most, before what is due is looked at again.
 const EVENTS_PER_TURN: usize = 64;
-
-/// Results that could not be recorded before their lease was lost, remembered so that this worker never runs them again.
-const MAX_UNRECORDED: usize = 10_000;
 
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +74,7 @@ pub(super) enum End {
 enum Event {
     Received {
         asked: usize,
+        answered: Instant,
         result: Result<Vec<Delivery>, QueueError>,
     },
     Claimed {
@@ -113,13 +112,8 @@ pub(super) struct Payload {
     pub(super) record_key: RecordKey,
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) message_id: String,
-}
-
-/// The result of a handler that is done, which could not be recorded.
-#[derive(Clone, Debug)]
-struct Unrecorded {
-    payload: Payload,
-    result: StoredResult,
+    /// The token of the claim it ran under; 0 without one.
+    pub(super) fencing_token: u64,
 }
 
 /// What an engine is made of.
@@ -202,13 +196,15 @@ pub(super) struct Engine {
 
     beats: Deadlines,
     retries: Deadlines,
+    /// What the inbox could not answer for, and when it is asked again.
+    unclaimed: Deadlines,
     writes: Batcher<(Id, Write)>,
     deletes: Batcher<(Id, Receipt)>,
     hides: Batcher<(Id, Receipt, Duration)>,
     sends: Batcher<(Id, Outgoing)>,
     dead_letter_queue: Option<Arc<dyn Queue>>,
     call_backoff: Backoff,
-    unrecorded: BTreeMap<RecordKey, Unrecorded>,
+    unrecorded: Unrecorded,
     /// Writes under leases that ran out by time, by their deliveries, which are no longer held.
     late: BTreeMap<Id, late::LateWrite>,
     /// Runs that go on, or are just being stopped, although their delivery was lost.
@@ -296,13 +292,14 @@ impl Engine {
             stalled: false,
             beats: Deadlines::default(),
             retries: Deadlines::default(),
+            unclaimed: Deadlines::default(),
             writes: Batcher::new(WRITE_BATCH, config.linger, BATCHES_IN_FLIGHT),
             deletes: Batcher::new(MAX_BATCH, config.linger, BATCHES_IN_FLIGHT),
             hides: Batcher::new(MAX_BATCH, config.linger, BATCHES_IN_FLIGHT),
             sends: Batcher::new(MAX_BATCH, config.linger, BATCHES_IN_FLIGHT),
             dead_letter_queue,
             call_backoff: call_backoff(),
-            unrecorded: BTreeMap::new(),
+            unrecorded: Unrecorded::new(config.retention),
             late: BTreeMap::new(),
             lost_runs: BTreeMap::new(),
             paused: false,
@@ -366,10 +363,12 @@ impl Engine {
     fn turn(&mut self, now: Instant) {
         self.turn_breakers(now);
         self.stage(now);
-        self.keep_or_give_back(now);
         self.retry_steps(now);
+        self.claim_again(now);
         self.beat(now);
         self.dispatch(now);
+        // What can probe a breaker has begun to by now.
+        self.keep_or_give_back(now);
         self.flush(now);
         self.receive(now);
     }
@@ -388,7 +387,11 @@ impl Engine {
             self.calls = self.calls.saturating_sub(1);
         }
         match event {
-            Event::Received { asked, result } => self.received(now, asked, result),
+            Event::Received {
+                asked,
+                answered,
+                result,
+            } => self.received(now, asked, answered, result),
             Event::Claimed { ids, ticket, answers } => self.claimed(now, &ids, ticket, answers),
             Event::Ended(ended) => self.ended(now, ended),
             Event::Wrote { ids, answers } => self.wrote(now, &ids, answers),
@@ -478,6 +481,7 @@ impl Engine {
             drain,
             self.beats.next_at(),
             self.retries.next_at(),
+            self.unclaimed.next_at(),
             self.at_rate.next_at().filter(|_| !self.paused && self.drain.is_none()),
             self.token_at,
             // One that is due and did not start waits for something else.
@@ -578,6 +582,7 @@ impl Engine {
     fn forget(&mut self, now: Instant, id: Id) {
         self.beats.clear(id);
         self.retries.clear(id);
+        self.unclaimed.clear(id);
         if self.at_rate.clear(id) {
             self.held_back = self.held_back.saturating_sub(1);
         }

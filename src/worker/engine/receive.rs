@@ -76,16 +76,35 @@ impl Engine {
         self.meter.receive_call();
         let queue = Arc::clone(&self.queue);
         let name = Arc::clone(&self.queue_name);
-        let request = Receive::new(max, self.config.long_poll);
+        let mut request = Receive::new(max, self.config.long_poll);
+        // The queue's own may be set anew while the worker runs: heartbeats go by what was asked for.
+        request.visibility = Some(self.config.visibility);
+        let clock = self.config.clock.clone();
         self.call(
             self.config.long_poll + CALL_LIMIT,
-            async move { queue.receive(request).await },
-            move |why| Err(unanswered(&name, "ReceiveMessage", why)),
-            move |result| Event::Received { asked: max, result },
+            async move {
+                let result = queue.receive(request).await;
+                (clock.now(), result)
+            },
+            {
+                let clock = self.config.clock.clone();
+                move |why| (clock.now(), Err(unanswered(&name, "ReceiveMessage", why)))
+            },
+            move |(answered, result)| Event::Received {
+                asked: max,
+                answered,
+                result,
+            },
         );
     }
 
-    pub(super) fn received(&mut self, now: Instant, asked: usize, result: Result<Vec<Delivery>, QueueError>) {
+    pub(super) fn received(
+        &mut self,
+        now: Instant,
+        asked: usize,
+        answered: Instant,
+        result: Result<Vec<Delivery>, QueueError>,
+    ) {
         let deliveries = match result {
             Ok(deliveries) => deliveries,
             Err(error) => {
@@ -111,9 +130,9 @@ impl Engine {
         let mut fresh = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
             if let Some(&held) = self.by_message.get(&delivery.message.id) {
-                self.adopt(now, held, delivery);
+                self.adopt(now, held, answered, delivery);
             } else {
-                fresh.push(self.hold(now, delivery));
+                fresh.push(self.hold(now, answered, delivery));
             }
         }
         let draining = self.drain.is_some();
@@ -139,7 +158,7 @@ impl Engine {
     }
 
     /// A held message was received again: its newer receipt is the one that counts.
-    fn adopt(&mut self, now: Instant, id: Id, delivery: Delivery) {
+    fn adopt(&mut self, now: Instant, id: Id, answered: Instant, delivery: Delivery) {
         let visibility = self.config.visibility;
         let Some(item) = self.items.get_mut(&id) else { return };
         self.shared.count(|totals| totals.in_flight_duplicates += 1);
@@ -148,7 +167,7 @@ impl Engine {
         if delivery.receive_count <= item.receive_count {
             return;
         }
-        item.visible_at = now + visibility;
+        item.visible_at = answered + visibility;
         item.visibility_lost = false;
         item.receipt = delivery.receipt;
         item.received_at = delivery.received_at;
@@ -164,7 +183,7 @@ impl Engine {
     }
 
     /// Takes a delivery in.
-    fn hold(&mut self, now: Instant, mut delivery: Delivery) -> Id {
+    fn hold(&mut self, now: Instant, answered: Instant, mut delivery: Delivery) -> Id {
         self.last_id += 1;
         let id = self.last_id;
         // Handlers see the attributes the message was first sent with.
@@ -191,13 +210,17 @@ impl Engine {
             received_at: delivery.received_at,
             receive_count: delivery.receive_count,
             fingerprint,
-            visible_at: now + self.config.visibility,
+            visible_at: answered + self.config.visibility,
             delivery: Arc::new(delivery),
             key,
             record_key,
             envelope,
             group,
+            claim_id: None,
+            looked_up: false,
+            unanswered: 0,
             claim: None,
+            kept: None,
             lease_until: 0,
             visibility_lost: false,
             phase: Phase::Unclaimed,
@@ -321,6 +344,8 @@ impl Engine {
     pub(super) fn head_of_group(&mut self, now: Instant, id: Id) {
         let Some(item) = self.items.get_mut(&id) else { return };
         match item.phase {
+            // Claimed as soon as the inbox answers.
+            Phase::Unclaimed if self.unclaimed.at(id).is_some() && self.drain.is_none() => {}
             Phase::Unclaimed if self.inbox.is_some() => {
                 if self.drain.is_some() {
                     self.release(now, id);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::heartbeat::no_answer;
 use super::{
-    CALL_LIMIT, Engine, Event, Fate, Id, Instant, Payload, Phase, Step, Unrecorded, unanswered, unanswered_inbox,
+    CALL_LIMIT, Engine, Event, Fate, Id, Instant, Payload, Phase, Step, unanswered, unanswered_inbox,
 };
 use crate::dlq::envelope::{Envelope, dead_letter};
 use crate::flaw::{self, Flaw};
@@ -119,13 +119,35 @@ impl Engine {
 
     /// The dead letter of a delivery that was given up; marks its step as begun.
     fn letter(&mut self, id: Id) -> Option<Outgoing> {
-        let now_ms = self.service_now();
+        let envelope = self.envelope(id)?;
         let target = self.dead_letter_queue.as_ref()?;
         let item = self.items.get_mut(&id)?;
-        let rejection = item.rejection.as_ref()?;
         item.stepping = true;
+        let attributes = target.attributes();
+        Some(dead_letter(
+            &item.delivery.message,
+            &envelope,
+            attributes.fifo,
+            attributes.max_message_bytes,
+        ))
+    }
+
+    /// Whether its dead letter is so large that there is no room for the envelope.
+    pub(super) fn goes_without_envelope(&self, id: Id) -> bool {
+        let (Some(target), Some(item)) = (&self.dead_letter_queue, self.items.get(&id)) else {
+            return false;
+        };
+        let max = target.attributes().max_message_bytes;
+        let letter = self.envelope(id);
+        letter.is_some_and(|envelope| envelope.attached_to(&item.delivery.message, max).is_none())
+    }
+
+    /// What its dead letter says of it.
+    fn envelope(&self, id: Id) -> Option<Envelope> {
+        let item = self.items.get(&id)?;
+        let rejection = item.rejection.as_ref()?;
         let message = &item.delivery.message;
-        let mut envelope = Envelope {
+        let envelope = Envelope {
             key: item.key.as_str().to_owned(),
             reason: rejection.reason.to_string(),
             error: rejection.error.clone(),
@@ -133,19 +155,13 @@ impl Engine {
             message_id: message.id.clone(),
             source: self.queue.attributes().arn.clone(),
             trace: message.trace_context().map(str::to_owned),
-            dead_at_ms: now_ms,
+            dead_at_ms: self.service_now(),
             ..Envelope::default()
         };
-        if let Some(earlier) = &item.envelope {
-            envelope = envelope.after(earlier);
-        }
-        let attributes = target.attributes();
-        Some(dead_letter(
-            message,
-            &envelope,
-            attributes.fifo,
-            attributes.max_message_bytes,
-        ))
+        Some(match &item.envelope {
+            Some(earlier) => envelope.after(earlier),
+            None => envelope,
+        })
     }
 
     /// Its outcome is durable: the next of its group may run, and the inbox can say what became of the key.
@@ -384,7 +400,9 @@ impl Engine {
                         worker = %self.config.name, message_id = %shown(item.message_id()), error = %said(&error), "a dead letter could not be sent"
                     );
                     let tries = item.tries;
-                    if tries < SEND_TRIES && self.holds(id) && self.drain.is_none() {
+                    let may_hold = self.holds(id) && self.drain.is_none();
+                    // Put aside beyond the queue's retention it would be gone: then it is tried for as long as it is held.
+                    if may_hold && (tries < SEND_TRIES || self.vanishes_aside(id)) {
                         self.again_later(now, id);
                     } else {
                         self.delay_dead_letter(now, id, tries);
@@ -397,14 +415,20 @@ impl Engine {
     /// The dead-letter queue cannot be reached: it is delayed beyond the lease, so that whoever gets it next goes on with the
     /// dead letter, and is never run again.
     fn delay_dead_letter(&mut self, now: Instant, id: Id, tries: u32) {
-        let backoff = self.config.backoff.delay(tries, &self.config.random);
-        let has_claim = self.items.get(&id).is_some_and(|item| item.claim.is_some());
-        let delay = if has_claim {
-            backoff + self.config.lease + Duration::from_secs(1)
-        } else {
-            backoff
-        };
+        let delay = self.aside_for(id) + self.config.backoff.delay(tries, &self.config.random);
         self.finish(now, id, Fate::Delayed, [Step::Hide(delay), Step::ReleaseTail]);
+    }
+
+    /// How long a dead letter that cannot be sent is put aside at least: until its claim can be taken over.
+    fn aside_for(&self, id: Id) -> Duration {
+        match self.items.get(&id) {
+            Some(item) if item.claim.is_some() => self.config.lease + Duration::from_secs(1),
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn vanishes_aside(&self, id: Id) -> bool {
+        self.config.heartbeat && self.outlives_retention(id, self.aside_for(id) + self.config.backoff.cap())
     }
 
     fn step_done(&mut self, id: Id) {
@@ -443,11 +467,7 @@ impl Engine {
     }
 
     pub(super) fn remember(&mut self, payload: Payload, result: StoredResult) {
-        if self.unrecorded.len() >= super::MAX_UNRECORDED {
-            self.unrecorded.pop_first();
-        }
-        let key = payload.record_key.clone();
-        self.unrecorded.insert(key, Unrecorded { payload, result });
+        self.unrecorded.add(self.config.clock.now(), payload, result);
     }
 }
 

@@ -244,10 +244,11 @@ impl Run {
             if places.is_empty() {
                 continue;
             }
-            let messages = places
+            let messages: Vec<NewMessage> = places
                 .iter()
                 .filter_map(|&at| chunk.get(at))
-                .map(|ready| NewMessage::verbatim(ready.parcel.outgoing.clone()));
+                .map(|ready| NewMessage::verbatim(ready.parcel.outgoing.clone()))
+                .collect();
             for (at, answer) in places.iter().zip(producer.send_all(messages).await) {
                 if let Some(slot) = answers.get_mut(*at) {
                     *slot = Some(answer);

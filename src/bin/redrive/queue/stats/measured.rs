@@ -9,6 +9,7 @@ use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::error::{ProvideErrorMetadata as _, SdkError};
 use aws_sdk_cloudwatch::primitives::DateTime;
 use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricDataResult, MetricStat, ScanBy};
+use redrive::transport::{self, EndpointProbe};
 
 /// The metrics, and how a minute's are summed up.
 const METRICS: [(&str, &str); 4] = [
@@ -55,6 +56,7 @@ impl Meter {
                     .operation_timeout(PATIENCE)
                     .build(),
             )
+            .interceptor(EndpointProbe::new(transport::is_allowed()))
             .build();
         Self {
             client: Client::from_conf(config),
@@ -80,7 +82,7 @@ impl Meter {
                 }
                 Some(code) => format!(
                     "CloudWatch refused ({code}): {}",
-                    error.message().unwrap_or("it says no more")
+                    error.message().map_or("it says no more", transport::without_headers)
                 ),
                 None => format!("CloudWatch {}", unanswered(&error)),
             }),

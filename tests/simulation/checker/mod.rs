@@ -6,16 +6,33 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use redrive::clock::{Clock, Instant};
-use redrive::dlq::Envelope;
 use redrive::inbox::{Change, Record, Status};
 use redrive::key::RecordKey;
 use redrive::message::Receipt;
-use redrive::queue::MAX_VISIBILITY;
+use redrive::queue::memory::HeldState;
+use redrive::queue::{MAX_VISIBILITY, Queue as _};
 use redrive::{MemoryInbox, MemoryQueue};
+use tokio::task::JoinSet;
+
+use crate::plan::{InboxMode, Letters, Plan, UNPLANNED};
+use attempts::{LastRun, Over};
+use effects::Ledger;
+use letters::{Life, Post};
+
+pub(crate) use attempts::Ended;
+pub(crate) use host::{Host, Turning};
+
+mod attempts;
+mod effects;
+mod groups;
+mod host;
+mod letters;
+mod limits;
 
 /// How long a worker may take to notice that a lease has ended, and to stop its handler.
-const GRACE: Duration = Duration::from_millis(100);
+pub(super) const GRACE: Duration = Duration::from_millis(100);
 
 /// How long after it stood still a worker is not judged by the clock.
 const RECOVERY: Duration = Duration::from_secs(1);
@@ -37,25 +54,53 @@ pub(crate) struct Violation {
 pub(crate) struct Sent {
     pub(crate) id: String,
     pub(crate) key: RecordKey,
+    /// Its number in the plan; what the producer sends to keep things going has others.
+    pub(crate) planned: usize,
     pub(crate) payload: usize,
     pub(crate) group: Option<u64>,
     /// Whether the queue holds it.
     pub(crate) held: bool,
 }
 
-/// What a worker's process goes through.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Host {
-    pub(crate) stalled: bool,
-    /// When it last stood still.
-    pub(crate) went_on: Option<Instant>,
-    pub(crate) most_runs: usize,
-    /// Its handler takes several deliveries at once, and stops only when none of them is wanted.
-    pub(crate) batches: bool,
+/// A message as the judge knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    sent: Sent,
+    /// The key's text.
+    pub(super) plain_key: String,
+    pub(super) body: String,
+    pub(super) moved_group: Option<String>,
+    /// Which message it was at first, and how often it came back.
+    pub(super) life: Life,
+    /// It was delivered twice, or again after it was deleted.
+    pub(super) copied: bool,
+}
+
+impl std::ops::Deref for Known {
+    type Target = Sent;
+
+    fn deref(&self) -> &Sent {
+        &self.sent
+    }
+}
+
+/// What a run promises: less without an inbox, or without dead letters of the workers' own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Modes {
+    pub(super) inbox: InboxMode,
+    pub(super) letters: Letters,
+    /// Attempts are the queue's receives.
+    pub(super) counts_receives: bool,
+    /// What is given up counts all of its attempts at once.
+    pub(super) attempts_jump: bool,
+    /// Some workers take no fingerprints.
+    pub(super) any_payload: bool,
+    /// What is given up stays in the queue, and its group behind it.
+    pub(super) keeps: bool,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct ClaimState {
+pub(crate) struct ClaimState {
     pub(super) who: Who,
     pub(super) label: String,
     pub(super) message: usize,
@@ -68,29 +113,46 @@ pub(super) struct ClaimState {
     pub(super) told: bool,
     /// Its holder gave it up for lost, which it may do before it is.
     pub(super) given_up: bool,
+    /// Its holder has it wait for its turn as a suspect.
+    pub(super) suspect: bool,
+    /// Its holder gives it back.
+    pub(super) goes_back: bool,
+    /// An operator took it away.
+    pub(super) taken: bool,
+    pub(super) last_run: Option<LastRun>,
+    /// What its handlers kept, in the order of the calls.
+    pub(super) checkpoints: Vec<Bytes>,
 }
 
 /// What the inbox last said to a worker of a message.
 #[derive(Clone, Debug)]
-pub(super) struct Told {
+pub(crate) struct Told {
     pub(super) at: Instant,
     pub(super) claim: Option<String>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Held {
+pub(crate) struct Held {
     pub(super) message: usize,
     pub(super) number: u32,
     pub(super) at: Instant,
+    /// When its worker was told of it.
+    pub(super) told: Option<Instant>,
     /// When a delete, a release or a delay of it was first sent.
     pub(super) settled: Option<(Instant, &'static str)>,
+    /// That was answered with success.
+    pub(super) answered: bool,
+    /// Its worker was told that its receipt is no longer good.
+    pub(super) lost: bool,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Run {
+pub(crate) struct Run {
     pub(super) who: Who,
     pub(super) message: usize,
     pub(super) claim: String,
+    pub(super) began: Instant,
+    pub(super) was_probe: bool,
 }
 
 pub(crate) struct Checker {
@@ -101,9 +163,14 @@ pub(crate) struct Checker {
     pub(super) inbox: MemoryInbox,
     pub(super) visibility: Duration,
     pub(super) max_attempts: u32,
+    pub(super) modes: Modes,
+    /// The queue's ARN.
+    pub(super) source: String,
+    /// Calls on their way, whoever waits for them.
+    wires: JoinSet<()>,
     history: Vec<String>,
     violation: Option<Violation>,
-    pub(super) messages: Vec<Sent>,
+    pub(super) messages: Vec<Known>,
     pub(super) by_id: BTreeMap<String, usize>,
     pub(super) hosts: BTreeMap<Who, Host>,
     pub(super) claims: BTreeMap<String, ClaimState>,
@@ -116,29 +183,63 @@ pub(crate) struct Checker {
     pub(super) done: BTreeSet<(RecordKey, usize)>,
     pub(super) completions: BTreeMap<RecordKey, u32>,
     pub(super) completed: BTreeSet<usize>,
-    letters: BTreeMap<usize, Vec<String>>,
-    letters_seen: usize,
+    /// Those that the queue holds.
+    held_now: BTreeSet<usize>,
+    /// The messages of each group in their order, and how many of the first of them have an outcome.
+    pub(super) groups: BTreeMap<u64, (usize, Vec<usize>)>,
+    /// The receipts of each message.
+    pub(super) by_message: BTreeMap<usize, Vec<(Who, Receipt)>>,
+    /// Keys that were completed, and whose dead letter was sent, by records without a fingerprint: for every payload.
+    pub(super) done_any: BTreeSet<RecordKey>,
+    pub(super) dead_any: BTreeSet<RecordKey>,
+    /// Rejected, and their dead letters sent: producers' duplicates of these are deleted.
+    pub(super) suppressed: BTreeSet<(RecordKey, usize)>,
+    /// Messages whose handler ended well.
+    ran_well: BTreeSet<usize>,
+    /// Messages that were given up, as far as their worker said so or must.
+    pub(super) given_up: BTreeSet<usize>,
+    /// When a handler of a worker last ended on a message, and how.
+    pub(super) ran: BTreeMap<(Who, usize), (Instant, Ended)>,
+    /// How many runs under each key ended in no success.
+    pub(super) failures: BTreeMap<RecordKey, u32>,
+    /// Keys whose record an operator deleted.
+    forgotten: BTreeSet<RecordKey>,
+    /// Keys that had a record before anybody asked for them.
+    pub(super) strangers: BTreeSet<RecordKey>,
+    pub(super) over: BTreeMap<u64, Over>,
+    pub(super) post: Post,
+    /// Claims under which a worker knows its dead letter to be sent.
+    pub(super) letters_told: BTreeSet<String>,
+    pub(super) ledger: Ledger,
+    /// Operators at work.
+    pub(crate) operators: usize,
+    /// Records as the last call left them that reached the inbox.
+    pub(super) mirror: BTreeMap<RecordKey, Option<Record>>,
     /// What may be in the queue still when the run ends.
     still_queued: BTreeSet<usize>,
 }
 
 impl Checker {
-    pub(crate) fn new(
-        clock: Clock,
-        queue: MemoryQueue,
-        dead: MemoryQueue,
-        inbox: MemoryInbox,
-        visibility: Duration,
-        max_attempts: u32,
-    ) -> Self {
+    pub(crate) fn new(clock: Clock, queue: MemoryQueue, dead: MemoryQueue, inbox: MemoryInbox, plan: &Plan) -> Self {
+        let policy = matches!(plan.letters, Letters::ByPolicy(_));
         Self {
             start: clock.now(),
             clock,
+            source: queue.attributes().arn.clone(),
             queue,
             dead,
             inbox,
-            visibility,
-            max_attempts,
+            visibility: plan.visibility,
+            max_attempts: plan.max_attempts,
+            modes: Modes {
+                inbox: plan.inbox,
+                letters: plan.letters,
+                counts_receives: plan.inbox != InboxMode::Used,
+                attempts_jump: policy,
+                any_payload: plan.workers.iter().any(|worker| worker.old),
+                keeps: plan.letters == Letters::Kept || plan.rejects_block,
+            },
+            wires: JoinSet::new(),
             history: Vec::new(),
             violation: None,
             messages: Vec::new(),
@@ -153,10 +254,32 @@ impl Checker {
             done: BTreeSet::new(),
             completions: BTreeMap::new(),
             completed: BTreeSet::new(),
-            letters: BTreeMap::new(),
-            letters_seen: 0,
+            held_now: BTreeSet::new(),
+            groups: BTreeMap::new(),
+            by_message: BTreeMap::new(),
+            done_any: BTreeSet::new(),
+            dead_any: BTreeSet::new(),
+            suppressed: BTreeSet::new(),
+            ran_well: BTreeSet::new(),
+            given_up: BTreeSet::new(),
+            ran: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
+            strangers: BTreeSet::new(),
+            over: BTreeMap::new(),
+            post: Post::default(),
+            letters_told: BTreeSet::new(),
+            ledger: Ledger::default(),
+            operators: 0,
+            mirror: BTreeMap::new(),
             still_queued: BTreeSet::new(),
         }
+    }
+
+    /// Something is on its way to a service, and goes on whoever waits for it.
+    pub(crate) fn on_the_wire(&mut self, call: impl Future<Output = ()> + Send + 'static) {
+        while self.wires.try_join_next().is_some() {}
+        self.wires.spawn(call);
     }
 
     pub(crate) fn into_report(self) -> (Vec<String>, Option<Violation>) {
@@ -213,18 +336,119 @@ impl Checker {
         self.hosts.entry(Arc::clone(who)).or_default()
     }
 
-    /// The producer's send was taken.
+    /// A message came into the queue.
     pub(crate) fn sent(&mut self, sent: Sent) {
         let number = self.messages.len();
+        let what = format!(
+            "{} arrives: planned {}, payload {}",
+            label(number),
+            sent.planned,
+            sent.payload
+        );
         self.by_id.insert(sent.id.clone(), number);
-        self.messages.push(sent);
-        self.note("send", label(number));
+        let message = self.queue.peek(&sent.id).map(|held| held.message);
+        let life = message
+            .as_ref()
+            .map_or((number, 0), |message| self.life_of(number, message));
+        self.held_now.insert(number);
+        if let Some(group) = sent.group {
+            self.groups.entry(group).or_default().1.push(number);
+        }
+        let plain_key = sent.key.as_str().split_once('#').map_or("", |(_, key)| key).to_owned();
+        self.messages.push(Known {
+            plain_key,
+            moved_group: message.as_ref().and_then(|message| message.group_id.clone()),
+            body: message.map_or_else(String::new, |message| message.body),
+            life,
+            copied: false,
+            sent,
+        });
+        if life.1 > 0 {
+            self.note("queue", format!("{what}, life {} of {}", life.1, label(life.0)));
+        } else {
+            self.note("queue", what);
+        }
     }
 
     /// Whether the message's outcome is durable, or it is a known duplicate of one whose outcome is.
     pub(super) fn is_durable(&self, message: usize) -> bool {
         let sent = &self.messages[message];
-        self.letters.contains_key(&message) || self.done.contains(&(sent.key.clone(), sent.payload))
+        let work = (sent.key.clone(), sent.payload);
+        self.post.ended.contains_key(&sent.life)
+            || self.done.contains(&work)
+            || self.done_any.contains(&sent.key)
+            || (sent.life.1 == 0 && (self.suppressed.contains(&work) || self.dead_any.contains(&sent.key)))
+            || (self.modes.any_payload && self.is_done_as_another(&sent.key, sent.life.1 == 0))
+            || (self.modes.inbox != InboxMode::Used && self.ran_well.contains(&message))
+            || (self.modes.letters == Letters::Discarded && self.given_up.contains(&message))
+    }
+
+    /// Whether its key is done, or dead, with any payload: what a worker without fingerprints takes for the same.
+    fn is_done_as_another(&self, key: &RecordKey, first_life: bool) -> bool {
+        let of = |set: &BTreeSet<(RecordKey, usize)>| {
+            set.range((key.clone(), 0)..=(key.clone(), usize::MAX)).next().is_some()
+        };
+        of(&self.done) || (first_life && of(&self.suppressed))
+    }
+
+    /// Whether nothing more is to be done about it: it has an outcome, or was given up where that leaves it in the queue.
+    fn is_at_rest(&self, message: usize) -> bool {
+        let stays =
+            |message: usize| self.modes.keeps && self.given_up.contains(&message) && self.messages[message].held;
+        let group = self.messages[message].group;
+        self.is_durable(message)
+            || stays(message)
+            || (self.modes.keeps
+                && group.is_some()
+                && (0..message).any(|head| self.messages[head].group == group && stays(head) && !self.is_durable(head)))
+    }
+
+    /// An operator is about to take a claim away: until its holder hears of it, it may run on.
+    pub(crate) fn taken_away(&mut self, record: &Record) {
+        if let Some(claim) = self.claims.get_mut(&record.claim_id) {
+            claim.taken = true;
+            claim.given_up = true;
+        }
+    }
+
+    /// An operator is about to delete a record: its key's work may be done again.
+    pub(crate) fn forgotten(&mut self, record: &Record) {
+        self.ledger.reopen(&record.key);
+        self.completions.remove(&record.key);
+        self.forgotten.insert(record.key.clone());
+    }
+
+    /// The record as the last call left it that reached the inbox; from now on as it is.
+    pub(crate) fn look_at(&mut self, key: &RecordKey) -> (Option<Record>, Option<Record>) {
+        let after = self.inbox.record(key);
+        let before = self
+            .mirror
+            .insert(key.clone(), after.clone())
+            .unwrap_or_else(|| after.clone());
+        (before, after)
+    }
+
+    /// Keys that are about to be asked for, whose records are known before.
+    pub(super) fn know(&mut self, keys: impl IntoIterator<Item = RecordKey>) {
+        for key in keys {
+            if self.mirror.contains_key(&key) {
+                continue;
+            }
+            let record = self.inbox.record(&key);
+            if let Some(record) = &record {
+                self.strangers.insert(key.clone());
+                if record.status == Status::Rejected && record.dead_letter_sent {
+                    self.dead_any.insert(key.clone());
+                }
+            }
+            self.mirror.insert(key, record);
+        }
+    }
+
+    /// Which of its tenants a message belongs to.
+    pub(super) fn tenant_of(&self, message: usize) -> Option<String> {
+        let body = &self.messages[message].body;
+        body.bytes().last().map(|byte| (byte % 3).to_string())
     }
 
     pub(super) fn record_of(&self, message: usize) -> Option<Record> {
@@ -233,10 +457,11 @@ impl Checker {
 
     /// Looks whether messages have left the queue since, and whether they might.
     pub(crate) fn look_for_lost_messages(&mut self) {
-        for message in 0..self.messages.len() {
-            let sent = &self.messages[message];
-            if sent.held && !self.queue.contains(&sent.id) {
-                self.messages[message].held = false;
+        let held: Vec<usize> = self.held_now.iter().copied().collect();
+        for message in held {
+            if !self.queue.contains(&self.messages[message].id) {
+                self.messages[message].sent.held = false;
+                self.held_now.remove(&message);
                 if !self.is_durable(message) {
                     self.broken(
                         "inv01",
@@ -249,76 +474,26 @@ impl Checker {
 
     /// The queue holds a deleted message again.
     pub(crate) fn came_back(&mut self, message: usize) {
-        self.messages[message].held = true;
+        let known = &mut self.messages[message];
+        known.sent.held = true;
+        known.copied = true;
+        self.held_now.insert(message);
     }
 
-    /// Takes note of dead letters that arrived.
-    pub(crate) fn look_for_dead_letters(&mut self, who: &str) {
-        if self.dead.len() == self.letters_seen {
-            return;
-        }
-        let letters = self.dead.messages();
-        for letter in letters.iter().skip(self.letters_seen) {
-            let Some(envelope) = Envelope::of(letter) else {
-                self.broken("inv10", "a dead letter carries no envelope");
-                continue;
-            };
-            let Some(&message) = self.by_id.get(&envelope.message_id) else {
-                self.broken(
-                    "inv10",
-                    format!("a dead letter names no message that was sent: {envelope:?}"),
-                );
-                continue;
-            };
-            self.note(
-                who,
-                format!(
-                    "  dead letter of {} arrives: {}, {} attempts",
-                    label(message),
-                    envelope.reason,
-                    envelope.attempts
-                ),
-            );
-            if envelope.reason.is_empty() || envelope.key.is_empty() {
-                self.broken(
-                    "inv10",
-                    format!("the dead letter of {} does not explain itself", label(message)),
-                );
-            }
-            if envelope.attempts > self.max_attempts {
-                self.broken(
-                    "inv09",
-                    format!(
-                        "{} attempts of {} in a dead letter",
-                        envelope.attempts, self.max_attempts
-                    ),
-                );
-            }
-            if self.completed.contains(&message) && self.has_its_key_to_itself(message) {
-                self.broken(
-                    "inv03",
-                    format!("{} is completed and dead-lettered after that", label(message)),
-                );
-            }
-            self.letters.entry(message).or_default().push(envelope.reason);
-        }
-        self.letters_seen = letters.len();
-    }
-
-    /// Whether its key came with no other payload. Where one did, the record tells of the last only: what was dead-lettered
+    /// Whether its key came with no other payload, and its record was always there to tell of it. Where one did, the record tells of the last only: what was dead-lettered
     /// and comes back all the same, for its delete was lost, may run.
     pub(super) fn has_its_key_to_itself(&self, message: usize) -> bool {
         let sent = &self.messages[message];
+        if self.modes.inbox != InboxMode::Used || self.forgotten.contains(&sent.key) {
+            return false;
+        }
         let others = self.messages.iter().filter(|other| other.key == sent.key);
         others.into_iter().all(|other| other.payload == sent.payload)
     }
 
-    pub(super) fn dead_letter_reasons(&self, message: usize) -> &[String] {
-        self.letters.get(&message).map_or(&[], Vec::as_slice)
-    }
-
-    /// A handler's run begins; answers its number, and which run on its message it is.
+    /// A handler's run begins; answers its number, its message's in the plan, and which run on that message it is.
     pub(crate) fn run_started(&mut self, who: &Who, message_id: &str, claim: &str) -> (u64, usize, u64) {
+        let planned = self.messages[self.by_id[message_id]].planned;
         let message = self.by_id[message_id];
         let run = self.runs_made;
         self.runs_made += 1;
@@ -329,11 +504,24 @@ impl Checker {
             who,
             format!("handler starts on {} under {}", label(message), self.claim_label(claim)),
         );
-        self.check_start(who, message, claim);
-        let who = Arc::clone(who);
-        let claim = claim.to_owned();
-        self.runs.insert(run, Run { who, message, claim });
-        (run, message, of_message)
+        if self.modes.inbox == InboxMode::Used {
+            self.check_start(who, message, claim);
+        }
+        self.check_order(who, message);
+        self.check_limits(who, message);
+        if let Some(claim) = self.claims.get_mut(claim) {
+            claim.suspect = false;
+        }
+        let (began, was_probe) = self.beginning(who);
+        let started = Run {
+            who: Arc::clone(who),
+            message,
+            claim: claim.to_owned(),
+            began,
+            was_probe,
+        };
+        self.runs.insert(run, started);
+        (run, planned, of_message)
     }
 
     fn check_start(&mut self, who: &Who, message: usize, claim: &str) {
@@ -345,7 +533,8 @@ impl Checker {
             .as_ref()
             .is_some_and(|record| record.claim_id == claim && record.status == Status::Processing);
         let leased = self.claims.get(claim).is_some_and(|claim| now_ms < claim.lease_until);
-        if !(excused || current && leased) {
+        let taken = self.claims.get(claim).is_some_and(|claim| claim.taken);
+        if !(excused || taken || current && leased) {
             self.broken(
                 "inv03",
                 format!(
@@ -365,7 +554,7 @@ impl Checker {
             let Some(state) = self.claims.get(&other.claim) else {
                 continue;
             };
-            let given_back = state.ended.is_some();
+            let given_back = state.ended.is_some() || state.taken;
             if now_ms < state.lease_until && !given_back {
                 self.broken(
                     "inv02",
@@ -379,33 +568,30 @@ impl Checker {
                 );
             }
         }
-        let mine = self.runs.values().filter(|run| run.who == *who).count();
-        let most = self.hosts.get(who).map_or(usize::MAX, |host| host.most_runs);
-        if mine >= most {
-            self.broken("inv05", format!("{who} runs more than {most} handlers"));
-        }
-        if let Some(group) = self.messages[message].group {
-            for earlier in 0..message {
-                if self.messages[earlier].group == Some(group) && !self.is_durable(earlier) {
-                    self.broken(
-                        "inv07",
-                        format!(
-                            "{who} starts {} before {} of the same group has a durable outcome",
-                            label(message),
-                            label(earlier)
-                        ),
-                    );
-                }
-            }
-        }
     }
 
     /// A handler's run ended, or was stopped.
-    pub(crate) fn run_ended(&mut self, run: u64, how: &str) {
+    pub(crate) fn run_ended(&mut self, number: u64, ended: Ended) {
         self.look_at_leases();
-        if let Some(run) = self.runs.remove(&run) {
-            self.note(&run.who, format!("handler ends on {}: {how}", label(run.message)));
+        let Some(run) = self.runs.remove(&number) else { return };
+        self.note(&run.who, format!("handler ends on {}: {ended:?}", label(run.message)));
+        self.ran
+            .insert((Arc::clone(&run.who), run.message), (self.now(), ended));
+        match ended {
+            Ended::Done => {
+                self.ran_well.insert(run.message);
+            }
+            Ended::Rejected => {
+                self.given_up.insert(run.message);
+            }
+            Ended::Failed | Ended::Panicked | Ended::Stopped => {}
         }
+        // A batch that fails as a whole fails what was done in it, too.
+        if ended != Ended::Done || self.hosts.get(&run.who).is_some_and(|host| host.batches) {
+            let key = self.messages[run.message].key.clone();
+            *self.failures.entry(key).or_default() += 1;
+        }
+        self.is_over(number, &run, ended);
     }
 
     /// Looks for handlers that run on although their lease has ended and their worker could know.
@@ -415,7 +601,7 @@ impl Checker {
         let late = self.runs.values().find(|run| {
             self.claims
                 .get(&run.claim)
-                .is_some_and(|claim| now_ms > claim.lease_until + grace)
+                .is_some_and(|claim| now_ms > claim.lease_until + grace && !claim.taken)
                 && !self.is_excused(&run.who)
                 && !self.hosts[&run.who].batches
         });
@@ -449,6 +635,9 @@ impl Checker {
         if let Some(claim) = told.and_then(|claim| self.claims.get_mut(&claim)) {
             claim.given_up |= fate == "lost";
         }
+        if fate == "given_up" {
+            self.given_up.insert(message);
+        }
         if ["completed", "duplicate", "dead_lettered"].contains(&fate) && !self.is_durable(message) {
             self.broken(
                 "inv01",
@@ -457,39 +646,29 @@ impl Checker {
         }
     }
 
-    /// The worker ended by itself after a drain. `clean`: it says that it holds nothing.
-    pub(crate) fn drained(&mut self, who: &Who, clean: bool, took: Option<Duration>, deadline: Duration) {
-        self.note(who, format!("drained in {took:?}, clean {clean}"));
-        if took.is_some_and(|took| took > deadline + GRACE) && !self.is_excused(who) {
-            self.broken("inv08", format!("{who} took {took:?} of {deadline:?} to drain"));
-        }
-        if !clean {
-            return;
-        }
+    /// Whether a claim's record says that it is held.
+    pub(super) fn is_held_under(&self, id: &str, claim: &ClaimState) -> bool {
         let now_ms = self.now_ms();
-        let left = self.claims.iter().find(|(id, claim)| {
-            claim.who == *who
-                && claim.told
-                && !claim.given_up
-                && self.record_of(claim.message).is_some_and(|record| {
-                    record.claim_id == **id && record.status == Status::Processing && now_ms < record.lease_until
-                })
-        });
-        if let Some((_, claim)) = left {
-            let text = format!(
-                "{who} drained cleanly and left {} on {}",
-                claim.label,
-                label(claim.message)
-            );
-            self.broken("inv08", text);
-        }
+        self.record_of(claim.message).is_some_and(|record| {
+            record.claim_id == id && record.status == Status::Processing && now_ms < record.lease_until
+        })
+    }
+
+    /// Whether the message is invisible by this receive, as far as that can be told.
+    pub(super) fn is_current(&self, held: &Held) -> bool {
+        let newer = self
+            .held_of(held.message)
+            .any(|(_, _, other)| other.number > held.number);
+        let sent = &self.messages[held.message];
+        let state = self.queue.peek(&sent.id).map(|held| held.state);
+        !newer && !sent.copied && matches!(state, Some(HeldState::InFlight { until }) if until > self.now())
     }
 
     /// What must be true when all is quiet.
     pub(crate) fn at_the_end(&mut self) {
         for message in 0..self.messages.len() {
             let queued = self.messages[message].held && self.still_queued.contains(&message);
-            if !self.is_durable(message) && !queued {
+            if !self.is_at_rest(message) && !queued {
                 self.broken("inv01", format!("{} has no durable outcome in the end", label(message)));
             }
         }
@@ -512,23 +691,24 @@ impl Checker {
 
     /// Whether all that was sent is accounted for and nothing is under way.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.queue.is_empty()
-            && self.runs.is_empty()
-            && (0..self.messages.len()).all(|message| self.is_durable(message))
+        self.runs.is_empty()
+            && self.operators == 0
+            && (0..self.messages.len())
+                .all(|message| self.is_at_rest(message) && !(self.messages[message].held && self.is_durable(message)))
     }
 
-    /// How many of the first `count` messages have no durable outcome yet.
-    pub(crate) fn unsettled_of(&self, count: usize) -> usize {
-        (0..count.min(self.messages.len()))
-            .filter(|&message| !self.is_durable(message))
-            .count()
+    /// Whether a planned message has no durable outcome yet.
+    pub(crate) fn waits_for_planned(&self) -> bool {
+        (0..self.messages.len()).any(|message| self.messages[message].planned < UNPLANNED && !self.is_at_rest(message))
     }
 
     /// Takes it for settled that what always fails, and what is behind it in its group, is still in the queue; answers what
     /// that is. Anything else is broken.
     pub(crate) fn wait_for_what_fails(&mut self, can_be_done: impl Fn(usize) -> bool) -> String {
-        let open: Vec<usize> = (0..self.messages.len()).filter(|&n| !self.is_durable(n)).collect();
+        let open: Vec<usize> = (0..self.messages.len()).filter(|&n| !self.is_at_rest(n)).collect();
         let names = open.iter().map(|&n| label(n)).collect::<Vec<_>>().join(" ");
+        let planned: Vec<usize> = self.messages.iter().map(|sent| sent.planned).collect();
+        let can_be_done = |message: usize| can_be_done(planned[message]);
         for &message in &open {
             let group = self.messages[message].group;
             let blocked = group.is_some()
@@ -544,6 +724,12 @@ impl Checker {
         }
         self.still_queued.extend(open);
         names
+    }
+
+    /// Everybody's deliveries of a message.
+    pub(super) fn held_of(&self, message: usize) -> impl Iterator<Item = (&Who, &Receipt, &Held)> {
+        let receipts = self.by_message.get(&message).into_iter().flatten();
+        receipts.filter_map(|of| Some((&of.0, &of.1, self.receipts.get(of)?)))
     }
 
     /// A heartbeat or a settle of this receipt is sent: `None` if the worker never had it.

@@ -1,0 +1,69 @@
+//! The ledger that handlers write their effects to, as the documentation recommends it: under the key, with the fencing token
+//! as the condition.
+
+use std::collections::BTreeMap;
+
+use redrive::key::RecordKey;
+
+use super::{Checker, label};
+
+/// What stands in the ledger under a key.
+#[derive(Clone, Copy, Debug)]
+struct Effect {
+    token: u64,
+    payload: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger {
+    effects: BTreeMap<RecordKey, Effect>,
+    /// The payload with which each key was completed, since when no effect may follow.
+    closed: BTreeMap<RecordKey, usize>,
+}
+
+impl Ledger {
+    /// The key is completed with this payload; answers whether its effect stands.
+    pub(crate) fn close(&mut self, key: &RecordKey, payload: usize) -> bool {
+        self.closed.insert(key.clone(), payload);
+        self.effects.get(key).is_some_and(|effect| effect.payload == payload)
+    }
+
+    /// The key's record is gone, by an operator or for its age: what was done may be done again.
+    pub(crate) fn reopen(&mut self, key: &RecordKey) {
+        self.closed.remove(key);
+    }
+}
+
+impl Checker {
+    /// The run makes its effect; answers whether the ledger took it: not under a token smaller than the one that stands there.
+    pub(crate) fn effect(&mut self, run: u64, token: u64) -> bool {
+        let Some(run) = self.runs.get(&run).cloned() else {
+            return false;
+        };
+        let sent = self.messages[run.message].clone();
+        let stands = self.ledger.effects.get(&sent.key).copied();
+        if stands.is_some_and(|effect| effect.token > token) {
+            self.note(
+                &run.who,
+                format!("  the effect of {} is refused, its token is old", label(run.message)),
+            );
+            return false;
+        }
+        if self.ledger.closed.get(&sent.key) == Some(&sent.payload) {
+            self.broken(
+                "inv03",
+                format!(
+                    "{} makes the effect of {} again, which is completed",
+                    run.who,
+                    label(run.message)
+                ),
+            );
+        }
+        let effect = Effect {
+            token,
+            payload: sent.payload,
+        };
+        self.ledger.effects.insert(sent.key.clone(), effect);
+        true
+    }
+}
