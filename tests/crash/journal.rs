@@ -205,6 +205,13 @@ impl Journal {
         self.book().fates.clone()
     }
 
+    /// How many runs there were, and how many of them of suspects.
+    pub(crate) fn runs(&self) -> (usize, usize) {
+        let book = self.book();
+        let runs = || book.runs.values().flatten();
+        (runs().count(), runs().filter(|run| run.suspect > 0).count())
+    }
+
     /// Effects that were asked for, those refused by the fence, and runs that found theirs made already.
     pub(crate) fn effects(&self) -> (usize, usize, usize) {
         let book = self.book();

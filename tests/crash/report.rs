@@ -40,6 +40,7 @@ pub(crate) struct Report {
     faults: Faults,
     recoveries: Vec<Duration>,
     fates: BTreeMap<String, usize>,
+    runs: (usize, usize),
     effects_tried: usize,
     effects_refused: usize,
     effects_known: usize,
@@ -70,6 +71,7 @@ impl Report {
             faults: Faults::default(),
             recoveries: Vec::new(),
             fates: BTreeMap::new(),
+            runs: (0, 0),
             effects_tried: 0,
             effects_refused: 0,
             effects_known: 0,
@@ -95,6 +97,7 @@ impl Report {
         self.faults = journal.faults();
         self.recoveries = journal.recoveries();
         self.fates = journal.fates();
+        self.runs = journal.runs();
         (self.effects_tried, self.effects_refused, self.effects_known) = journal.effects();
     }
 
@@ -175,6 +178,8 @@ impl Report {
             "dead_letters_sent_again": self.letters_again,
             "deliveries_by_fate": self.fates,
             "out_of_order_by_localstack": self.disorder,
+            "runs": self.runs.0,
+            "runs_of_suspects": self.runs.1,
             "effects_tried": self.effects_tried,
             "effects_refused_by_the_fence": self.effects_refused,
             "effects_found_made": self.effects_known,
@@ -207,8 +212,8 @@ impl Report {
             println!("{what:<33}{:>6}", found.len());
         }
         println!(
-            "effects: {} tried, {} refused by the fence, {} found made already",
-            self.effects_tried, self.effects_refused, self.effects_known
+            "runs: {}, {} of suspects; effects: {} tried, {} refused by the fence, {} found made already",
+            self.runs.0, self.runs.1, self.effects_tried, self.effects_refused, self.effects_known
         );
         println!("out of order in a group, by LocalStack: {}", self.disorder);
         println!("deliveries: {:?}", self.fates);

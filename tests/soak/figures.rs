@@ -74,9 +74,9 @@ pub(crate) const ENGINE: Bounds = [
 pub(crate) const SERVICES: Bounds = [
     grows(0.05, 4_096.0),
     grows(0.0, 2.0),
-    up_to(80.0),
-    up_to(70.0),
+    up_to(160.0),
     up_to(150.0),
+    up_to(250.0),
     up_to(300.0),
     up_to(64.0),
     up_to(350.0),
@@ -133,9 +133,11 @@ impl Extend<Sample> for Figures {
 }
 
 impl Figures {
-    /// The samples after the first quarter, in which pools and buffers grow to what they need.
+    /// The samples after the first quarter of the messages, in which pools and buffers grow to what they need.
     fn warm(&self) -> &[Sample] {
-        &self.samples[self.samples.len() / 4..]
+        let cold = self.received() / 4.0;
+        let from = self.samples.partition_point(|sample| sample.received < cold);
+        &self.samples[from..]
     }
 
     fn third(&self, last: bool) -> &[Sample] {
@@ -154,7 +156,8 @@ impl Figures {
         (median(self.third(false), name), median(self.third(true), name), most)
     }
 
-    fn received(&self) -> f64 {
+    /// Messages received so far.
+    pub(crate) fn received(&self) -> f64 {
         self.samples.last().map_or(0.0, |sample| sample.received)
     }
 

@@ -126,20 +126,21 @@ impl Worker {
         Self { process, said, errors }
     }
 
-    /// Takes samples for this long, several a second, and then ends it as a deployment does.
-    async fn watch(mut self, time: Duration) -> Result<Figures, String> {
+    /// Takes samples for this long, several a second, or until so many messages have passed, for six times as long at most;
+    /// then ends it as a deployment does.
+    async fn watch(mut self, time: Duration, messages: f64) -> Result<Figures, String> {
         let clock = Clock::system();
         let began = clock.now();
         let every = (time / 300).clamp(Duration::from_millis(200), Duration::from_secs(5));
         let mut figures = Figures::default();
-        while clock.now().saturating_duration_since(began) < time {
+        let passed = || clock.now().saturating_duration_since(began);
+        while passed() < time || (figures.received() < messages && passed() < 6 * time) {
             tokio::time::sleep(every).await;
             if let Some(status) = self.process.ended() {
                 return Err(format!("the worker ended: {status}\n{}", self.errors.lock().unwrap()));
             }
             let said = self.said.lock().unwrap().clone();
-            let at = clock.now().saturating_duration_since(began);
-            figures.extend(Sample::take(at, self.process.id(), &said));
+            figures.extend(Sample::take(passed(), self.process.id(), &said));
         }
         self.process.signal(Signal::Terminate);
         let deadline = clock.now() + Duration::from_secs(90);
@@ -161,7 +162,7 @@ async fn engine(options: &Options) -> Result<(), String> {
         ("SOAK_LEAK", options.leak.to_string()),
     ];
     let worker = Worker::start("engine", &variables);
-    let figures = worker.watch(time).await?;
+    let figures = worker.watch(time, 30_000.0).await?;
     finish(options, "engine", &figures, &figures::ENGINE)
 }
 
@@ -176,7 +177,7 @@ async fn services(options: &Options) -> Result<(), String> {
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(services.clone().produce());
     tasks.spawn(services.clone().go_wrong(options.time));
-    let figures = worker.watch(options.time).await?;
+    let figures = worker.watch(options.time, 500.0).await?;
     finish(options, "services", &figures, &figures::SERVICES)
 }
 
