@@ -104,6 +104,8 @@ fn attributes(context: &Context, variables: &mut BTreeMap<String, String>) {
             left_out.push(name.as_str());
         }
     }
+    // SQS has no such names; one with a NUL would keep the command from being started.
+    left_out.retain(|name| can_be_held(name));
     if !left_out.is_empty() {
         variables.insert("REDRIVE_ATTRS_LEFT_OUT".to_owned(), left_out.join(" "));
     }
@@ -170,6 +172,7 @@ mod tests {
             ("a-b", Attribute::string("first")),
             ("a.b", Attribute::string("second")),
             ("nul", Attribute::string("a\0b")),
+            ("nul\0", Attribute::string("a\0b")),
             ("over", Attribute::string(format!("{huge}x"))),
             ("p1", Attribute::string(&huge)),
             ("p2", Attribute::string(&huge)),

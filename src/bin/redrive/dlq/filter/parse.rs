@@ -9,7 +9,10 @@ use super::compare::{Comparison, Literal, Number, Test};
 use super::error::FilterError;
 use super::field::{ATTRIBUTE_PREFIX, Field, Kind, NAMED};
 use super::{MAX_DEPTH, MAX_LENGTH, Node};
-use crate::ui::safe;
+use crate::ui::{brief, safe};
+
+/// The most columns of a name that are told of it where it is wrong.
+const MAX_NAME: usize = 60;
 
 /// The most bytes a regular expression's program may take.
 const MAX_REGEX: usize = 1 << 20;
@@ -273,7 +276,7 @@ impl<'a> Parser<'a> {
         if attribute.is_empty() {
             return Err(self.error("expected the attribute's name, such as attr.tenant or attr.\"of two words\""));
         }
-        let shown = format!("`{ATTRIBUTE_PREFIX}{}`", safe(&attribute));
+        let shown = format!("`{ATTRIBUTE_PREFIX}{}`", brief(&attribute, MAX_NAME));
         Ok((Field::Attribute(attribute), shown))
     }
 
@@ -298,7 +301,7 @@ impl<'a> Parser<'a> {
             let said = "in a JSON pointer `~` is written ~0, and a `/` within a name ~1";
             return Err(self.error_at(at, said));
         }
-        let shown = format!("`{}`", safe(&pointer));
+        let shown = format!("`{}`", brief(&pointer, MAX_NAME));
         Ok((Field::Pointer(pointer), shown))
     }
 
@@ -473,5 +476,9 @@ fn unknown(name: &str) -> String {
             )
         }
     };
-    format!("there is no field `{}`; {}", safe(name), safe(&meant))
+    format!(
+        "there is no field `{}`; {}",
+        brief(name, MAX_NAME),
+        brief(&meant, 5 * MAX_NAME)
+    )
 }

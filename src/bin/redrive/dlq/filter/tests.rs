@@ -244,6 +244,12 @@ fn inv12_depth_length_and_regular_expressions_are_bounded() {
         let text = deep.repeat(200);
         assert!(wrong(&text).1.contains("nest at most"), "{deep}");
     }
+    for name in [
+        format!("{} = x", "n\u{1}".repeat(5_000)),
+        format!("attr.{} >", "n".repeat(10_000)),
+    ] {
+        assert!(wrong(&name).1.len() < 2_000, "{}", wrong(&name).1.len());
+    }
     let many = vec!["reason = x"; 1_000].join(" or ");
     assert!(many.parse::<Filter>().is_ok(), "{}", many.len());
     assert!(
