@@ -143,7 +143,7 @@ fn patience(workers: &[WorkerPlan], very_long: bool) -> Duration {
     // What finds no room to wait aside goes away for longer with every receive, whoever made it: up to ten hours.
     let aside = |worker: &WorkerPlan| worker.tenants.is_some() || matches!(worker.handler, HandlerPlan::Routed(_));
     match workers.iter().any(aside) {
-        true => hours(30),
+        true => hours(12),
         false if very_long => hours(20),
         false => hours(3),
     }
@@ -204,7 +204,7 @@ fn worker(
         long_poll: if very_long {
             draw.secs(20..=20)
         } else {
-            draw.one_of(&[0, 1, 1, 5, 10, 20, 20]).secs()
+            draw.one_of(&[5, 10, 20, 20, 20]).secs()
         },
         drain_deadline: draw.millis(500..=60_000),
         linger: draw.millis(0..=50),
