@@ -94,20 +94,36 @@ async fn an_answer_that_jumps_starts_the_time_over_once_another_agrees_forwards_
     let stub = Stub::start([dated(table(), NOON), dated(ttl(), NOON)]).await.unwrap();
     let inbox = DynamoInbox::connect(&config(&stub.url()), NAME).await.unwrap();
     assert_eq!(inbox.clock_restarts(), 0);
-    let mut before = NOON;
     for (restarts, at) in [(1, NOON + 3_600), (2, NOON - 3_600), (3, NOON)] {
         stub.then([dated(json!({}), at), dated(json!({}), at)]);
         assert_eq!(inbox.get(&key()).await.unwrap(), None);
         assert_eq!(inbox.clock_restarts(), restarts);
-        let time = inbox.time();
-        assert!(time.lo.abs_diff(before.min(at) * 1000) < 60_000, "{time:?}");
-        assert!(time.hi.abs_diff(before.max(at) * 1000) < 60_000, "{time:?}");
+        assert!(inbox.time_is_in_doubt());
         assert_eq!(inbox.get(&key()).await.unwrap(), None);
         assert_eq!(inbox.clock_restarts(), restarts);
+        assert!(!inbox.time_is_in_doubt());
         let time = inbox.time();
         assert!(time.lo.abs_diff(at * 1000) < 60_000, "{time:?}");
         assert!(time.hi.abs_diff(at * 1000) < 60_000, "{time:?}");
-        before = at;
+    }
+}
+
+/// Both wait for another answer: the lease held is not over, and no other's is.
+#[tokio::test]
+async fn inv02_one_wrong_date_neither_ends_a_lease_nor_opens_another() {
+    let dated = |body: Value, at: u64| Reply::ok(body).header("date", &http_date(at));
+    let stub = Stub::start([dated(table(), NOON), dated(ttl(), NOON)]).await.unwrap();
+    let inbox = DynamoInbox::connect(&config(&stub.url()), NAME).await.unwrap();
+    for wrong in [NOON + 600, NOON - 600] {
+        stub.then([dated(json!({}), wrong)]);
+        inbox.get(&key()).await.unwrap();
+        let time = inbox.time();
+        assert!(time.hi < (NOON + 60) * 1000, "a lease held would be over: {time:?}");
+        assert!(time.lo < (NOON + 60) * 1000, "another's lease would be over: {time:?}");
+        assert!(inbox.time_is_in_doubt());
+        stub.then([dated(json!({}), NOON)]);
+        inbox.get(&key()).await.unwrap();
+        assert!(!inbox.time_is_in_doubt() && inbox.time().lo >= NOON * 1000);
     }
 }
 

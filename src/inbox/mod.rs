@@ -87,6 +87,12 @@ pub trait Inbox: Send + Sync + 'static {
     /// The bounds of the inbox's own time, now.
     fn time(&self) -> ServiceTime;
 
+    /// Whether what the inbox said of its time contradicts itself, so that a lease may be over that [`time`](Self::time) takes
+    /// for held. A worker then starts nothing before it has renewed what it holds. Never, unless implemented.
+    fn time_is_in_doubt(&self) -> bool {
+        false
+    }
+
     /// The most bytes of a result or a checkpoint.
     fn max_result(&self) -> usize {
         DEFAULT_MAX_RESULT
@@ -157,6 +163,10 @@ impl<I: Inbox + ?Sized> Inbox for Arc<I> {
 
     fn time(&self) -> ServiceTime {
         (**self).time()
+    }
+
+    fn time_is_in_doubt(&self) -> bool {
+        (**self).time_is_in_doubt()
     }
 
     fn max_result(&self) -> usize {

@@ -149,14 +149,16 @@ impl StartRate {
     fn per_second(&self, now: Instant) -> Option<f64> {
         let window = self.window?;
         let passed = now.saturating_duration_since(window).as_secs_f64();
-        // A young window says little: the last full one stands in for it.
-        if passed < 0.1 {
-            return self.last;
-        }
         if passed < 1.0 {
             // It began with a start: what lies between the starts counts, or one would be taken for ten a second.
-            let between = f64::from(self.count.saturating_sub(1)) / passed;
-            return Some(self.last.map_or(between, |last| last.max(between)));
+            let between = self.count.checked_sub(1).filter(|&count| count > 0);
+            let current = between.map(|count| f64::from(count) / passed.max(0.001));
+            // A young window says little: the last full one stands in for it.
+            return match (self.last, current) {
+                (Some(last), _) if passed < 0.1 => Some(last),
+                (Some(last), current) => Some(last.max(current.unwrap_or(0.0))),
+                (None, current) => current,
+            };
         }
         Some(f64::from(self.count) / passed)
     }

@@ -195,6 +195,7 @@ pub(crate) struct Scene {
     pub(crate) dynamodb: FaultProxy,
     pub(crate) queues: Queues,
     inbox: DynamoInbox,
+    lease: Duration,
     pub(crate) ledger: Ledger,
     /// What was sent, by key.
     sent: Mutex<BTreeMap<String, Job>>,
@@ -205,8 +206,13 @@ pub(crate) struct Scene {
 impl Scene {
     /// `direct` is the inbox without a proxy.
     pub(crate) async fn open(lab: &Lab, direct: &DynamoInbox, what: &str, seed: u64) -> Self {
+        Self::with_lease(lab, direct, what, seed, 4).await
+    }
+
+    /// As [`open`](Self::open), with leases and a visibility timeout of so many seconds.
+    pub(crate) async fn with_lease(lab: &Lab, direct: &DynamoInbox, what: &str, seed: u64, lease_s: u32) -> Self {
         let setup = Setup {
-            visibility_secs: 4,
+            visibility_secs: lease_s,
             ..Setup::default()
         };
         let random = Random::seeded(seed);
@@ -215,6 +221,7 @@ impl Scene {
             dynamodb: FaultProxy::start(&lab.servers.dynamodb_url, Random::seeded(random.next_u64())).await,
             queues: lab.queues(what, &setup).await,
             inbox: direct.clone(),
+            lease: Duration::from_secs(lease_s.into()),
             ledger: Ledger::default(),
             sent: Mutex::default(),
             dead: Mutex::default(),
@@ -272,7 +279,7 @@ impl Scene {
         Worker::builder(queue)
             .inbox(inbox)
             .long_poll(Duration::from_secs(1))
-            .lease(Duration::from_secs(4))
+            .lease(self.lease)
             .in_flight_delay(Duration::from_secs(1))
             .backoff(Backoff::new(Duration::from_millis(100), Duration::from_secs(1)).unwrap())
             .max_attempts(6)

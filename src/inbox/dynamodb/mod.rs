@@ -199,6 +199,10 @@ impl Inbox for DynamoInbox {
         self.now()
     }
 
+    fn time_is_in_doubt(&self) -> bool {
+        self.table.service.in_doubt()
+    }
+
     fn max_result(&self) -> usize {
         self.max_result
     }

@@ -21,6 +21,8 @@ pub(super) struct Clocks {
     moment: Moment,
     /// The latest that it could be by the inbox's time.
     hi: Option<u64>,
+    /// Answers of the inbox contradicted each other on its time.
+    contradicted: bool,
     /// Leases proven by requests before this are in doubt.
     doubted_before: Option<Instant>,
     /// To be run, once their leases are proven.
@@ -32,6 +34,7 @@ impl Clocks {
         Self {
             moment,
             hi: None,
+            contradicted: false,
             doubted_before: None,
             doubtful: Vec::new(),
         }
@@ -49,13 +52,15 @@ impl Engine {
     pub(super) fn look_at_clocks(&mut self, now: Instant) {
         let Some(inbox) = &self.inbox else { return };
         let (moment, hi) = (self.config.clock.moment(), inbox.time().hi);
+        let contradicted = inbox.time_is_in_doubt();
+        let is_news = contradicted && !std::mem::replace(&mut self.clocks.contradicted, contradicted);
         let passed = millis(moment.at.saturating_duration_since(self.clocks.moment.at));
         let by_inbox = self.clocks.hi.map_or(0, |before| hi.saturating_sub(before));
         let by_inbox = Duration::from_millis(by_inbox.saturating_sub(passed));
         let ahead = moment.wall_ran_ahead_since(&self.clocks.moment).max(by_inbox);
         self.clocks.moment = moment;
         self.clocks.hi = Some(hi);
-        if ahead <= AHEAD {
+        if ahead <= AHEAD && !is_news {
             return;
         }
         self.clocks.doubted_before = Some(now);
@@ -69,7 +74,7 @@ impl Engine {
         if !held.is_empty() {
             tracing::warn!(
                 worker = %self.config.name, ahead_ms = millis(ahead), held = held.len(),
-                "a clock ran ahead: this host was suspended, or its clock was set; what is held is renewed before anything starts"
+                "a clock ran ahead: this host was suspended, or a clock was set; what is held is renewed before anything starts"
             );
         }
         for id in held {
