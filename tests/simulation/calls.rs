@@ -1,6 +1,7 @@
 //! What the judge makes of calls: when they are sent, when they reach the service, and when they are answered.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -316,8 +317,15 @@ impl Checker {
                 last_run: None,
                 checkpoints: Vec::new(),
             };
-            if self.claims.insert(request.claim_id.clone(), state).is_some() {
-                self.broken("inv02", format!("{who} uses claim id {} twice", request.claim_id));
+            match self.claims.entry(request.claim_id.clone()) {
+                Entry::Vacant(entry) => {
+                    entry.insert(state);
+                }
+                // A claim whose answer was lost, or that is looked up again, is asked for under its own id.
+                Entry::Occupied(entry) if entry.get().is_asked_again(who, message) => {}
+                Entry::Occupied(_) => {
+                    self.broken("inv02", format!("{who} uses claim id {} twice", request.claim_id));
+                }
             }
         }
         self.know(requests.iter().map(|request| request.key.clone()));
@@ -330,7 +338,10 @@ impl Checker {
         let now_ms = self.now_ms();
         for key in keys(requests.iter().map(|request| &request.key)) {
             let (before, after) = self.look_at(&key);
-            let claim_of = |record: &Option<Record>| record.as_ref().map(|record| record.claim_id.clone());
+            let claim_of = |record: &Option<Record>| {
+                let claim = |record: &Record| (record.claim_id.clone(), record.fencing_token);
+                record.as_ref().map(claim)
+            };
             if claim_of(&before) == claim_of(&after) {
                 continue;
             }
