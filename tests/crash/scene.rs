@@ -25,8 +25,12 @@ use crate::fault_proxy::{Effect, Fault, Request, Rule, RuleId};
 use crate::localstack::Servers;
 use crate::own_servers::OwnServers;
 
-/// How long nothing may be done before something counts as lost.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// How long nothing may be done while there still is something in a queue: longer than anything is delayed for.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+/// How long the queues must be empty until what has not been said to be done is looked for. Its worker may have been killed
+/// between the delete and the word.
+const EMPTY_FOR: Duration = Duration::from_secs(3);
 
 /// How long a killer lies in wait for its moment.
 const AMBUSH: Duration = Duration::from_secs(4);
@@ -99,7 +103,7 @@ impl Scene {
             sqs,
             dynamodb,
             table,
-            in_flight_delay_secs: options.in_flight_delay_secs,
+            in_flight_delay_ms: options.in_flight_delay_ms,
         };
         let journal = Journal::new();
         let mut posts = Vec::new();
@@ -130,18 +134,26 @@ impl Scene {
             [self.standard.source.clone(), self.fifo.source.clone()],
             self.journal.clone(),
             sent.clone(),
+            self.options
+                .time
+                .map(|time| (self.clock.clone(), began + time.mul_f64(0.8))),
         );
-        let mut producing = tokio::task::JoinSet::new();
-        producing.spawn(produce);
+        let producing = tokio::spawn(produce);
         self.man();
         let accidents = plan(self.options.kills, &self.random);
         let (total, mut last) = (accidents.len(), self.clock.now());
         for (n, accident) in accidents.into_iter().enumerate() {
             // Spread over the run by what is done, so that there is something to lose on a slow machine too.
             let due = self.load.works.len() * n / (total + 1);
+            let at = self
+                .options
+                .time
+                .map(|time| began + time.mul_f64(0.8) / u32::try_from(total + 1).unwrap() * u32::try_from(n).unwrap());
             self.look_after(async |scene| {
-                let since = scene.clock.now().saturating_duration_since(last);
-                since > Duration::from_secs(15) || (since > Duration::from_millis(200) && scene.journal.done() >= due)
+                let now = scene.clock.now();
+                let since = now.saturating_duration_since(last);
+                let is_due = scene.journal.done() >= due || at.is_some_and(|at| now >= at);
+                since > Duration::from_secs(15) || (since > Duration::from_millis(200) && is_due)
             })
             .await;
             self.report.accident(accident);
@@ -158,8 +170,11 @@ impl Scene {
                 );
             }
         }
+        self.look_after(async |_| producing.is_finished()).await;
+        let keys = producing.await.expect("all was sent");
+        self.load = Arc::new(self.load.first(keys));
+        self.report.sent(&self.load);
         self.let_all_be_done().await;
-        producing.join_next().await.expect("it runs").expect("all was sent");
         self.report.took = self.clock.now().saturating_duration_since(began);
         for post in &mut self.posts {
             post.terminate().await;
@@ -190,28 +205,56 @@ impl Scene {
         }
     }
 
-    /// Until every key is done and both queues are empty.
+    /// Until both queues are empty.
     async fn let_all_be_done(&mut self) {
-        let (mut progress, mut since) = ((0, 0), self.clock.now());
+        let mut progress = (0, 0);
+        let mut since = self.clock.now();
+        let (mut looked, mut shown, mut empty_since) = (since, since, None);
         let total = self.load.works.len();
-        let mut shown = since;
         self.look_after(async |scene| {
             let now = scene.clock.now();
+            let passed = |since| now.saturating_duration_since(since);
+            if passed(looked) < Duration::from_millis(300) {
+                return false;
+            }
+            looked = now;
             let at = (scene.journal.done(), scene.journal.fates().values().sum::<usize>());
             if at != progress {
                 (progress, since) = (at, now);
             }
-            if shown.elapsed().as_secs() >= 5 {
-                shown = now;
-                let waiting = scene.load.works.iter().filter(|work| !scene.journal.is_done(&work.key));
-                let waiting: Vec<&str> = waiting.take(5).map(|work| &*work.key).collect();
-                eprintln!("{} of {total} done, not yet {waiting:?}, …", at.0);
+            if scene.zombie.is_some() || !is_empty(&scene.standard.source).await || !is_empty(&scene.fifo.source).await
+            {
+                empty_since = None;
+            } else if at.0 == total || passed(*empty_since.get_or_insert(now)) > EMPTY_FOR {
+                return true;
             }
-            let over = at.0 == total && is_empty(&scene.standard.source).await && is_empty(&scene.fifo.source).await;
-            // What is lost by then is told of in the account.
-            (over && scene.zombie.is_none()) || now.saturating_duration_since(since) > PATIENCE
+            if passed(shown) > Duration::from_secs(5) {
+                shown = now;
+                let rest = scene.load.works.iter().filter(|work| !scene.journal.is_done(&work.key));
+                let rest: Vec<&str> = rest.take(5).map(|work| &*work.key).collect();
+                eprintln!(
+                    "{} of {total} done, not yet {rest:?}, …; {}",
+                    at.0,
+                    scene.queued().await
+                );
+            }
+            // What is in the queues still is told of in the account.
+            passed(since) > PATIENCE
         })
         .await;
+    }
+
+    /// What is in the queues, in words.
+    async fn queued(&self) -> String {
+        let mut words = Vec::new();
+        for (name, queues) in [("standard", &self.standard), ("FIFO", &self.fifo)] {
+            let now = queues.source.describe().await.expect("the queue is described");
+            words.push(format!(
+                "{name}: {} visible, {} in flight, {} delayed",
+                now.visible, now.in_flight, now.delayed
+            ));
+        }
+        words.join("; ")
     }
 
     async fn befall(&mut self, accident: Accident) {
@@ -367,6 +410,10 @@ impl Scene {
     /// What became of everything.
     async fn account(mut self) -> Report {
         let effects = self.ledger.effects().await;
+        // What is there still is not lost.
+        if !is_empty(&self.standard.source).await || !is_empty(&self.fifo.source).await {
+            self.report.left.push(self.queued().await);
+        }
         let made = |work: &Work| effects.get(&work.key).copied().unwrap_or(0);
         for work in self.load.healthy() {
             match made(work) {
@@ -465,18 +512,28 @@ fn is_send(request: &Request) -> bool {
     request.operation.starts_with("SendMessage")
 }
 
-/// Sends all, never more than some hundreds ahead of what is done. A copy goes with the part after the one that it copies.
-async fn produce(load: Arc<Load>, queues: [SqsQueue; 2], journal: Journal, sent: Arc<AtomicUsize>) {
+/// Sends all, or as much as time allows, never more than some hundreds ahead of what is done; answers for how many keys. A
+/// copy goes with the part after the one that it copies.
+async fn produce(
+    load: Arc<Load>,
+    queues: [SqsQueue; 2],
+    journal: Journal,
+    sent: Arc<AtomicUsize>,
+    until: Option<(Clock, Instant)>,
+) -> usize {
     let ahead = (load.works.len() / 3).clamp(200, 800);
     let producers = queues.map(|queue| Producer::builder(queue).own_keys(false).build().expect("a producer"));
     let mut copies: Vec<Work> = Vec::new();
-    let mut from = 0;
-    while from < load.works.len() || !copies.is_empty() {
-        if from > journal.done() + ahead {
+    let (mut from, mut end) = (0, load.works.len());
+    while from < end || !copies.is_empty() {
+        if until.as_ref().is_some_and(|(clock, until)| clock.now() >= *until) {
+            end = from;
+        }
+        if from < end && from > journal.done() + ahead {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         }
-        let part = &load.works[from..load.works.len().min(from + 50)];
+        let part = &load.works[from..end.min(from + 50)];
         from += part.len();
         let again = std::mem::take(&mut copies);
         copies.extend(part.iter().filter(|work| work.twice).cloned());
@@ -497,4 +554,5 @@ async fn produce(load: Arc<Load>, queues: [SqsQueue; 2], journal: Journal, sent:
             }
         }
     }
+    from
 }
