@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(15 * 60);
 const EMPTY_FOR: Duration = Duration::from_secs(3);
 
 /// How long a killer lies in wait for its moment.
-const AMBUSH: Duration = Duration::from_secs(4);
+const AMBUSH: Duration = Duration::from_secs(6);
 
 /// From the answer that a proxy keeps back until the service has certainly done what it was asked.
 const DONE_BY: Duration = Duration::from_millis(200);
@@ -57,16 +57,11 @@ pub(crate) struct Scene {
 /// A trap that has been laid for a worker.
 enum Trap {
     /// Sprung by a request; whether the service is let do what it asks before.
-    Request {
-        at_sqs: bool,
-        rule: RuleId,
-        done: bool,
-    },
+    Request { at_sqs: bool, rule: RuleId, done: bool },
     /// Sprung by a run that starts.
     Start(u64),
     /// Sprung by an effect that was made.
     Effect(u64),
-    None,
 }
 
 impl Scene {
@@ -294,17 +289,11 @@ impl Scene {
 
     async fn kill(&mut self, moment: Moment) {
         loop {
-            let victim = self.anyone();
-            let trap = self.lay(victim, moment);
-            let sprung = self.wait_for(victim, &trap).await;
+            let (victim, sprung) = self.lie_in_wait(moment).await;
             if !self.may_be_cut_off(victim).await {
                 self.report.spared += 1;
-                let post = &self.posts[victim];
-                post.signal(Signal::Continue);
-                for proxy in [&post.sqs, &post.dynamodb] {
-                    proxy.heal();
-                    proxy.reset_connections().await;
-                }
+                self.posts[victim].signal(Signal::Continue);
+                self.release(victim).await;
                 continue;
             }
             self.posts[victim].kill();
@@ -313,6 +302,62 @@ impl Scene {
             self.posts[victim].man();
             return;
         }
+    }
+
+    /// Lets the worker's calls go on that a trap has stalled.
+    async fn release(&self, post: usize) {
+        let post = &self.posts[post];
+        for proxy in [&post.sqs, &post.dynamodb] {
+            proxy.heal();
+            proxy.reset_connections().await;
+        }
+    }
+
+    /// Lays a trap for every worker, and answers whose was the first to be sprung. Where none was before the patience for it
+    /// was over, it is whoever.
+    async fn lie_in_wait(&mut self, moment: Moment) -> (usize, bool) {
+        let first = self.anyone();
+        if moment == Moment::Random {
+            tokio::time::sleep(self.random.up_to(Duration::from_millis(300))).await;
+            return (first, true);
+        }
+        let zombie = self.zombie.map(|(post, _)| post);
+        let count = self.posts.len();
+        let traps: Vec<(usize, Trap)> = (first..first + count)
+            .map(|n| n % count)
+            .filter(|post| Some(*post) != zombie)
+            .map(|post| (post, self.lay(post, moment)))
+            .collect();
+        let deadline = self.clock.now() + AMBUSH;
+        let found = loop {
+            if let Some((post, _)) = traps.iter().find(|(post, trap)| self.is_sprung(*post, trap)) {
+                break Some(*post);
+            }
+            if self.clock.now() >= deadline {
+                break None;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        };
+        let victim = found.unwrap_or(first);
+        for (post, trap) in &traps {
+            if *post == victim {
+                continue;
+            }
+            self.posts[*post].sqs.heal();
+            self.posts[*post].dynamodb.heal();
+            // An effect is stalled by what follows it.
+            let stalls = matches!(trap, Trap::Request { .. }) && self.is_sprung(*post, trap);
+            if stalls || moment == Moment::AfterEffect {
+                self.release(*post).await;
+            }
+        }
+        if traps
+            .iter()
+            .any(|(_, trap)| matches!(trap, Trap::Request { done: true, .. }))
+        {
+            tokio::time::sleep(DONE_BY).await;
+        }
+        (victim, found.is_some())
     }
 
     /// Halts the worker and looks whether its death would rightly be put on a message.
@@ -333,9 +378,7 @@ impl Scene {
     async fn make_a_zombie(&mut self) {
         self.look_after(async |scene| scene.zombie.is_none()).await;
         loop {
-            let victim = self.anyone();
-            let trap = self.lay(victim, Moment::MidHandler);
-            self.wait_for(victim, &trap).await;
+            let (victim, _) = self.lie_in_wait(Moment::MidHandler).await;
             if self.may_be_cut_off(victim).await {
                 self.journal.stopped(victim);
                 let lease = Duration::from_secs(u64::from(self.options.visibility_secs.max(10)));
@@ -371,40 +414,21 @@ impl Scene {
             Moment::AfterDelete => trap(true, Effect::Done, is_delete),
             Moment::BeforeDeadLetter => trap(true, Effect::None, is_send),
             Moment::AfterDeadLetter => trap(true, Effect::Done, is_send),
-            Moment::Random => Trap::None,
+            Moment::Random => unreachable!("no trap is laid for it"),
         }
     }
 
-    /// Whether the trap was sprung before the patience for it was over.
-    async fn wait_for(&mut self, victim: usize, trap: &Trap) -> bool {
-        if matches!(trap, Trap::None) {
-            tokio::time::sleep(self.random.up_to(Duration::from_millis(300))).await;
-            return true;
-        }
-        let deadline = self.clock.now() + AMBUSH;
-        let sprung = |scene: &Self| {
-            let post = &scene.posts[victim];
-            let (started, made) = scene.journal.seen(victim);
-            match *trap {
-                Trap::Request { at_sqs, rule, .. } => {
-                    let proxy = if at_sqs { &post.sqs } else { &post.dynamodb };
-                    proxy.hits(rule) > 0
-                }
-                Trap::Start(before) => started > before,
-                Trap::Effect(before) => made > before,
-                Trap::None => true,
+    fn is_sprung(&self, post: usize, trap: &Trap) -> bool {
+        let (started, made) = self.journal.seen(post);
+        let post = &self.posts[post];
+        match *trap {
+            Trap::Request { at_sqs, rule, .. } => {
+                let proxy = if at_sqs { &post.sqs } else { &post.dynamodb };
+                proxy.hits(rule) > 0
             }
-        };
-        while !sprung(self) {
-            if self.clock.now() >= deadline || !self.posts[victim].is_manned() {
-                return false;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            Trap::Start(before) => started > before,
+            Trap::Effect(before) => made > before,
         }
-        if matches!(trap, Trap::Request { done: true, .. }) {
-            tokio::time::sleep(DONE_BY).await;
-        }
-        true
     }
 
     /// What became of everything.
