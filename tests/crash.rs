@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! cargo test --all-features --test crash -- --messages 20000 --kills 200 [--seed N] [--workers N] [--visibility S] \
-//!     [--in-flight-delay S] [--json FILE]
+//!     [--in-flight-delay-ms MS] [--minutes N] [--json FILE]
 //! ```
 #![allow(
     clippy::unwrap_used,

@@ -76,12 +76,7 @@ pub(crate) fn plan(kills: usize, random: &Random) -> Vec<Accident> {
             Accident::Kill(*Moment::ALL.get(at).unwrap_or(&Moment::Random))
         })
         .collect();
-    let others = [
-        Accident::ProxyRestarts,
-        Accident::DynamoDbRestarts,
-        Accident::SqsStalls,
-        Accident::ProxyRestarts,
-    ];
+    let others = [Accident::ProxyRestarts, Accident::DynamoDbRestarts, Accident::SqsStalls];
     accidents.extend((0..(kills / 8).max(others.len())).map(|n| others[n % others.len()]));
     for at in (1..accidents.len()).rev() {
         let other = random.below(at as u64 + 1);

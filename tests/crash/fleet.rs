@@ -72,10 +72,6 @@ impl Post {
         ));
     }
 
-    pub(crate) fn is_manned(&self) -> bool {
-        self.process.is_some()
-    }
-
     /// Takes note of a process that ended by itself; answers whether it did.
     pub(crate) fn ended_by_itself(&mut self) -> bool {
         if self.process.as_mut().and_then(Process::ended).is_none() {

@@ -17,6 +17,7 @@ mod scene;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Trial};
 use redrive::clock::Clock;
@@ -30,8 +31,10 @@ pub(crate) struct Options {
     pub(crate) kills: usize,
     pub(crate) workers: usize,
     pub(crate) visibility_secs: u32,
-    pub(crate) in_flight_delay_secs: u64,
+    pub(crate) in_flight_delay_ms: u64,
     pub(crate) seed: u64,
+    /// How long it may take, as nearly as can be: accidents are spread over it, and less is sent if it does not suffice.
+    pub(crate) time: Option<Duration>,
     json: Option<PathBuf>,
 }
 
@@ -51,13 +54,14 @@ pub(crate) fn main() -> ExitCode {
 /// Takes our own flags out of the arguments; the others are those of every test.
 fn options() -> (Options, Vec<String>) {
     let mut options = Options {
-        messages: 1_200,
-        kills: 15,
+        messages: 500,
+        kills: 11,
         workers: 4,
         visibility_secs: 10,
-        // Shorter than the default, so that copies of a message do not make the end of a run long.
-        in_flight_delay_secs: 5,
+        // Far shorter than the default, so that copies of a message do not make the end of a run long.
+        in_flight_delay_ms: 100,
         seed: Clock::system().epoch_ms(),
+        time: Some(Duration::from_secs(45)),
         json: None,
     };
     let mut rest = Vec::new();
@@ -70,11 +74,15 @@ fn options() -> (Options, Vec<String>) {
         };
         let size = |number: u64| usize::try_from(number).expect("it fits");
         match &*argument {
-            "--messages" => options.messages = size(number(100)),
+            "--messages" => {
+                options.messages = size(number(100));
+                options.time = None;
+            }
+            "--minutes" => options.time = Some(Duration::from_secs(60 * number(1))),
             "--kills" => options.kills = size(number(0)),
             "--workers" => options.workers = size(number(2)),
             "--visibility" => options.visibility_secs = u32::try_from(number(2)).expect("it fits"),
-            "--in-flight-delay" => options.in_flight_delay_secs = number(1),
+            "--in-flight-delay-ms" => options.in_flight_delay_ms = number(1),
             "--seed" => options.seed = number(0),
             "--json" => options.json = Some(arguments.next().expect("--json takes a file").into()),
             _ => rest.push(argument),

@@ -39,7 +39,7 @@ pub(crate) struct Work {
     pub(crate) twice: bool,
 }
 
-/// All that is sent: of each hundred messages one poison, two flaky, five sent twice; every fourth goes to the FIFO queue. A
+/// All that is sent: of each hundred messages four poison, two flaky, five sent twice; every fourth goes to the FIFO queue. A
 /// few in all kill their process.
 #[derive(Debug)]
 pub(crate) struct Load {
@@ -61,8 +61,8 @@ impl Load {
             // By turns one on either queue.
             let turn = n / 100 % 2;
             let kind = match n % 100 {
-                at if at == 17 + 2 * turn => Kind::Poison,
-                40 | 83 => Kind::Flaky,
+                at if at % 25 == 17 + 2 * turn => Kind::Poison,
+                38 | 83 => Kind::Flaky,
                 at if at == 62 + turn && n / 100 < killers => Kind::Killer,
                 _ => Kind::Plain,
             };
@@ -85,6 +85,15 @@ impl Load {
             });
         }
         load
+    }
+
+    /// The load of its first `keys` alone.
+    pub(crate) fn first(&self, keys: usize) -> Self {
+        let works = self.works[..keys].to_vec();
+        Self {
+            messages: works.iter().map(|work| 1 + usize::from(work.twice)).sum(),
+            works,
+        }
     }
 
     /// The keys whose effect must be there once.

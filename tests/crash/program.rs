@@ -13,8 +13,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 use redrive::extract::{Json, State};
-use redrive::flow::BreakerConfig;
-use redrive::queue::Queue as _;
+use redrive::flow::{Backoff, BreakerConfig};
 use redrive::{Context, DynamoInbox, Failure, SqsQueue, Worker, Workers};
 
 use super::load::{Job, Kind};
@@ -34,7 +33,7 @@ pub(crate) struct Places {
     pub(crate) fifo: String,
     pub(crate) table: String,
     pub(crate) ledger: String,
-    pub(crate) in_flight_delay_secs: u64,
+    pub(crate) in_flight_delay_ms: u64,
 }
 
 const NAMES: [&str; 8] = [
@@ -66,7 +65,7 @@ impl Places {
             &self.fifo,
             &self.table,
             &self.ledger,
-            &self.in_flight_delay_secs.to_string(),
+            &self.in_flight_delay_ms.to_string(),
         ];
         command.env(WORKER, name).envs(NAMES.into_iter().zip(values));
         command
@@ -83,7 +82,7 @@ impl Places {
             fifo,
             table,
             ledger,
-            in_flight_delay_secs: delay.parse().expect("a number of seconds"),
+            in_flight_delay_ms: delay.parse().expect("a number of milliseconds"),
         }
     }
 }
@@ -128,14 +127,11 @@ async fn work(places: &Places) -> Result<(), Box<dyn std::error::Error + Send + 
     let mut workers = Workers::new();
     for queue in [&places.standard, &places.fifo] {
         let queue = SqsQueue::connect(&sqs, queue).await?;
-        // LocalStack makes nothing of a FIFO queue visible again before what was delayed earlier, whatever their groups.
-        let in_flight_delay = if queue.attributes().fifo {
-            2
-        } else {
-            places.in_flight_delay_secs
-        };
         let worker = Worker::builder(queue)
-            .in_flight_delay(Duration::from_secs(in_flight_delay))
+            // It doubles with each receive, and outages make for many: so that it stays within two minutes. LocalStack makes
+            // nothing of a FIFO queue visible again before what was delayed earlier, whatever their groups.
+            .in_flight_delay(Duration::from_millis(places.in_flight_delay_ms))
+            .backoff(Backoff::new(Duration::from_millis(200), Duration::from_secs(10))?)
             .inbox(inbox.clone())
             .state(ledger.clone())
             .concurrency(8)

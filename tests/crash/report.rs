@@ -29,6 +29,8 @@ pub(crate) struct Report {
     /// Kills and stops that were put off, as they would have been the second death of a message that is no killer.
     pub(crate) spared: usize,
     pub(crate) lost: Vec<String>,
+    /// What was in the queues long after anything was last done.
+    pub(crate) left: Vec<String>,
     pub(crate) doubled: Vec<String>,
     pub(crate) dead_letters: BTreeMap<String, usize>,
     pub(crate) wrong_letters: Vec<String>,
@@ -63,6 +65,7 @@ impl Report {
             ended_by_themselves: 0,
             spared: 0,
             lost: Vec::new(),
+            left: Vec::new(),
             doubled: Vec::new(),
             dead_letters: BTreeMap::new(),
             wrong_letters: Vec::new(),
@@ -76,6 +79,11 @@ impl Report {
             effects_refused: 0,
             effects_known: 0,
         }
+    }
+
+    /// What was really sent.
+    pub(crate) fn sent(&mut self, load: &Load) {
+        (self.messages, self.keys) = (load.messages, load.works.len());
     }
 
     /// Kills are counted when they have happened.
@@ -106,9 +114,10 @@ impl Report {
     }
 
     /// What must be nothing, and what it was.
-    fn zeros(&self) -> [(&'static str, &[String]); 6] {
+    fn zeros(&self) -> [(&'static str, &[String]); 7] {
         [
             ("lost", &self.lost),
+            ("still in a queue", &self.left),
             ("effects doubled", &self.doubled),
             ("wrong dead letters", &self.wrong_letters),
             ("runs of a key at once", &self.faults.overlaps),

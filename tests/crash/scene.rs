@@ -25,11 +25,15 @@ use crate::fault_proxy::{Effect, Fault, Request, Rule, RuleId};
 use crate::localstack::Servers;
 use crate::own_servers::OwnServers;
 
-/// How long nothing may be done before something counts as lost.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// How long nothing may be done while there still is something in a queue: longer than anything is delayed for.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+/// How long the queues must be empty until what has not been said to be done is looked for. Its worker may have been killed
+/// between the delete and the word.
+const EMPTY_FOR: Duration = Duration::from_secs(3);
 
 /// How long a killer lies in wait for its moment.
-const AMBUSH: Duration = Duration::from_secs(4);
+const AMBUSH: Duration = Duration::from_secs(6);
 
 /// From the answer that a proxy keeps back until the service has certainly done what it was asked.
 const DONE_BY: Duration = Duration::from_millis(200);
@@ -53,16 +57,11 @@ pub(crate) struct Scene {
 /// A trap that has been laid for a worker.
 enum Trap {
     /// Sprung by a request; whether the service is let do what it asks before.
-    Request {
-        at_sqs: bool,
-        rule: RuleId,
-        done: bool,
-    },
+    Request { at_sqs: bool, rule: RuleId, done: bool },
     /// Sprung by a run that starts.
     Start(u64),
     /// Sprung by an effect that was made.
     Effect(u64),
-    None,
 }
 
 impl Scene {
@@ -99,7 +98,7 @@ impl Scene {
             sqs,
             dynamodb,
             table,
-            in_flight_delay_secs: options.in_flight_delay_secs,
+            in_flight_delay_ms: options.in_flight_delay_ms,
         };
         let journal = Journal::new();
         let mut posts = Vec::new();
@@ -130,18 +129,26 @@ impl Scene {
             [self.standard.source.clone(), self.fifo.source.clone()],
             self.journal.clone(),
             sent.clone(),
+            self.options
+                .time
+                .map(|time| (self.clock.clone(), began + time.mul_f64(0.8))),
         );
-        let mut producing = tokio::task::JoinSet::new();
-        producing.spawn(produce);
+        let producing = tokio::spawn(produce);
         self.man();
         let accidents = plan(self.options.kills, &self.random);
         let (total, mut last) = (accidents.len(), self.clock.now());
         for (n, accident) in accidents.into_iter().enumerate() {
             // Spread over the run by what is done, so that there is something to lose on a slow machine too.
             let due = self.load.works.len() * n / (total + 1);
+            let at = self
+                .options
+                .time
+                .map(|time| began + time.mul_f64(0.8) / u32::try_from(total + 1).unwrap() * u32::try_from(n).unwrap());
             self.look_after(async |scene| {
-                let since = scene.clock.now().saturating_duration_since(last);
-                since > Duration::from_secs(15) || (since > Duration::from_millis(200) && scene.journal.done() >= due)
+                let now = scene.clock.now();
+                let since = now.saturating_duration_since(last);
+                let is_due = scene.journal.done() >= due || at.is_some_and(|at| now >= at);
+                since > Duration::from_secs(15) || (since > Duration::from_millis(200) && is_due)
             })
             .await;
             self.report.accident(accident);
@@ -158,8 +165,11 @@ impl Scene {
                 );
             }
         }
+        self.look_after(async |_| producing.is_finished()).await;
+        let keys = producing.await.expect("all was sent");
+        self.load = Arc::new(self.load.first(keys));
+        self.report.sent(&self.load);
         self.let_all_be_done().await;
-        producing.join_next().await.expect("it runs").expect("all was sent");
         self.report.took = self.clock.now().saturating_duration_since(began);
         for post in &mut self.posts {
             post.terminate().await;
@@ -190,28 +200,56 @@ impl Scene {
         }
     }
 
-    /// Until every key is done and both queues are empty.
+    /// Until both queues are empty.
     async fn let_all_be_done(&mut self) {
-        let (mut progress, mut since) = ((0, 0), self.clock.now());
+        let mut progress = (0, 0);
+        let mut since = self.clock.now();
+        let (mut looked, mut shown, mut empty_since) = (since, since, None);
         let total = self.load.works.len();
-        let mut shown = since;
         self.look_after(async |scene| {
             let now = scene.clock.now();
+            let passed = |since| now.saturating_duration_since(since);
+            if passed(looked) < Duration::from_millis(300) {
+                return false;
+            }
+            looked = now;
             let at = (scene.journal.done(), scene.journal.fates().values().sum::<usize>());
             if at != progress {
                 (progress, since) = (at, now);
             }
-            if shown.elapsed().as_secs() >= 5 {
-                shown = now;
-                let waiting = scene.load.works.iter().filter(|work| !scene.journal.is_done(&work.key));
-                let waiting: Vec<&str> = waiting.take(5).map(|work| &*work.key).collect();
-                eprintln!("{} of {total} done, not yet {waiting:?}, …", at.0);
+            if scene.zombie.is_some() || !is_empty(&scene.standard.source).await || !is_empty(&scene.fifo.source).await
+            {
+                empty_since = None;
+            } else if at.0 == total || passed(*empty_since.get_or_insert(now)) > EMPTY_FOR {
+                return true;
             }
-            let over = at.0 == total && is_empty(&scene.standard.source).await && is_empty(&scene.fifo.source).await;
-            // What is lost by then is told of in the account.
-            (over && scene.zombie.is_none()) || now.saturating_duration_since(since) > PATIENCE
+            if passed(shown) > Duration::from_secs(5) {
+                shown = now;
+                let rest = scene.load.works.iter().filter(|work| !scene.journal.is_done(&work.key));
+                let rest: Vec<&str> = rest.take(5).map(|work| &*work.key).collect();
+                eprintln!(
+                    "{} of {total} done, not yet {rest:?}, …; {}",
+                    at.0,
+                    scene.queued().await
+                );
+            }
+            // What is in the queues still is told of in the account.
+            passed(since) > PATIENCE
         })
         .await;
+    }
+
+    /// What is in the queues, in words.
+    async fn queued(&self) -> String {
+        let mut words = Vec::new();
+        for (name, queues) in [("standard", &self.standard), ("FIFO", &self.fifo)] {
+            let now = queues.source.describe().await.expect("the queue is described");
+            words.push(format!(
+                "{name}: {} visible, {} in flight, {} delayed",
+                now.visible, now.in_flight, now.delayed
+            ));
+        }
+        words.join("; ")
     }
 
     async fn befall(&mut self, accident: Accident) {
@@ -251,17 +289,11 @@ impl Scene {
 
     async fn kill(&mut self, moment: Moment) {
         loop {
-            let victim = self.anyone();
-            let trap = self.lay(victim, moment);
-            let sprung = self.wait_for(victim, &trap).await;
+            let (victim, sprung) = self.lie_in_wait(moment).await;
             if !self.may_be_cut_off(victim).await {
                 self.report.spared += 1;
-                let post = &self.posts[victim];
-                post.signal(Signal::Continue);
-                for proxy in [&post.sqs, &post.dynamodb] {
-                    proxy.heal();
-                    proxy.reset_connections().await;
-                }
+                self.posts[victim].signal(Signal::Continue);
+                self.release(victim).await;
                 continue;
             }
             self.posts[victim].kill();
@@ -270,6 +302,62 @@ impl Scene {
             self.posts[victim].man();
             return;
         }
+    }
+
+    /// Lets the worker's calls go on that a trap has stalled.
+    async fn release(&self, post: usize) {
+        let post = &self.posts[post];
+        for proxy in [&post.sqs, &post.dynamodb] {
+            proxy.heal();
+            proxy.reset_connections().await;
+        }
+    }
+
+    /// Lays a trap for every worker, and answers whose was the first to be sprung. Where none was before the patience for it
+    /// was over, it is whoever.
+    async fn lie_in_wait(&mut self, moment: Moment) -> (usize, bool) {
+        let first = self.anyone();
+        if moment == Moment::Random {
+            tokio::time::sleep(self.random.up_to(Duration::from_millis(300))).await;
+            return (first, true);
+        }
+        let zombie = self.zombie.map(|(post, _)| post);
+        let count = self.posts.len();
+        let traps: Vec<(usize, Trap)> = (first..first + count)
+            .map(|n| n % count)
+            .filter(|post| Some(*post) != zombie)
+            .map(|post| (post, self.lay(post, moment)))
+            .collect();
+        let deadline = self.clock.now() + AMBUSH;
+        let found = loop {
+            if let Some((post, _)) = traps.iter().find(|(post, trap)| self.is_sprung(*post, trap)) {
+                break Some(*post);
+            }
+            if self.clock.now() >= deadline {
+                break None;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        };
+        let victim = found.unwrap_or(first);
+        for (post, trap) in &traps {
+            if *post == victim {
+                continue;
+            }
+            self.posts[*post].sqs.heal();
+            self.posts[*post].dynamodb.heal();
+            // An effect is stalled by what follows it.
+            let stalls = matches!(trap, Trap::Request { .. }) && self.is_sprung(*post, trap);
+            if stalls || moment == Moment::AfterEffect {
+                self.release(*post).await;
+            }
+        }
+        if traps
+            .iter()
+            .any(|(_, trap)| matches!(trap, Trap::Request { done: true, .. }))
+        {
+            tokio::time::sleep(DONE_BY).await;
+        }
+        (victim, found.is_some())
     }
 
     /// Halts the worker and looks whether its death would rightly be put on a message.
@@ -290,9 +378,7 @@ impl Scene {
     async fn make_a_zombie(&mut self) {
         self.look_after(async |scene| scene.zombie.is_none()).await;
         loop {
-            let victim = self.anyone();
-            let trap = self.lay(victim, Moment::MidHandler);
-            self.wait_for(victim, &trap).await;
+            let (victim, _) = self.lie_in_wait(Moment::MidHandler).await;
             if self.may_be_cut_off(victim).await {
                 self.journal.stopped(victim);
                 let lease = Duration::from_secs(u64::from(self.options.visibility_secs.max(10)));
@@ -328,45 +414,30 @@ impl Scene {
             Moment::AfterDelete => trap(true, Effect::Done, is_delete),
             Moment::BeforeDeadLetter => trap(true, Effect::None, is_send),
             Moment::AfterDeadLetter => trap(true, Effect::Done, is_send),
-            Moment::Random => Trap::None,
+            Moment::Random => unreachable!("no trap is laid for it"),
         }
     }
 
-    /// Whether the trap was sprung before the patience for it was over.
-    async fn wait_for(&mut self, victim: usize, trap: &Trap) -> bool {
-        if matches!(trap, Trap::None) {
-            tokio::time::sleep(self.random.up_to(Duration::from_millis(300))).await;
-            return true;
-        }
-        let deadline = self.clock.now() + AMBUSH;
-        let sprung = |scene: &Self| {
-            let post = &scene.posts[victim];
-            let (started, made) = scene.journal.seen(victim);
-            match *trap {
-                Trap::Request { at_sqs, rule, .. } => {
-                    let proxy = if at_sqs { &post.sqs } else { &post.dynamodb };
-                    proxy.hits(rule) > 0
-                }
-                Trap::Start(before) => started > before,
-                Trap::Effect(before) => made > before,
-                Trap::None => true,
+    fn is_sprung(&self, post: usize, trap: &Trap) -> bool {
+        let (started, made) = self.journal.seen(post);
+        let post = &self.posts[post];
+        match *trap {
+            Trap::Request { at_sqs, rule, .. } => {
+                let proxy = if at_sqs { &post.sqs } else { &post.dynamodb };
+                proxy.hits(rule) > 0
             }
-        };
-        while !sprung(self) {
-            if self.clock.now() >= deadline || !self.posts[victim].is_manned() {
-                return false;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            Trap::Start(before) => started > before,
+            Trap::Effect(before) => made > before,
         }
-        if matches!(trap, Trap::Request { done: true, .. }) {
-            tokio::time::sleep(DONE_BY).await;
-        }
-        true
     }
 
     /// What became of everything.
     async fn account(mut self) -> Report {
         let effects = self.ledger.effects().await;
+        // What is there still is not lost.
+        if !is_empty(&self.standard.source).await || !is_empty(&self.fifo.source).await {
+            self.report.left.push(self.queued().await);
+        }
         let made = |work: &Work| effects.get(&work.key).copied().unwrap_or(0);
         for work in self.load.healthy() {
             match made(work) {
@@ -465,18 +536,28 @@ fn is_send(request: &Request) -> bool {
     request.operation.starts_with("SendMessage")
 }
 
-/// Sends all, never more than some hundreds ahead of what is done. A copy goes with the part after the one that it copies.
-async fn produce(load: Arc<Load>, queues: [SqsQueue; 2], journal: Journal, sent: Arc<AtomicUsize>) {
+/// Sends all, or as much as time allows, never more than some hundreds ahead of what is done; answers for how many keys. A
+/// copy goes with the part after the one that it copies.
+async fn produce(
+    load: Arc<Load>,
+    queues: [SqsQueue; 2],
+    journal: Journal,
+    sent: Arc<AtomicUsize>,
+    until: Option<(Clock, Instant)>,
+) -> usize {
     let ahead = (load.works.len() / 3).clamp(200, 800);
     let producers = queues.map(|queue| Producer::builder(queue).own_keys(false).build().expect("a producer"));
     let mut copies: Vec<Work> = Vec::new();
-    let mut from = 0;
-    while from < load.works.len() || !copies.is_empty() {
-        if from > journal.done() + ahead {
+    let (mut from, mut end) = (0, load.works.len());
+    while from < end || !copies.is_empty() {
+        if until.as_ref().is_some_and(|(clock, until)| clock.now() >= *until) {
+            end = from;
+        }
+        if from < end && from > journal.done() + ahead {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         }
-        let part = &load.works[from..load.works.len().min(from + 50)];
+        let part = &load.works[from..end.min(from + 50)];
         from += part.len();
         let again = std::mem::take(&mut copies);
         copies.extend(part.iter().filter(|work| work.twice).cloned());
@@ -497,4 +578,5 @@ async fn produce(load: Arc<Load>, queues: [SqsQueue; 2], journal: Journal, sent:
             }
         }
     }
+    from
 }

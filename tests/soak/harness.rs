@@ -60,7 +60,7 @@ pub(crate) fn main() -> ExitCode {
 /// Takes our own flags out of the arguments; the others are those of every test.
 fn options() -> (Options, Vec<String>) {
     let mut options = Options {
-        time: Duration::from_secs(48),
+        time: Duration::from_secs(36),
         seed: Clock::system().epoch_ms(),
         leak: 0,
         json: None,
@@ -126,7 +126,7 @@ impl Worker {
         Self { process, said, errors }
     }
 
-    /// Takes samples for this long, several a second, or until so many messages have passed, for six times as long at most;
+    /// Takes samples for this long, several a second, or until so many messages have passed, for twice as long at most;
     /// then ends it as a deployment does.
     async fn watch(mut self, time: Duration, messages: f64) -> Result<Figures, String> {
         let clock = Clock::system();
@@ -134,7 +134,7 @@ impl Worker {
         let every = (time / 300).clamp(Duration::from_millis(200), Duration::from_secs(5));
         let mut figures = Figures::default();
         let passed = || clock.now().saturating_duration_since(began);
-        while passed() < time || (figures.received() < messages && passed() < 6 * time) {
+        while passed() < time || (figures.received() < messages && passed() < 2 * time) {
             tokio::time::sleep(every).await;
             if let Some(status) = self.process.ended() {
                 return Err(format!("the worker ended: {status}\n{}", self.errors.lock().unwrap()));
@@ -156,13 +156,13 @@ impl Worker {
 }
 
 async fn engine(options: &Options) -> Result<(), String> {
-    let time = (options.time / 4).clamp(Duration::from_secs(12), Duration::from_secs(300));
+    let time = (options.time / 4).clamp(Duration::from_secs(10), Duration::from_secs(300));
     let variables = [
         ("SOAK_SEED", options.seed.to_string()),
         ("SOAK_LEAK", options.leak.to_string()),
     ];
     let worker = Worker::start("engine", &variables);
-    let figures = worker.watch(time, 30_000.0).await?;
+    let figures = worker.watch(time, 20_000.0).await?;
     finish(options, "engine", &figures, &figures::ENGINE)
 }
 
