@@ -60,12 +60,12 @@ impl ResolveDns for Names {
 }
 
 impl Names {
-    /// The configuration for the proxy under a name that only this name service knows.
-    fn config(&self, host: &str, proxy: &FaultProxy) -> SdkConfig {
+    /// The configuration for the proxy under a name, for which this name service is asked. Plain HTTP is for this host alone.
+    fn config(&self, proxy: &FaultProxy) -> SdkConfig {
         let client = aws_smithy_http_client::Builder::new()
             .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
             .build_with_resolver(self.clone());
-        let config = config(&format!("http://{host}:{}", proxy.port()));
+        let config = config(&format!("http://localhost:{}", proxy.port()));
         config.into_builder().http_client(client).build()
     }
 }
@@ -118,8 +118,8 @@ async fn run(window: Window, side: Side, lab: &Lab, inbox: &DynamoInbox) -> Resu
     });
     let worker = scene
         .worker_with(
-            &sqs.names.config("sqs.network.test", sqs.proxy),
-            &dynamodb.names.config("dynamodb.network.test", dynamodb.proxy),
+            &sqs.names.config(sqs.proxy),
+            &dynamodb.names.config(dynamodb.proxy),
         )
         .await;
     let roads: Vec<&Road<'_>> = match side {
