@@ -316,8 +316,14 @@ impl Checker {
                 last_run: None,
                 checkpoints: Vec::new(),
             };
-            if self.claims.insert(request.claim_id.clone(), state).is_some() {
-                self.broken("inv02", format!("{who} uses claim id {} twice", request.claim_id));
+            // Asked again for what had no answer: the same claim, whose own id may stand there already.
+            let known = self.claims.entry(request.claim_id.clone()).or_insert(state);
+            if known.who != *who || known.message != message {
+                let first = label(known.message);
+                self.broken(
+                    "inv02",
+                    format!("{who} uses claim id {} for {first} and another", request.claim_id),
+                );
             }
         }
         self.know(requests.iter().map(|request| request.key.clone()));
@@ -331,10 +337,14 @@ impl Checker {
         for key in keys(requests.iter().map(|request| &request.key)) {
             let (before, after) = self.look_at(&key);
             let claim_of = |record: &Option<Record>| record.as_ref().map(|record| record.claim_id.clone());
-            if claim_of(&before) == claim_of(&after) {
+            let again = claim_of(&before) == claim_of(&after);
+            let Some(after) = after else { continue };
+            if again {
+                if let Some(state) = self.claims.get_mut(&after.claim_id) {
+                    state.lease_until = after.lease_until;
+                }
                 continue;
             }
-            let Some(after) = after else { continue };
             if !requests.iter().any(|request| request.claim_id == after.claim_id) {
                 self.broken(
                     "inv02",
@@ -417,8 +427,14 @@ impl Checker {
                     state.suspect = claim.suspect;
                 }
             }
-            let claim = claim.map(|claim| claim.claim_id.clone());
-            self.told.insert((Arc::clone(who), message), Told { at, claim });
+            let mut claim = claim.map(|claim| claim.claim_id.clone());
+            let of = (Arc::clone(who), message);
+            if answer.is_err() {
+                // What it was told of this very claim before still stands.
+                let before = self.told.get(&of).and_then(|told| told.claim.clone());
+                claim = before.filter(|before| *before == request.claim_id);
+            }
+            self.told.insert(of, Told { at, claim });
         }
         self.note(who, format!("claim answered: {}", names.join(", ")));
     }
