@@ -342,10 +342,14 @@ impl Checker {
                 let claim = |record: &Record| (record.claim_id.clone(), record.fencing_token);
                 record.as_ref().map(claim)
             };
-            if claim_of(&before) == claim_of(&after) {
+            let again = claim_of(&before) == claim_of(&after);
+            let Some(after) = after else { continue };
+            if again {
+                if let Some(state) = self.claims.get_mut(&after.claim_id) {
+                    state.lease_until = after.lease_until;
+                }
                 continue;
             }
-            let Some(after) = after else { continue };
             if !requests.iter().any(|request| request.claim_id == after.claim_id) {
                 self.broken(
                     "inv02",
@@ -428,8 +432,14 @@ impl Checker {
                     state.suspect = claim.suspect;
                 }
             }
-            let claim = claim.map(|claim| claim.claim_id.clone());
-            self.told.insert((Arc::clone(who), message), Told { at, claim });
+            let mut claim = claim.map(|claim| claim.claim_id.clone());
+            let of = (Arc::clone(who), message);
+            if answer.is_err() {
+                // What it was told of this very claim before still stands.
+                let before = self.told.get(&of).and_then(|told| told.claim.clone());
+                claim = before.filter(|before| *before == request.claim_id);
+            }
+            self.told.insert(of, Told { at, claim });
         }
         self.note(who, format!("claim answered: {}", names.join(", ")));
     }
