@@ -34,8 +34,11 @@ pub(crate) const DRAIN_DEADLINE: Duration = Duration::from_secs(4);
 /// How long a worker's own breaker stays open: handlers fail here without anything being down.
 const BREAKER_OPEN: Duration = Duration::from_millis(500);
 
+/// How long a call of the queue may take; an attempt of it gets half of that.
+const CALL_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// What a busy machine may add to a deadline.
-const SLACK: Duration = Duration::from_secs(8);
+const SLACK: Duration = Duration::from_secs(15);
 
 /// What a message asks of its handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,7 +260,7 @@ impl Scene {
     pub(crate) async fn queue(&self, config: &SdkConfig) -> Result<SqsQueue, QueueError> {
         let client = aws_sdk_sqs::Client::new(config);
         let queue = SqsQueue::builder(client, &self.queues.source.attributes().name);
-        queue.call_timeout(Duration::from_secs(2)).connect().await
+        queue.call_timeout(CALL_TIMEOUT).connect().await
     }
 
     /// A worker behind the proxies.

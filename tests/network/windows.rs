@@ -117,10 +117,7 @@ async fn run(window: Window, side: Side, lab: &Lab, inbox: &DynamoInbox) -> Resu
         names: Names::default(),
     });
     let worker = scene
-        .worker_with(
-            &sqs.names.config(sqs.proxy),
-            &dynamodb.names.config(dynamodb.proxy),
-        )
+        .worker_with(&sqs.names.config(sqs.proxy), &dynamodb.names.config(dynamodb.proxy))
         .await;
     let roads: Vec<&Road<'_>> = match side {
         Side::Sqs => vec![&sqs],
