@@ -13,7 +13,7 @@ use crate::faults::Call;
 use crate::scene::{DRAIN_DEADLINE, Job, Scene, TABLE};
 
 /// How many cases run at once. They wait for most of their time.
-const AT_ONCE: usize = 40;
+const AT_ONCE: usize = 56;
 
 /// How often the fault strikes before the network is well again: more often than one call is tried.
 const STRIKES: u64 = 4;

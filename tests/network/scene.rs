@@ -13,7 +13,7 @@ use redrive::inbox::Inbox as _;
 use redrive::key::{Key, RecordKey};
 use redrive::message::{Attribute, KEY_ATTRIBUTE, Outgoing};
 use redrive::queue::{Queue as _, QueueError, Receive};
-use redrive::worker::{Builder, WorkerHandle};
+use redrive::worker::{Builder, Status, WorkerHandle};
 use redrive::{DynamoInbox, Error, Failure, SqsQueue, Worker};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -102,6 +102,11 @@ impl Ledger {
             key: key.to_owned(),
         };
         (run, number)
+    }
+
+    /// Whether it ever ran.
+    pub(crate) fn has_begun(&self, key: &str) -> bool {
+        self.page(key, |page| page.runs > 0)
     }
 
     fn effects(&self, key: &str) -> u32 {
@@ -334,6 +339,22 @@ impl Scene {
             self.queues.dead.delete(receipts).await?;
         }
         Ok(())
+    }
+
+    /// Waits until `holds`; says how the worker is where it does not come to that.
+    pub(crate) async fn until(
+        &self,
+        worker: &Running,
+        what: &str,
+        mut holds: impl FnMut(&Status) -> bool,
+    ) -> Result<(), String> {
+        let waiting = async {
+            while !holds(&worker.handle.status()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, waiting).await;
+        waited.map_err(|_| format!("waited {PATIENCE:?} in vain: {what}; {:?}", worker.handle.status()))
     }
 
     /// Waits for the end of everything; says what is missing where it does not come.
