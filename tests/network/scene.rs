@@ -13,7 +13,7 @@ use redrive::inbox::Inbox as _;
 use redrive::key::{Key, RecordKey};
 use redrive::message::{Attribute, KEY_ATTRIBUTE, Outgoing};
 use redrive::queue::{Queue as _, QueueError, Receive};
-use redrive::worker::{Builder, WorkerHandle};
+use redrive::worker::{Builder, Status, WorkerHandle};
 use redrive::{DynamoInbox, Error, Failure, SqsQueue, Worker};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -34,8 +34,11 @@ pub(crate) const DRAIN_DEADLINE: Duration = Duration::from_secs(4);
 /// How long a worker's own breaker stays open: handlers fail here without anything being down.
 const BREAKER_OPEN: Duration = Duration::from_millis(500);
 
+/// How long a call of the queue may take; an attempt of it gets half of that.
+const CALL_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// What a busy machine may add to a deadline.
-const SLACK: Duration = Duration::from_secs(8);
+const SLACK: Duration = Duration::from_secs(15);
 
 /// What a message asks of its handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +102,11 @@ impl Ledger {
             key: key.to_owned(),
         };
         (run, number)
+    }
+
+    /// Whether it ever ran.
+    pub(crate) fn has_begun(&self, key: &str) -> bool {
+        self.page(key, |page| page.runs > 0)
     }
 
     fn effects(&self, key: &str) -> u32 {
@@ -257,7 +265,7 @@ impl Scene {
     pub(crate) async fn queue(&self, config: &SdkConfig) -> Result<SqsQueue, QueueError> {
         let client = aws_sdk_sqs::Client::new(config);
         let queue = SqsQueue::builder(client, &self.queues.source.attributes().name);
-        queue.call_timeout(Duration::from_secs(2)).connect().await
+        queue.call_timeout(CALL_TIMEOUT).connect().await
     }
 
     /// A worker behind the proxies.
@@ -331,6 +339,22 @@ impl Scene {
             self.queues.dead.delete(receipts).await?;
         }
         Ok(())
+    }
+
+    /// Waits until `holds`; says how the worker is where it does not come to that.
+    pub(crate) async fn until(
+        &self,
+        worker: &Running,
+        what: &str,
+        mut holds: impl FnMut(&Status) -> bool,
+    ) -> Result<(), String> {
+        let waiting = async {
+            while !holds(&worker.handle.status()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, waiting).await;
+        waited.map_err(|_| format!("waited {PATIENCE:?} in vain: {what}; {:?}", worker.handle.status()))
     }
 
     /// Waits for the end of everything; says what is missing where it does not come.
