@@ -41,7 +41,7 @@ impl Endless {
         let key = Attribute::string(format!("key-{of}"));
         message.attributes.insert(KEY_ATTRIBUTE.to_owned(), key);
         // Two in three are of a few who are over their rate.
-        let tenant = if n % 3 == 0 { n } else { n % 5 };
+        let tenant = if n.is_multiple_of(3) { n } else { n % 5 };
         let tenant = Attribute::string(format!("tenant-{tenant}"));
         message.attributes.insert("tenant".to_owned(), tenant);
         message.group_id = self.attributes.fifo.then(|| format!("group-{}", n / 3));

@@ -115,7 +115,7 @@ impl Gateway {
     /// One call for the `n`-th message.
     async fn call(&self, n: u64) -> Result<(), std::io::Error> {
         let away = self.cycle_ms > 0 && self.clock.epoch_ms() % self.cycle_ms < 2_000;
-        if away || n % 97 == 0 {
+        if away || n.is_multiple_of(97) {
             return Err(std::io::Error::other("the gateway does not answer"));
         }
         Ok(())
