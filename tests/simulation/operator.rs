@@ -312,7 +312,7 @@ pub(crate) async fn move_back(scene: Arc<Scene>, drawn: u64) {
         outgoing.attributes = message.attributes;
         outgoing.group_id = message.group_id;
         if scene.plan.fifo {
-            outgoing.deduplication_id = Some(format!("moved {} {drawn}", message.id));
+            outgoing.deduplication_id = Some(format!("moved-{}-{drawn}", message.id));
         }
         for tries in 1.. {
             let sent = scene.queue.send(vec![outgoing.clone()]).await;
