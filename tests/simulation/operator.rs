@@ -26,6 +26,9 @@ const HOLD: Duration = Duration::from_secs(20);
 const JOBS: u64 = 4;
 const BETWEEN_JOBS: Duration = Duration::from_secs(25);
 
+/// How often SQS tries to move a letter back: for ten minutes, which is longer than any trouble.
+const MOST_MOVES: u32 = 6_000;
+
 /// What a replay keeps outside its process, as the tool keeps it in a file.
 #[derive(Default)]
 struct Notebook(Mutex<Notes>);
@@ -309,13 +312,16 @@ pub(crate) async fn move_back(scene: Arc<Scene>, drawn: u64) {
         outgoing.attributes = message.attributes;
         outgoing.group_id = message.group_id;
         if scene.plan.fifo {
-            outgoing.deduplication_id = Some(format!("moved {} {drawn}", message.id));
+            outgoing.deduplication_id = Some(format!("moved-{}-{drawn}", message.id));
         }
-        loop {
+        for tries in 1.. {
             let sent = scene.queue.send(vec![outgoing.clone()]).await;
             scene.take_stock();
-            if sent.is_ok_and(|answers| answers.iter().all(Result::is_ok)) {
+            if matches!(&sent, Ok(answers) if answers.iter().all(Result::is_ok)) {
                 break;
+            }
+            if tries > MOST_MOVES {
+                return scene.judge().broken("end", format!("a letter never moves back: {sent:?}"));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

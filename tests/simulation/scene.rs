@@ -31,6 +31,9 @@ const PULSES_END: Duration = Duration::from_secs(2 * 3600);
 /// How many it sends then: enough that what is half open can close.
 const PULSE_SIZE: usize = 16;
 
+/// The longest that everybody may take to end once they are told to.
+const LONGEST_CLOSING: Duration = Duration::from_secs(3600);
+
 /// How a run went.
 pub(crate) struct Report {
     pub(crate) plan: Plan,
@@ -258,7 +261,17 @@ impl Scene {
             tasks.spawn(operate(Arc::clone(self), number));
         }
         tasks.spawn(Arc::clone(self).direct());
-        while let Some(ended) = tasks.join_next().await {
+        let mut watchdog = std::pin::pin!(self.watchdog());
+        loop {
+            let ended = tokio::select! {
+                biased;
+                ended = tasks.join_next() => ended,
+                () = &mut watchdog => {
+                    self.judge().broken("end", "it does not come to rest after all was settled");
+                    break;
+                }
+            };
+            let Some(ended) = ended else { break };
             if let Err(error) = ended {
                 self.judge().broken("inv12", error.to_string());
             }
@@ -270,6 +283,12 @@ impl Scene {
         if !self.judge().is_broken() {
             self.judge().at_the_end();
         }
+    }
+
+    /// Ends some time after everybody was told to close.
+    async fn watchdog(&self) {
+        self.closing().await;
+        tokio::time::sleep(LONGEST_CLOSING).await;
     }
 
     /// Ends the trouble, waits until all is settled, and closes.
