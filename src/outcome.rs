@@ -1,10 +1,13 @@
 //! What a handler's run ends in: done, try again, or never.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::error::Error;
 use std::time::Duration;
+use std::{fmt, iter};
 
 use bytes::Bytes;
+
+use crate::inbox::InboxError;
 
 /// The most bytes of an error's text that are kept in the inbox and sent along with a dead letter.
 pub const MAX_ERROR_BYTES: usize = 1024;
@@ -96,7 +99,9 @@ pub enum Outcome {
 /// A handler's failure: by default one that is worth another try.
 ///
 /// Any error becomes one by `?`, and means: try again later, with backoff. At the call site
-/// [`FailureExt`] chooses otherwise.
+/// [`FailureExt`] chooses otherwise. One that comes from the inbox's being away, as a
+/// [`CheckpointError`](crate::extract::CheckpointError) can, is no attempt, also where it is the
+/// [source](std::error::Error::source) of another.
 ///
 /// ```
 /// use redrive::{Failure, FailureExt};
@@ -237,6 +242,14 @@ impl Failure {
         &self.error
     }
 
+    /// An outage of the inbox is no failure of the message, so it is no attempt.
+    fn of(verdict: Verdict, error: &dyn Error) -> Self {
+        Self {
+            counts: !is_outage_of_inbox(error),
+            ..Self::new(verdict, Chain(error))
+        }
+    }
+
     fn new(verdict: Verdict, error: impl fmt::Display) -> Self {
         Self {
             verdict,
@@ -262,10 +275,10 @@ impl fmt::Display for Failure {
 // `Failure` is no `std::error::Error` itself: that is what lets every error become one by `?`.
 impl<E> From<E> for Failure
 where
-    E: std::error::Error,
+    E: Error,
 {
     fn from(error: E) -> Self {
-        Self::retry(Chain(&error))
+        Self::of(Verdict::Retry { after: None }, &error)
     }
 }
 
@@ -290,13 +303,13 @@ pub trait FailureExt<T> {
     fn reject(self) -> Result<T, Failure>;
 }
 
-impl<T, E: std::error::Error> FailureExt<T> for Result<T, E> {
+impl<T, E: Error> FailureExt<T> for Result<T, E> {
     fn retry(self) -> Result<T, Failure> {
-        self.map_err(|error| Failure::retry(Chain(&error)))
+        self.map_err(Failure::from)
     }
 
     fn retry_after(self, delay: Duration) -> Result<T, Failure> {
-        self.map_err(|error| Failure::retry_after(Chain(&error), delay))
+        self.map_err(|error| Failure::of(Verdict::Retry { after: Some(delay) }, &error))
     }
 
     fn reject(self) -> Result<T, Failure> {
@@ -304,8 +317,17 @@ impl<T, E: std::error::Error> FailureExt<T> for Result<T, E> {
     }
 }
 
+/// Whether the inbox's being away is what it comes from. The error itself may have borrowed parts and so no known type;
+/// that of a checkpoint has the inbox's as its source.
+fn is_outage_of_inbox(error: &dyn Error) -> bool {
+    let sources = iter::successors(error.source(), |&error| error.source());
+    sources
+        .filter_map(|source| source.downcast_ref::<InboxError>())
+        .any(InboxError::is_outage)
+}
+
 /// An error with its sources: `a: b: c`, each said once.
-pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn Error);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -132,6 +132,12 @@ impl InboxError {
             Self::Credentials { .. } | Self::Unavailable { .. } | Self::Throttled { .. } | Self::NoAnswer
         )
     }
+
+    /// Whether the inbox as a whole cannot be used now, whatever the message: also while it is not allowed, or not there.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        self.is_transient() || matches!(self, Self::AccessDenied { .. } | Self::NotFound { .. })
+    }
 }
 
 fn request(id: Option<&str>) -> String {

@@ -133,7 +133,8 @@ impl Scene {
                 .time
                 .map(|time| (self.clock.clone(), began + time.mul_f64(0.8))),
         );
-        let producing = tokio::spawn(produce);
+        let mut producing = tokio::task::JoinSet::new();
+        let producer = producing.spawn(produce);
         self.man();
         let accidents = plan(self.options.kills, &self.random);
         let (total, mut last) = (accidents.len(), self.clock.now());
@@ -165,8 +166,8 @@ impl Scene {
                 );
             }
         }
-        self.look_after(async |_| producing.is_finished()).await;
-        let keys = producing.await.expect("all was sent");
+        self.look_after(async |_| producer.is_finished()).await;
+        let keys = producing.join_next().await.expect("a producer").expect("all was sent");
         self.load = Arc::new(self.load.first(keys));
         self.report.sent(&self.load);
         self.let_all_be_done().await;

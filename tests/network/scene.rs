@@ -13,13 +13,13 @@ use redrive::inbox::Inbox as _;
 use redrive::key::{Key, RecordKey};
 use redrive::message::{Attribute, KEY_ATTRIBUTE, Outgoing};
 use redrive::queue::{Queue as _, QueueError, Receive};
-use redrive::worker::{Builder, WorkerHandle};
+use redrive::worker::{Builder, Status, WorkerHandle};
 use redrive::{DynamoInbox, Error, Failure, SqsQueue, Worker};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::aws::config;
-use crate::aws_lab::{Lab, Queues, Setup, is_empty};
+use crate::aws_lab::{Lab, Queues, Setup};
 use crate::fault_proxy::FaultProxy;
 
 /// The table of these tests; each has a consumer of its own, by its queue's name.
@@ -34,8 +34,11 @@ pub(crate) const DRAIN_DEADLINE: Duration = Duration::from_secs(4);
 /// How long a worker's own breaker stays open: handlers fail here without anything being down.
 const BREAKER_OPEN: Duration = Duration::from_millis(500);
 
+/// How long a call of the queue may take; an attempt of it gets half of that.
+const CALL_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// What a busy machine may add to a deadline.
-const SLACK: Duration = Duration::from_secs(8);
+const SLACK: Duration = Duration::from_secs(15);
 
 /// What a message asks of its handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +102,11 @@ impl Ledger {
             key: key.to_owned(),
         };
         (run, number)
+    }
+
+    /// Whether it ever ran.
+    pub(crate) fn has_begun(&self, key: &str) -> bool {
+        self.page(key, |page| page.runs > 0)
     }
 
     fn effects(&self, key: &str) -> u32 {
@@ -184,9 +192,15 @@ pub(crate) async fn opened<T, E: std::fmt::Display>(mut open: impl AsyncFnMut() 
             Err(error) => {
                 let waited = clock.now().saturating_duration_since(began);
                 assert!(waited < PATIENCE, "after {waited:?}: {error}");
+                tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
     }
+}
+
+async fn is_empty(queue: &SqsQueue) -> Result<bool, QueueError> {
+    let now = queue.describe().await?;
+    Ok(now.visible + now.in_flight + now.delayed == 0)
 }
 
 /// Queues, an inbox, and proxies before both services.
@@ -240,7 +254,8 @@ impl Scene {
             self.sent.lock().unwrap().insert(key, *job);
         }
         for batch in messages.chunks(10) {
-            for sent in self.queues.source.send(batch.to_vec()).await.unwrap() {
+            // Sent twice for want of an answer, a message is its own twin.
+            for sent in opened(async || self.queues.source.send(batch.to_vec()).await).await {
                 sent.unwrap();
             }
         }
@@ -250,7 +265,7 @@ impl Scene {
     pub(crate) async fn queue(&self, config: &SdkConfig) -> Result<SqsQueue, QueueError> {
         let client = aws_sdk_sqs::Client::new(config);
         let queue = SqsQueue::builder(client, &self.queues.source.attributes().name);
-        queue.call_timeout(Duration::from_secs(2)).connect().await
+        queue.call_timeout(CALL_TIMEOUT).connect().await
     }
 
     /// A worker behind the proxies.
@@ -300,23 +315,20 @@ impl Scene {
         open.map(|(key, _)| key.clone()).collect()
     }
 
-    /// Whether everything that was sent has come to its end, and the queue is empty.
-    async fn is_over(&self) -> bool {
-        if !is_empty(&self.queues.source).await {
-            return false;
+    /// Whether everything that was sent has come to its end, and the queue is empty. The servers are asked as late and as
+    /// seldom as may be: many cases share them.
+    async fn is_over(&self) -> Result<bool, QueueError> {
+        let is_rejected = |key: &String| self.sent.lock().unwrap().get(key) == Some(&Job::Reject);
+        if !self.open_keys().iter().all(is_rejected) {
+            return Ok(false);
         }
-        self.take_dead().await;
-        self.open_keys().is_empty()
+        self.take_dead().await?;
+        Ok(self.open_keys().is_empty() && is_empty(&self.queues.source).await?)
     }
 
-    async fn take_dead(&self) {
-        while !is_empty(&self.queues.dead).await {
-            let letters = self
-                .queues
-                .dead
-                .receive(Receive::new(10, Duration::ZERO))
-                .await
-                .unwrap();
+    async fn take_dead(&self) -> Result<(), QueueError> {
+        while !is_empty(&self.queues.dead).await? {
+            let letters = self.queues.dead.receive(Receive::new(10, Duration::ZERO)).await?;
             let receipts = letters.iter().map(|letter| letter.receipt.clone()).collect();
             for letter in &letters {
                 let attribute = letter.message.attributes.get(ENVELOPE_ATTRIBUTE);
@@ -324,8 +336,25 @@ impl Scene {
                 let envelope = envelope.unwrap_or_default();
                 self.dead.lock().unwrap().push((envelope.key, envelope.reason));
             }
-            self.queues.dead.delete(receipts).await.unwrap();
+            self.queues.dead.delete(receipts).await?;
         }
+        Ok(())
+    }
+
+    /// Waits until `holds`; says how the worker is where it does not come to that.
+    pub(crate) async fn until(
+        &self,
+        worker: &Running,
+        what: &str,
+        mut holds: impl FnMut(&Status) -> bool,
+    ) -> Result<(), String> {
+        let waiting = async {
+            while !holds(&worker.handle.status()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, waiting).await;
+        waited.map_err(|_| format!("waited {PATIENCE:?} in vain: {what}; {:?}", worker.handle.status()))
     }
 
     /// Waits for the end of everything; says what is missing where it does not come.
@@ -335,7 +364,8 @@ impl Scene {
                 if worker.handle.status().ended {
                     return Err("the worker ended by itself".to_owned());
                 }
-                if self.is_over().await {
+                // A busy server may be too late with an answer; it is asked again.
+                if self.is_over().await.unwrap_or(false) {
                     return Ok(());
                 }
                 tokio::time::sleep(Duration::from_millis(300)).await;
@@ -354,7 +384,7 @@ impl Scene {
                         self.ledger.page(key, |page| page.clone())
                     ));
                 }
-                let now = self.queues.source.describe().await.unwrap();
+                let now = opened(async || self.queues.source.describe().await).await;
                 Err(format!(
                     "not over after {PATIENCE:?}: {} open, such as {stories:?}, the time is {:?}; in the queue {} visible, {} \
                      in flight, {} delayed; {:?}",
@@ -371,7 +401,7 @@ impl Scene {
 
     /// What is wrong with how everything ended: `most_effects` of a key is how often its effect may have been made.
     pub(crate) async fn verdict(&self, most_effects: u32) -> Result<(), String> {
-        self.take_dead().await;
+        self.take_dead().await.map_err(|error| error.to_string())?;
         let mut complaints = self.ledger.complaints();
         let sent = self.sent.lock().unwrap();
         for (key, job) in sent.iter() {

@@ -139,7 +139,7 @@ async fn inv12_a_host_that_does_not_resolve_or_answer_is_named_with_what_to_look
     let deaf = FaultProxy::start("http://127.0.0.1:1", Random::seeded(1)).await;
     deaf.cut_off().await;
     for url in [
-        "http://service.redrive.invalid:4566".to_owned(),
+        "https://service.redrive.invalid:4566".to_owned(),
         refusing.url(),
         deaf.url(),
     ] {

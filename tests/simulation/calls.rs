@@ -1,6 +1,7 @@
 //! What the judge makes of calls: when they are sent, when they reach the service, and when they are answered.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -316,8 +317,15 @@ impl Checker {
                 last_run: None,
                 checkpoints: Vec::new(),
             };
-            if self.claims.insert(request.claim_id.clone(), state).is_some() {
-                self.broken("inv02", format!("{who} uses claim id {} twice", request.claim_id));
+            match self.claims.entry(request.claim_id.clone()) {
+                Entry::Vacant(entry) => {
+                    entry.insert(state);
+                }
+                // A claim whose answer was lost, or that is looked up again, is asked for under its own id.
+                Entry::Occupied(entry) if entry.get().is_asked_again(who, message) => {}
+                Entry::Occupied(_) => {
+                    self.broken("inv02", format!("{who} uses claim id {} twice", request.claim_id));
+                }
             }
         }
         self.know(requests.iter().map(|request| request.key.clone()));
@@ -330,11 +338,18 @@ impl Checker {
         let now_ms = self.now_ms();
         for key in keys(requests.iter().map(|request| &request.key)) {
             let (before, after) = self.look_at(&key);
-            let claim_of = |record: &Option<Record>| record.as_ref().map(|record| record.claim_id.clone());
-            if claim_of(&before) == claim_of(&after) {
+            let claim_of = |record: &Option<Record>| {
+                let claim = |record: &Record| (record.claim_id.clone(), record.fencing_token);
+                record.as_ref().map(claim)
+            };
+            let again = claim_of(&before) == claim_of(&after);
+            let Some(after) = after else { continue };
+            if again {
+                if let Some(state) = self.claims.get_mut(&after.claim_id) {
+                    state.lease_until = after.lease_until;
+                }
                 continue;
             }
-            let Some(after) = after else { continue };
             if !requests.iter().any(|request| request.claim_id == after.claim_id) {
                 self.broken(
                     "inv02",
@@ -417,8 +432,14 @@ impl Checker {
                     state.suspect = claim.suspect;
                 }
             }
-            let claim = claim.map(|claim| claim.claim_id.clone());
-            self.told.insert((Arc::clone(who), message), Told { at, claim });
+            let mut claim = claim.map(|claim| claim.claim_id.clone());
+            let of = (Arc::clone(who), message);
+            if answer.is_err() {
+                // What it was told of this very claim before still stands.
+                let before = self.told.get(&of).and_then(|told| told.claim.clone());
+                claim = before.filter(|before| *before == request.claim_id);
+            }
+            self.told.insert(of, Told { at, claim });
         }
         self.note(who, format!("claim answered: {}", names.join(", ")));
     }

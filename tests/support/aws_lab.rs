@@ -109,22 +109,40 @@ impl Lab {
         for (attribute, value) in attributes {
             call = call.attributes(attribute.clone(), value);
         }
-        let created = call.send().await.expect("the queue is made");
+        let created = patiently("the queue is made", async || call.clone().send().await).await;
         created.queue_url.expect("it has a URL")
     }
 
     pub(crate) async fn connect(&self, queue: &str) -> SqsQueue {
-        SqsQueue::connect(&self.sqs, queue).await.expect("the queue opens")
+        patiently("the queue opens", async || SqsQueue::connect(&self.sqs, queue).await).await
     }
 
     /// Makes the table if it is not there, and opens it.
     pub(crate) async fn inbox(&self, table: &str) -> DynamoInbox {
-        DynamoInbox::create_table(&self.dynamodb, table)
-            .await
-            .expect("the table is made");
-        DynamoInbox::connect(&self.dynamodb, table)
-            .await
-            .expect("the table opens")
+        patiently("the table is made", async || {
+            DynamoInbox::create_table(&self.dynamodb, table).await
+        })
+        .await;
+        patiently("the table opens", async || {
+            DynamoInbox::connect(&self.dynamodb, table).await
+        })
+        .await
+    }
+}
+
+/// Calls a server again and again until it answers: a busy one may take longer than a call waits.
+async fn patiently<T, E: std::fmt::Debug>(what: &str, mut call: impl AsyncFnMut() -> Result<T, E>) -> T {
+    let clock = Clock::system();
+    let began = clock.now();
+    loop {
+        match call().await {
+            Ok(answer) => return answer,
+            Err(error) => {
+                let waited = clock.now().saturating_duration_since(began);
+                assert!(waited < PATIENCE, "{what}: {error:?} after {waited:?}");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
     }
 }
 
@@ -141,7 +159,7 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 
 /// Whether nothing is in the queue, visible, in flight or delayed. The local server counts exactly.
 pub(crate) async fn is_empty(queue: &SqsQueue) -> bool {
-    let now = queue.describe().await.expect("the queue is described");
+    let now = patiently("the queue is described", async || queue.describe().await).await;
     now.visible + now.in_flight + now.delayed == 0
 }
 
@@ -152,10 +170,10 @@ pub(crate) async fn take_all(queue: &SqsQueue, count: usize) -> Vec<Delivery> {
         &format!("{count} messages in {}", queue.attributes().name),
         async || {
             let receive = Receive::new(10, Duration::from_millis(500));
-            let deliveries = queue.receive(receive).await.expect("the queue is received from");
+            let deliveries = patiently("the queue is received from", async || queue.receive(receive).await).await;
             if !deliveries.is_empty() {
-                let receipts = deliveries.iter().map(|delivery| delivery.receipt.clone()).collect();
-                for deleted in queue.delete(receipts).await.expect("they are deleted") {
+                let receipts: Vec<_> = deliveries.iter().map(|delivery| delivery.receipt.clone()).collect();
+                for deleted in patiently("they are deleted", async || queue.delete(receipts.clone()).await).await {
                     deleted.expect("it is deleted");
                 }
                 taken.extend(deliveries);

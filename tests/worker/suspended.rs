@@ -136,7 +136,7 @@ async fn inv02_a_host_that_was_suspended_starts_nothing_that_another_took_over_a
     let resumed = now();
     slept.until("both are lost", |status| status.totals.lost == 2).await;
     let took = now() - resumed;
-    assert!(took <= secs(2), "it was noticed after {took:?}");
+    assert!(took <= secs(6), "it was noticed after {took:?}");
     free.store(true, Ordering::SeqCst);
     rig.emptied(&slept).await;
     rig.emptied(&other).await;
@@ -212,7 +212,7 @@ async fn inv02_a_wall_clock_that_is_set_costs_a_renewal_and_no_lease() {
     sleep(secs(2)).await;
     assert_eq!(renewals(), before, "a clock set back says nothing");
     host.step_by(7_200_000);
-    sleep(secs(2)).await;
+    sleep(secs(6)).await;
     let held = usize::try_from(renewals() - before).unwrap();
     assert_eq!(
         held,

@@ -95,7 +95,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// When it cannot be serialised or is too large, when the inbox cannot be reached, or when the lease is lost: nothing
-    /// more may then be done under it.
+    /// more may then be done under it. Handed on by `?`, that the inbox could not be reached is no attempt.
     pub async fn save<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), CheckpointError> {
         let data = serde_json::to_vec(value).map_err(|error| CheckpointError::Unserialisable {
             given: std::any::type_name::<T>(),
@@ -179,8 +179,8 @@ pub enum CheckpointError {
         #[source]
         error: serde_json::Error,
     },
-    /// The inbox did not keep it.
-    #[error(transparent)]
+    /// The inbox did not keep it. Its error is the source, by which a [`Failure`] tells an outage, which is no attempt.
+    #[error("{0}")]
     Inbox(#[from] InboxError),
     /// The worker has no inbox.
     #[error(transparent)]

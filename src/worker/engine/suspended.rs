@@ -13,7 +13,7 @@ use crate::clock::Moment;
 const AHEAD: Duration = Duration::from_secs(2);
 
 /// How often the clocks are looked at while anything is held under a claim, as nothing else wakes a worker that slept.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What the clocks said at the last look.
 #[derive(Debug)]

@@ -132,7 +132,8 @@ impl Engine {
 
     /// It was kept long enough: another worker may reach the inbox.
     pub(super) fn give_back_unclaimed(&mut self, now: Instant, id: Id) {
-        self.go_back(now, id, Fate::Delayed, None, AWAY);
+        let delay = AWAY + self.config.random.up_to(AWAY / 4);
+        self.go_back(now, id, Fate::Delayed, None, delay);
     }
 
     /// It can be neither claimed nor held.

@@ -99,6 +99,13 @@ pub(crate) struct Modes {
     pub(super) keeps: bool,
 }
 
+impl ClaimState {
+    /// Whether this worker may ask for it once more: for the same message, before it has ended it.
+    pub(crate) fn is_asked_again(&self, who: &Who, message: usize) -> bool {
+        self.who == *who && self.message == message && !self.known_ended
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct ClaimState {
     pub(super) who: Who,
