@@ -126,7 +126,7 @@ impl Worker {
         Self { process, said, errors }
     }
 
-    /// Takes samples for this long, several a second, or until so many messages have passed, for twice as long at most;
+    /// Takes samples for this long, several a second, or until so many messages have passed, for three times as long at most;
     /// then ends it as a deployment does.
     async fn watch(mut self, time: Duration, messages: f64) -> Result<Figures, String> {
         let clock = Clock::system();
@@ -134,7 +134,7 @@ impl Worker {
         let every = (time / 300).clamp(Duration::from_millis(200), Duration::from_secs(5));
         let mut figures = Figures::default();
         let passed = || clock.now().saturating_duration_since(began);
-        while passed() < time || (figures.received() < messages && passed() < 2 * time) {
+        while passed() < time || (figures.received() < messages && passed() < 3 * time) {
             tokio::time::sleep(every).await;
             if let Some(status) = self.process.ended() {
                 return Err(format!("the worker ended: {status}\n{}", self.errors.lock().unwrap()));
@@ -162,7 +162,7 @@ async fn engine(options: &Options) -> Result<(), String> {
         ("SOAK_LEAK", options.leak.to_string()),
     ];
     let worker = Worker::start("engine", &variables);
-    let figures = worker.watch(time, 20_000.0).await?;
+    let figures = worker.watch(time, 40_000.0).await?;
     finish(options, "engine", &figures, &figures::ENGINE)
 }
 
