@@ -318,7 +318,7 @@ impl Engine {
         lost: &mut Vec<Id>,
     ) {
         let whole = answers.as_ref().err().map(|error| {
-            tracing::warn!(worker = %self.config.name, error = %said(&error), "visibility could not be extended yet");
+            tracing::warn!(worker = %self.config.name, error = %said(error), "visibility could not be extended yet");
             EntryError::new("Batch", error.to_string(), false)
         });
         let mut answers = answers.unwrap_or_default().into_iter();
