@@ -248,7 +248,7 @@ impl Service {
 
     /// An inbox that waits as long as it takes.
     async fn inbox(&self) -> Result<DynamoInbox, InboxError> {
-        let settings = aws_sdk_dynamodb::config::Builder::from(&config("http://service.invalid"))
+        let settings = aws_sdk_dynamodb::config::Builder::from(&config("https://service.invalid"))
             .http_client(self.clone())
             .timeout_config(TimeoutConfig::disabled())
             .retry_config(RetryConfig::disabled())

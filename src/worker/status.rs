@@ -70,7 +70,8 @@ pub struct Totals {
     pub in_flight_duplicates: u64,
     /// Attempts that failed and were counted.
     pub retried: u64,
-    /// Runs that failed and were not counted, because a breaker was open or opened by them.
+    /// Runs that failed and were not counted: a breaker was open or opened by them, or the failure is no attempt in itself, as
+    /// that of a save while the inbox is away.
     pub uncounted_failures: u64,
     /// Dead-lettered, by reason. Beyond 100 reasons all others are counted as `other`, so that a reason made up anew for each
     /// message costs no memory for ever.

@@ -408,11 +408,11 @@ async fn an_endpoint_that_cannot_be_reached_is_named() {
     for part in [url.as_str(), "orders", "GetQueueUrl", "check the endpoint"] {
         assert!(text.contains(part), "{part:?} is not in {text:?}");
     }
-    let error = SqsQueue::connect(&config("http://no-such-host.invalid:4566"), "orders")
+    let error = SqsQueue::connect(&config("https://no-such-host.invalid:4566"), "orders")
         .await
         .unwrap_err();
     assert!(
-        error.to_string().contains("http://no-such-host.invalid:4566"),
+        error.to_string().contains("https://no-such-host.invalid:4566"),
         "{error}"
     );
 }
