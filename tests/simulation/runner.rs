@@ -135,6 +135,8 @@ pub(crate) fn by_hand(asked: &ByHand) -> bool {
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.broken.sort_by_key(|report| report.plan.seed);
     if let Some(first) = found.broken.first() {
+        // Shrinking takes a while.
+        println!("\n{}", story(first, asked.events));
         println!("\n{}", broken_story(first, asked.events));
         for report in &found.broken {
             let violation = report.violation.as_ref().expect("it is broken");

@@ -15,7 +15,7 @@ use crate::scene::{Report, run};
 const MOST_RERUNS: usize = 400;
 
 /// The most events in all of these together, which bounds the time it takes.
-const MOST_EVENTS: u64 = 3_000_000;
+const MOST_EVENTS: u64 = 500_000;
 
 /// What shrinking came to.
 pub(crate) struct Shrunk {
