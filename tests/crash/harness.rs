@@ -54,7 +54,7 @@ pub(crate) fn main() -> ExitCode {
 /// Takes our own flags out of the arguments; the others are those of every test.
 fn options() -> (Options, Vec<String>) {
     let mut options = Options {
-        messages: 500,
+        messages: 400,
         kills: 11,
         workers: 4,
         visibility_secs: 10,

@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(15 * 60);
 const EMPTY_FOR: Duration = Duration::from_secs(3);
 
 /// How long a killer lies in wait for its moment.
-const AMBUSH: Duration = Duration::from_secs(6);
+const AMBUSH: Duration = Duration::from_secs(5);
 
 /// From the answer that a proxy keeps back until the service has certainly done what it was asked.
 const DONE_BY: Duration = Duration::from_millis(200);
