@@ -118,9 +118,12 @@ async fn every_fault_on_every_call_loses_nothing_and_doubles_nothing() {
                 room(asked).await;
                 let seed = u64::try_from(number).unwrap();
                 let ended = run(&case, lab, inbox, seed).await;
-                ended
+                let wrong = ended
                     .err()
-                    .map(|why| format!("{:?} on {:?}: {why}", case.fault, case.call))
+                    .map(|why| format!("{:?} on {:?}: {why}", case.fault, case.call));
+                // At once, too: on a slow machine the end is far away.
+                println!("{case:?}: {}", wrong.as_deref().unwrap_or("ok"));
+                wrong
             }
         })
         .buffer_unordered(AT_ONCE)
