@@ -321,7 +321,9 @@ pub(crate) async fn move_back(scene: Arc<Scene>, drawn: u64) {
                 break;
             }
             if tries > MOST_MOVES {
-                return scene.judge().broken("end", format!("a letter never moves back: {sent:?}"));
+                return scene
+                    .judge()
+                    .broken("end", format!("a letter never moves back: {sent:?}"));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
