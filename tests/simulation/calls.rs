@@ -571,7 +571,14 @@ impl Checker {
             if self.completions[key] > 1 {
                 self.broken("inv03", format!("{} is completed for the second time", key.as_str()));
             }
-            if !self.dead_letter_reasons(message).is_empty() && self.has_its_key_to_itself(message) {
+            // Once it came back as another message, the record tells of that one: a late copy of the dead one may run.
+            let (first, lives) = self.messages[message].life;
+            let came_back = self
+                .messages
+                .iter()
+                .any(|other| other.life.0 == first && other.life.1 > lives);
+            let dead = !self.dead_letter_reasons(message).is_empty() && !came_back;
+            if dead && self.has_its_key_to_itself(message) {
                 self.broken(
                     "inv03",
                     format!("{} is dead-lettered and completed after that", label(message)),

@@ -141,7 +141,12 @@ impl Checker {
         host.most_slots = host.most_slots.max(status.concurrency * host.slots.batch);
         let held = status.running + status.waiting;
         let most = host.most_slots + (2 * host.most_slots).max(2 * MAX_BATCH) + host.held_back;
-        let ended = std::mem::take(&mut host.ended);
+        // While its loop stands still, nothing that ended has reached its breaker.
+        let ended = if host.stalled {
+            Vec::new()
+        } else {
+            std::mem::take(&mut host.ended)
+        };
         if was.state != is.state && was.state.is_some() {
             self.note(who, format!("  breaker {}", shown(is.state)));
         }

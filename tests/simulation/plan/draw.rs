@@ -143,8 +143,9 @@ fn patience(workers: &[WorkerPlan], very_long: bool) -> Duration {
     // What finds no room to wait aside goes away for longer with every receive, whoever made it: up to ten hours.
     let aside = |worker: &WorkerPlan| worker.tenants.is_some() || matches!(worker.handler, HandlerPlan::Routed(_));
     match workers.iter().any(aside) {
+        // A handler of twelve hours and a half has to end, whatever else takes long.
+        _ if very_long => hours(20),
         true => hours(12),
-        false if very_long => hours(20),
         false => hours(3),
     }
 }
