@@ -232,11 +232,21 @@ impl Journal {
         for (key, runs) in &book.runs {
             for (n, run) in runs.iter().enumerate() {
                 let before = &runs[..n];
+                // A stopped process may wake between the look at its lease and the start, and loses its run at once.
+                if run.fate.as_deref() == Some("lost")
+                    && run.effect == Effect::None
+                    && run.end.as_deref() == Some("dropped")
+                {
+                    continue;
+                }
                 if before.iter().any(|earlier| earlier.token >= run.token) {
                     faults.tokens.push(format!("{key}: {run:?} after {before:?}"));
                 }
+                // Released or lost, it could not be recorded while the inbox was away.
                 let went_on = |earlier: &&Run| {
-                    earlier.effect == Effect::Made && earlier.cut.is_none() && earlier.fate.as_deref() != Some("lost")
+                    earlier.effect == Effect::Made
+                        && earlier.cut.is_none()
+                        && !matches!(earlier.fate.as_deref(), Some("lost" | "released"))
                 };
                 if let Some(earlier) = before.iter().find(went_on) {
                     faults.repeats.push(format!("{key}: {run:?} after {earlier:?}"));
