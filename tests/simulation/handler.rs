@@ -92,12 +92,15 @@ async fn act(stage: Stage, context: Context, checkpoint: Option<Checkpoint>) -> 
         how: Ended::Stopped,
     };
     let behaviour = Behaviour::of(&scene.plan, planned, of_message, lease, scene.is_calm());
+    let unsaved = std::sync::atomic::AtomicBool::new(false);
     let work = async {
         tokio::time::sleep(behaviour.before).await;
         if behaviour.keeps_checkpoint
             && let Some(checkpoint) = checkpoint
         {
-            checkpoint.save(&of_message).await?;
+            let saved = checkpoint.save(&of_message).await;
+            unsaved.store(saved.is_err(), std::sync::atomic::Ordering::Relaxed);
+            saved?;
         }
         tokio::time::sleep(behaviour.after).await;
         call(&scene, downstream.as_ref()).await?;
@@ -121,6 +124,7 @@ async fn act(stage: Stage, context: Context, checkpoint: Option<Checkpoint>) -> 
     running.how = match &ended {
         Ok(_) => Ended::Done,
         Err(failure) if failure.is_reject() => Ended::Rejected,
+        Err(_) if unsaved.load(std::sync::atomic::Ordering::Relaxed) => Ended::Unsaved,
         Err(_) => Ended::Failed,
     };
     ended

@@ -114,19 +114,27 @@ impl Engine {
         if self.beats.next_at().is_none_or(|at| at > now) {
             return;
         }
-        let mut batch = Vec::with_capacity(MAX_BATCH);
         let along = self.config.lease.min(self.config.visibility) / ALONG;
+        let mut due = Vec::new();
         for id in self.beats.take_due(now + along) {
             match self.due(now, id) {
                 None => {}
-                Some(Due::Beat) => {
-                    batch.push(id);
-                    if batch.len() == MAX_BATCH {
-                        self.send_beat(now, std::mem::take(&mut batch));
-                    }
-                }
+                Some(Due::Beat) => due.push(id),
                 Some(Due::Nothing(at)) => self.beats.set(id, at),
                 Some(Due::Lost(why)) => self.ran_out(now, id, why),
+            }
+        }
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        for id in due {
+            // What was lost just now may have taken this one along: what is being given back gets no heartbeat.
+            match self.due(now, id) {
+                None => {}
+                Some(Due::Beat) => batch.push(id),
+                Some(Due::Nothing(at)) => self.beats.set(id, at),
+                Some(Due::Lost(_)) => self.beats.set(id, now),
+            }
+            if batch.len() == MAX_BATCH {
+                self.send_beat(now, std::mem::take(&mut batch));
             }
         }
         if !batch.is_empty() {

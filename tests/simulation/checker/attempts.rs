@@ -11,6 +11,8 @@ use super::{Checker, Who, label};
 pub(crate) enum Ended {
     Done,
     Failed,
+    /// It failed for want of its checkpoint: no attempt where the inbox was away, one where it refused.
+    Unsaved,
     Rejected,
     Panicked,
     /// It was dropped: stopped by its worker, or by its time limit.
@@ -72,6 +74,7 @@ impl Checker {
             let counts = match (was.is_shut(), is.is_shut()) {
                 // A batch that fails as a whole fails what was done in it, too.
                 _ if batches => Counts::Either,
+                _ if over.ended == Ended::Unsaved => Counts::Either,
                 _ if over.ended == Ended::Rejected => Counts::Yes,
                 _ if !failed => Counts::No,
                 _ if watches || over.was_probe => Counts::Either,
@@ -118,7 +121,8 @@ impl Checker {
                     format!("{name} counts an attempt for a run that ended as {ended:?}"),
                 );
             }
-            Some(Counts::Yes) if !is_counted && before.status == Status::Processing => {
+            // A lost lease counts nothing, whatever came of the run.
+            Some(Counts::Yes) if !is_counted && before.status == Status::Processing && !claim.given_up => {
                 let gives_back = writes.iter().any(|write| {
                     write.claim.claim_id == after.claim_id
                         && matches!(write.change, Change::Release { .. } | Change::Reject(_))

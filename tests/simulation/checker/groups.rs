@@ -66,7 +66,10 @@ impl Checker {
                 .iter()
                 .filter(|&&member| (head.message + 1..held.message).contains(&member));
             let mut others = between.flat_map(|&member| self.held_of(member));
-            !others.any(|(holder, _, other)| holder == who && other.at >= head.at && other.settled.is_some())
+            let is_lost = |held: &Held| self.claim_for(who, held).is_some_and(|(_, claim)| claim.given_up);
+            !others.any(|(holder, _, other)| {
+                holder == who && ((other.at >= head.at && other.settled.is_some()) || is_lost(other))
+            })
         });
         if let Some((_, _, head)) = head {
             let (tail, head) = (label(held.message), label(head.message));

@@ -591,7 +591,7 @@ impl Checker {
             Ended::Rejected => {
                 self.given_up.insert(run.message);
             }
-            Ended::Failed | Ended::Panicked | Ended::Stopped => {}
+            Ended::Failed | Ended::Unsaved | Ended::Panicked | Ended::Stopped => {}
         }
         // A batch that fails as a whole fails what was done in it, too.
         if ended != Ended::Done || self.hosts.get(&run.who).is_some_and(|host| host.batches) {
