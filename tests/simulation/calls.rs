@@ -189,6 +189,8 @@ impl Checker {
             if let Some((id, claim)) = self.claim_for(who, &held)
                 && claim.ended.is_none()
                 && !claim.given_up
+                // One that finds no room among the suspects keeps its claim until that runs out.
+                && !claim.took_over
                 && self.modes.inbox == InboxMode::Used
                 && self.is_held_under(&id, &claim)
                 && !self.is_nearly_twelve_hours_old(who, &held)
@@ -312,6 +314,7 @@ impl Checker {
                 told: false,
                 given_up: false,
                 suspect: false,
+                took_over: false,
                 goes_back: false,
                 taken: false,
                 last_run: None,
@@ -429,6 +432,7 @@ impl Checker {
                 }
                 if let Some(state) = self.claims.get_mut(&claim.claim_id) {
                     state.told = true;
+                    state.took_over = claim.suspect;
                     state.suspect = claim.suspect;
                 }
             }

@@ -32,9 +32,15 @@ impl Engine {
     }
 
     /// Beyond as many as have their turn soon, suspects go back. Their claim is left to run out: a release would make them none.
+    /// Most suspects are innocent and quick, so they come again soon, and later each time, up to when all before them have run.
     fn line_up_suspect(&mut self, now: Instant, id: Id) {
         let turns = self.proving() * u32::try_from(MAX_SUSPECTS).unwrap_or(u32::MAX);
-        let delay = self.config.lease + Duration::from_secs(1) + self.config.random.up_to(turns);
+        let receives = self.items.get(&id).map_or(1, |item| item.receive_count);
+        let spread = self
+            .config
+            .lease
+            .saturating_mul(1 << receives.saturating_sub(2).min(10));
+        let delay = self.config.lease + Duration::from_secs(1) + self.config.random.up_to(spread.min(turns));
         if self.suspects.len() < MAX_SUSPECTS || self.outlives_retention(id, delay) {
             self.suspects.push_back(id);
         } else {

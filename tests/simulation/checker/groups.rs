@@ -56,9 +56,7 @@ impl Checker {
                     && !self.is_durable(head.message)
                     && self.is_current(head)
                     && self.runs_ended_since(who, head)
-                    && !self
-                        .claim_for(who, head)
-                        .is_some_and(|(_, claim)| claim.given_up || claim.goes_back)
+                    && !self.is_given_up(who, head.message)
             });
         // It may go for one that is nearer.
         let head = head.filter(|(_, _, head)| {

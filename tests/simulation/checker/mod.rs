@@ -120,6 +120,8 @@ pub(crate) struct ClaimState {
     pub(super) told: bool,
     /// Its holder gave it up for lost, which it may do before it is.
     pub(super) given_up: bool,
+    /// It took over a lease that had run out.
+    pub(super) took_over: bool,
     /// Its holder has it wait for its turn as a suspect.
     pub(super) suspect: bool,
     /// Its holder gives it back.
@@ -756,6 +758,13 @@ impl Checker {
     }
 
     /// The claim that the worker was told it has for this delivery, if that was since it was received.
+    /// Whether the worker has lost or is giving back what it last claimed the message under, whichever receive that was for.
+    pub(super) fn is_given_up(&self, who: &Who, message: usize) -> bool {
+        let told = self.told.get(&(Arc::clone(who), message));
+        let claim = told.and_then(|told| self.claims.get(told.claim.as_ref()?));
+        claim.is_some_and(|claim| claim.given_up || claim.goes_back)
+    }
+
     pub(super) fn claim_for(&self, who: &Who, held: &Held) -> Option<(String, ClaimState)> {
         let told = self.told.get(&(Arc::clone(who), held.message))?;
         let id = told.claim.clone().filter(|_| told.at >= held.at)?;
