@@ -303,9 +303,7 @@ impl Checker {
         if self.is_broken() {
             return;
         }
-        let at = self.clock.now().saturating_duration_since(self.start);
-        self.history
-            .push(format!("{:>10.3} {who:<5} {}", at.as_secs_f64(), text.as_ref()));
+        self.write_down(who, text.as_ref());
         if self.history.len() > MOST_EVENTS {
             self.broken(
                 "end",
@@ -314,10 +312,16 @@ impl Checker {
         }
     }
 
+    fn write_down(&mut self, who: &str, text: &str) {
+        let at = self.clock.now().saturating_duration_since(self.start);
+        self.history.push(format!("{:>10.3} {who:<5} {text}", at.as_secs_f64()));
+    }
+
     pub(crate) fn broken(&mut self, invariant: &'static str, text: impl Into<String>) {
         if self.violation.is_none() {
             let text = text.into();
-            self.note("!", format!("BROKEN {invariant}: {text}"));
+            // Not by `note`, which is what says that there are too many.
+            self.write_down("!", &format!("BROKEN {invariant}: {text}"));
             self.violation = Some(Violation { invariant, text });
         }
     }
