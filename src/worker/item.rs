@@ -83,6 +83,10 @@ pub(super) struct Item {
     pub(super) ready_since: Instant,
     /// Its run, or its claim, failed while a breaker was not closed: others are probes before it is one again.
     pub(super) failed_in_outage: bool,
+    /// How often it was a probe in vain: it failed, and left the breaker half open.
+    pub(super) probed_in_vain: u32,
+    /// When it may be a probe again.
+    pub(super) not_before: Option<Instant>,
     /// Since when it waits for a breaker to close.
     pub(super) kept_since: Option<Instant>,
 }

@@ -84,6 +84,7 @@ impl Engine {
             for item in self.items.values_mut() {
                 item.kept_since = None;
                 item.failed_in_outage = false;
+                item.probed_in_vain = 0;
             }
         }
         if shut && !self.gate_was_shut {

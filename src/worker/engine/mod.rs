@@ -150,7 +150,7 @@ pub(super) struct Engine {
     suspect_running: Option<(Id, Option<Instant>)>,
     /// Waiting aside for a bulkhead, by its name.
     at_bulkhead: BTreeMap<String, VecDeque<Id>>,
-    /// Waiting aside for their tenant's rate.
+    /// Waiting aside for their tenant's rate, or until they may be probes again.
     at_rate: Deadlines,
     held_back: usize,
     bulkheads: BTreeMap<String, Bulkhead>,
