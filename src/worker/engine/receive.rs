@@ -237,6 +237,7 @@ impl Engine {
             answer: None,
             orphaned: false,
             fate: Fate::Released,
+            freed_attempts: None,
             announced: false,
             ticket: None,
             permit: None,
