@@ -12,7 +12,7 @@ use redrive::key::RecordKey;
 use redrive::message::{Delivery, Message, Outgoing, Receipt};
 use redrive::queue::{EntryResults, MAX_BATCH, QueueError};
 
-use crate::checker::{Checker, ClaimState, Held, Told, Who, change_name, label};
+use crate::checker::{Checker, ClaimState, Held, Known, Life, Told, Who, change_name, label};
 use crate::plan::{InboxMode, Letters};
 
 /// Writes to the inbox in one call.
@@ -218,12 +218,14 @@ impl Checker {
             .any(|(holder, _, first)| holder == who && self.now().saturating_duration_since(first.at) > limit)
     }
 
-    /// Dead letters are sent; answers whose they are.
+    /// Dead letters are sent; answers whose they are that are sent
+    /// as letters under a claim.
     pub(crate) fn letters_sent(&mut self, who: &Who, letters: &[Outgoing]) -> Vec<Option<usize>> {
         self.check_batch(who, letters.len(), MAX_BATCH);
         let mut whose = Vec::with_capacity(letters.len());
         for letter in letters {
-            let message = self.sent_as_letter(who, letter);
+            let claimed = self.sent_as_letter(who, letter).filter(|(_, claimed)| *claimed);
+            let message = claimed.map(|(message, _)| message);
             whose.push(message);
             let Some(message) = message else { continue };
             if self
@@ -244,7 +246,9 @@ impl Checker {
         self.told.get(&(Arc::clone(who), message))?.claim.clone()
     }
 
-    fn sent_as_letter(&mut self, who: &Who, letter: &Outgoing) -> Option<usize> {
+    /// Whose letter it is, and whether it is sent under a claim: what collides with another's payload has none, and without an
+    /// inbox nothing has.
+    fn sent_as_letter(&mut self, who: &Who, letter: &Outgoing) -> Option<(usize, bool)> {
         let mut message = Message::new("", letter.body.clone());
         message.attributes = letter.attributes.clone();
         let envelope = Envelope::of(&message)?;
@@ -259,10 +263,9 @@ impl Checker {
         let rejected = rejected.filter(|number| lives(number) && held(number));
         let message = rejected.or_else(|| (0..self.messages.len()).find(|number| lives(number) && held(number)))?;
         self.note(who, format!("send dead letter of {} ...", label(message)));
-        // What collides with another's payload has no claim and no record of its own, and without an inbox nothing has.
-        let unrecorded = envelope.reason == "fingerprint_mismatch" || self.modes.inbox != InboxMode::Used;
-        if self.is_excused(who) || unrecorded {
-            return Some(message);
+        let claimed = envelope.reason != "fingerprint_mismatch" && self.modes.inbox == InboxMode::Used;
+        if self.is_excused(who) || !claimed {
+            return Some((message, claimed));
         }
         let mine = self.record_of(message).is_some_and(|record| {
             record.status == Status::Rejected
@@ -277,7 +280,7 @@ impl Checker {
                 ),
             );
         }
-        Some(message)
+        Some((message, claimed))
     }
 
     /// Dead letters were answered.
@@ -299,6 +302,7 @@ impl Checker {
 /// Calls to the inbox.
 impl Checker {
     pub(crate) fn claim_sent(&mut self, who: &Who, requests: &[ClaimRequest]) {
+        let asked = self.now();
         let mut names = Vec::with_capacity(requests.len());
         for request in requests {
             let message = self.by_id[&request.message_id];
@@ -308,6 +312,7 @@ impl Checker {
                 who: Arc::clone(who),
                 label: name,
                 message,
+                asked,
                 lease_until: 0,
                 ended: None,
                 known_ended: false,
@@ -325,7 +330,9 @@ impl Checker {
                     entry.insert(state);
                 }
                 // A claim whose answer was lost, or that is looked up again, is asked for under its own id.
-                Entry::Occupied(entry) if entry.get().is_asked_again(who, message) => {}
+                Entry::Occupied(mut entry) if entry.get().is_asked_again(who, message) => {
+                    entry.get_mut().asked = asked;
+                }
                 Entry::Occupied(_) => {
                     self.broken("inv02", format!("{who} uses claim id {} twice", request.claim_id));
                 }
@@ -443,7 +450,11 @@ impl Checker {
                 let before = self.told.get(&of).and_then(|told| told.claim.clone());
                 claim = before.filter(|before| *before == request.claim_id);
             }
-            self.told.insert(of, Told { at, claim });
+            let asked = self.claims.get(&request.claim_id).map_or(at, |claim| claim.asked);
+            // A late answer to an earlier delivery's claim changes nothing about the claim of a later one.
+            if self.told.get(&of).is_none_or(|told| told.asked <= asked) {
+                self.told.insert(of, Told { at, asked, claim });
+            }
         }
         self.note(who, format!("claim answered: {}", names.join(", ")));
     }
@@ -560,6 +571,10 @@ impl Checker {
         if after.status == Status::Rejected {
             self.given_up.insert(message);
         }
+        if after.status == Status::Rejected && before.status != Status::Rejected {
+            let letters = self.letters_like(message);
+            self.letters_before.insert(key.clone(), letters);
+        }
         if after.status == Status::Completed && before.status != Status::Completed {
             self.note(who, format!("  {} is completed", label(message)));
             *self.completions.entry(key.clone()).or_default() += 1;
@@ -581,7 +596,10 @@ impl Checker {
                 .messages
                 .iter()
                 .any(|other| other.life.0 == first && other.life.1 > lives);
-            let dead = !self.dead_letter_reasons(message).is_empty() && !came_back;
+            // A letter that was sent twice may be replayed twice: what became of the one says nothing of the other.
+            let twin = |other: usize| other != message && self.messages[other].life == (first, lives);
+            let not_it = !self.given_up.contains(&message) && (0..self.messages.len()).any(twin);
+            let dead = !self.dead_letter_reasons(message).is_empty() && !came_back && !not_it;
             if dead && self.has_its_key_to_itself(message) {
                 self.broken(
                     "inv03",
@@ -590,24 +608,29 @@ impl Checker {
             }
         }
         if after.status == Status::Rejected && after.dead_letter_sent && !before.dead_letter_sent {
-            // A producer's duplicate may have sent it instead: same key, same payload.
-            let like_it = |other: &usize| {
-                let (this, that) = (&self.messages[message], &self.messages[*other]);
-                this.key == that.key && this.payload == that.payload
-            };
-            let mut letters = (0..self.messages.len()).filter(like_it);
             let sends = self.modes.letters == Letters::Sent;
-            if sends && letters.all(|other| self.dead_letter_reasons(other).is_empty()) {
+            let before = self.letters_before.get(key).copied().unwrap_or_default();
+            if sends && self.letters_like(message) <= before {
                 self.broken(
                     "inv01",
                     format!("the dead letter of {} counts as sent and is not there", label(message)),
                 );
             }
             self.suppressed.insert((key.clone(), payload));
+            self.buried.extend(self.by_id.get(&after.message_id));
             if after.fingerprint.is_none() {
                 self.dead_any.insert(key.clone());
             }
         }
+    }
+
+    /// How many dead letters there ever were of its key and payload: a producer's duplicate may have sent the one that is due.
+    fn letters_like(&self, message: usize) -> usize {
+        let this = &self.messages[message];
+        let like_it = |that: &&Known| this.key == that.key && this.payload == that.payload;
+        let lives: BTreeSet<Life> = self.messages.iter().filter(like_it).map(|that| that.life).collect();
+        let ended = |life| self.post.ended.get(&life).map_or(0, Vec::len);
+        lives.into_iter().map(ended).sum()
     }
 
     /// The message that a claim was made for.

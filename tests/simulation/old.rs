@@ -58,11 +58,21 @@ impl Inbox for OldInbox {
     fn write(&self, writes: Vec<Write>) -> BoxFuture<'_, Answers<Written>> {
         Box::pin(async move {
             let unknown = |write: &Write| matches!(write.change, Change::Start | Change::Checkpoint(_));
+            let holds = |claim: &Claim| {
+                let record = self.0.record(&claim.key);
+                record.is_some_and(|record| {
+                    (&record.claim_id, record.fencing_token) == (&claim.claim_id, claim.fencing_token)
+                })
+            };
             let kept: Vec<Write> = writes.iter().filter(|write| !unknown(write)).cloned().collect();
             let mut kept = self.0.write(kept).await.into_iter();
             let answer = |write: &Write| {
                 if unknown(write) {
-                    return Ok(Written { lease_until: None });
+                    let key = write.claim.key.clone();
+                    return match holds(&write.claim) {
+                        true => Ok(Written { lease_until: None }),
+                        false => Err(InboxError::LeaseLost { key }),
+                    };
                 }
                 kept.next().unwrap_or(Err(InboxError::NoAnswer))
             };

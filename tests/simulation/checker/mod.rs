@@ -19,10 +19,11 @@ use tokio::task::JoinSet;
 use crate::plan::{InboxMode, Letters, Plan, UNPLANNED};
 use attempts::{LastRun, Over};
 use effects::Ledger;
-use letters::{Life, Post};
+use letters::Post;
 
 pub(crate) use attempts::Ended;
 pub(crate) use host::{Host, Turning};
+pub(crate) use letters::Life;
 
 mod attempts;
 mod effects;
@@ -111,6 +112,8 @@ pub(crate) struct ClaimState {
     pub(super) who: Who,
     pub(super) label: String,
     pub(super) message: usize,
+    /// When it was last asked for.
+    pub(super) asked: Instant,
     /// The end of its lease, as the inbox holds it.
     pub(super) lease_until: u64,
     pub(super) ended: Option<Status>,
@@ -137,6 +140,8 @@ pub(crate) struct ClaimState {
 #[derive(Clone, Debug)]
 pub(crate) struct Told {
     pub(super) at: Instant,
+    /// When that was asked: what was received since is another delivery.
+    pub(super) asked: Instant,
     pub(super) claim: Option<String>,
 }
 
@@ -217,6 +222,10 @@ pub(crate) struct Checker {
     pub(super) strangers: BTreeSet<RecordKey>,
     pub(super) over: BTreeMap<u64, Over>,
     pub(super) post: Post,
+    /// Messages whose record says that they were rejected and their dead letter sent, whichever delivery of their key sent it.
+    pub(super) buried: BTreeSet<usize>,
+    /// How many dead letters of a key and payload there had been when its record was last rejected.
+    pub(super) letters_before: BTreeMap<RecordKey, usize>,
     /// Claims under which a worker knows its dead letter to be sent.
     pub(super) letters_told: BTreeSet<String>,
     pub(super) ledger: Ledger,
@@ -277,6 +286,8 @@ impl Checker {
             strangers: BTreeSet::new(),
             over: BTreeMap::new(),
             post: Post::default(),
+            buried: BTreeSet::new(),
+            letters_before: BTreeMap::new(),
             letters_told: BTreeSet::new(),
             ledger: Ledger::default(),
             operators: 0,
@@ -388,6 +399,7 @@ impl Checker {
         let sent = &self.messages[message];
         let work = (sent.key.clone(), sent.payload);
         self.post.ended.contains_key(&sent.life)
+            || self.buried.contains(&message)
             || self.done.contains(&work)
             || self.done_any.contains(&sent.key)
             || (sent.life.1 == 0 && (self.suppressed.contains(&work) || self.dead_any.contains(&sent.key)))
@@ -761,7 +773,6 @@ impl Checker {
         }
     }
 
-    /// The claim that the worker was told it has for this delivery, if that was since it was received.
     /// Whether the worker has lost or is giving back what it last claimed the message under, whichever receive that was for.
     pub(super) fn is_given_up(&self, who: &Who, message: usize) -> bool {
         let told = self.told.get(&(Arc::clone(who), message));
@@ -769,9 +780,10 @@ impl Checker {
         claim.is_some_and(|claim| claim.given_up || claim.goes_back)
     }
 
+    /// The claim that the worker was told it has for this delivery: asked for since it was received.
     pub(super) fn claim_for(&self, who: &Who, held: &Held) -> Option<(String, ClaimState)> {
         let told = self.told.get(&(Arc::clone(who), held.message))?;
-        let id = told.claim.clone().filter(|_| told.at >= held.at)?;
+        let id = told.claim.clone().filter(|_| told.asked >= held.at)?;
         let state = self.claims.get(&id)?.clone();
         Some((id, state))
     }
