@@ -263,8 +263,6 @@ fn a_flaw_is_caught((flaw, invariant): (redrive::flaw::Flaw, &'static str)) -> T
         assert_eq!(caught(Bug::Within(flaw)), invariant, "{flaw:?}");
         Ok(())
     })
-    // Not caught any more since claims are asked for again under their own id: a seed of it does not come to rest.
-    .with_ignored_flag(flaw == redrive::flaw::Flaw::ClaimsByCheckThenAct)
 }
 
 fn a_worker_that_deletes_too_early_is_caught() {

@@ -191,14 +191,18 @@ impl MemoryInbox {
             requests.iter().map(decide).collect()
         };
         pause(Duration::from_millis(20)).await;
-        let act = |decision| match decision {
-            Decision::Take(record, answer) => {
-                self.lock().put(*record);
-                Ok(answer)
-            }
-            Decision::Answer(answer) => Ok(answer),
-        };
-        checked.into_iter().map(act).collect()
+        let mut answers: Answers<ClaimAnswer> = Vec::with_capacity(requests.len());
+        for ((decision, request), earlier) in checked.into_iter().zip(requests).zip(repeats(requests)) {
+            answers.push(match (earlier, decision) {
+                (Some(earlier), _) => Ok(behind(&answers[earlier], request, time)),
+                (None, Decision::Take(record, answer)) => {
+                    self.lock().put(*record);
+                    Ok(answer)
+                }
+                (None, Decision::Answer(answer)) => Ok(answer),
+            });
+        }
+        answers
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -12,7 +12,7 @@ use redrive::key::RecordKey;
 use redrive::message::{Delivery, Message, Outgoing, Receipt};
 use redrive::queue::{EntryResults, MAX_BATCH, QueueError};
 
-use crate::checker::{Checker, ClaimState, Held, Known, Life, Told, Who, change_name, label};
+use crate::checker::{Checker, ClaimState, Ended, Held, Known, Life, MOVED, Told, Who, change_name, label};
 use crate::plan::{InboxMode, Letters};
 
 /// Writes to the inbox in one call.
@@ -75,6 +75,7 @@ impl Checker {
                 settled: None,
                 answered: false,
                 lost: false,
+                over: false,
             };
             let of = (Arc::clone(who), delivery.receipt.clone());
             self.by_message.entry(message).or_default().push(of.clone());
@@ -148,6 +149,7 @@ impl Checker {
         for receipt in receipts {
             let Some(held) = self.held(who, receipt) else { continue };
             self.check_once(who, &held);
+            self.is_given_up_by_receives(who, &held);
             if !self.is_durable(held.message) {
                 self.broken(
                     "inv01",
@@ -169,6 +171,17 @@ impl Checker {
                 );
             }
             self.mark_settled(who, receipt, "delete");
+        }
+    }
+
+    /// Without an inbox the attempts are the receives: a run that failed on the last of them gives its message up.
+    fn is_given_up_by_receives(&mut self, who: &Who, held: &Held) {
+        let ended = self.ran.get(&(Arc::clone(who), held.message));
+        // A batch that fails as a whole fails what had not begun, too.
+        let failed = self.hosts.get(who).is_some_and(|host| host.batches)
+            || ended.is_some_and(|(at, how)| *at >= held.at && *how != Ended::Done);
+        if self.modes.inbox == InboxMode::Without && failed && held.number >= self.max_attempts {
+            self.given_up.insert(held.message);
         }
     }
 
@@ -214,12 +227,13 @@ impl Checker {
     /// The last heartbeats before SQS's limit are shorter than the others.
     fn is_nearly_twelve_hours_old(&self, who: &Who, held: &Held) -> bool {
         let limit = Duration::from_secs(12 * 3600 - 300);
-        self.held_of(held.message)
-            .any(|(holder, _, first)| holder == who && self.now().saturating_duration_since(first.at) > limit)
+        // Received again it has one invisibility from its first receive on, until its worker is done with it.
+        self.held_of(held.message).any(|(holder, _, first)| {
+            holder == who && !first.over && self.now().saturating_duration_since(first.at) > limit
+        })
     }
 
-    /// Dead letters are sent; answers whose they are that are sent
-    /// as letters under a claim.
+    /// Dead letters are sent; answers whose they are that are sent under a claim.
     pub(crate) fn letters_sent(&mut self, who: &Who, letters: &[Outgoing]) -> Vec<Option<usize>> {
         self.check_batch(who, letters.len(), MAX_BATCH);
         let mut whose = Vec::with_capacity(letters.len());
@@ -434,7 +448,8 @@ impl Checker {
             };
             names.push(format!("{} {name}", label(message)));
             if let Some(claim) = claim {
-                if claim.attempts > self.max_attempts {
+                // A shadow runs what has spent its attempts.
+                if claim.attempts > self.max_attempts && self.modes.inbox == InboxMode::Used {
                     self.broken("inv09", format!("{} attempts of {}", claim.attempts, label(message)));
                 }
                 if let Some(state) = self.claims.get_mut(&claim.claim_id) {
@@ -598,8 +613,10 @@ impl Checker {
                 .any(|other| other.life.0 == first && other.life.1 > lives);
             // A letter that was sent twice may be replayed twice: what became of the one says nothing of the other.
             let twin = |other: usize| other != message && self.messages[other].life == (first, lives);
-            let not_it = !self.given_up.contains(&message) && (0..self.messages.len()).any(twin);
-            let dead = !self.dead_letter_reasons(message).is_empty() && !came_back && !not_it;
+            let not_it = !self.buried.contains(&message) && (0..self.messages.len()).any(twin);
+            // The queue moves what it likes to, also a copy of what is held here.
+            let by_worker = |reason: &String| reason != MOVED;
+            let dead = self.dead_letter_reasons(message).iter().any(by_worker) && !came_back && !not_it;
             if dead && self.has_its_key_to_itself(message) {
                 self.broken(
                     "inv03",
@@ -610,7 +627,9 @@ impl Checker {
         if after.status == Status::Rejected && after.dead_letter_sent && !before.dead_letter_sent {
             let sends = self.modes.letters == Letters::Sent;
             let before = self.letters_before.get(key).copied().unwrap_or_default();
-            if sends && self.letters_like(message) <= before {
+            // A FIFO queue takes the same message's second letter and keeps the first.
+            let kept = self.messages[message].group.is_some() && !self.dead_letter_reasons(message).is_empty();
+            if sends && !kept && self.letters_like(message) <= before {
                 self.broken(
                     "inv01",
                     format!("the dead letter of {} counts as sent and is not there", label(message)),

@@ -308,15 +308,17 @@ pub(crate) async fn move_back(scene: Arc<Scene>, drawn: u64) {
     };
     for delivery in deliveries {
         let message = delivery.message;
-        let mut outgoing = Outgoing::new(message.body);
-        outgoing.attributes = message.attributes;
-        outgoing.group_id = message.group_id;
+        let mut outgoing = Outgoing::new(message.body.clone());
+        outgoing.attributes = message.attributes.clone();
+        outgoing.group_id = message.group_id.clone();
         if scene.plan.fifo {
             outgoing.deduplication_id = Some(format!("moved-{}-{drawn}", message.id));
         }
         for tries in 1.. {
+            scene.judge().moves_back(Some(&message));
             let sent = scene.queue.send(vec![outgoing.clone()]).await;
             scene.take_stock();
+            scene.judge().moves_back(None);
             if matches!(&sent, Ok(answers) if answers.iter().all(Result::is_ok)) {
                 break;
             }

@@ -348,6 +348,7 @@ impl Scene {
     /// Tells the judge of what has come into the queue since, in its order. To be called in the instant it came in.
     pub(crate) fn take_stock(&self) {
         let mut judge = self.judge();
+        judge.look_for_moved();
         for message in self.queue.messages() {
             if !judge.by_id.contains_key(&message.id) {
                 judge.sent(self.sent(&message));

@@ -284,11 +284,11 @@ impl Engine {
         for id in looked_at {
             let Some(item) = self.items.get_mut(&id) else { continue };
             item.beating = false;
-            if lost.contains(&id) && self.config.shadow && item.claim.is_some() {
-                // A shadow suppresses nothing: it goes on under no claim.
+            // A shadow suppresses nothing: it goes on under no claim.
+            let goes_on = self.config.shadow && item.claim.is_some();
+            if goes_on && lost.contains(&id) {
                 item.claim = None;
-                self.schedule_beat(now, id);
-                continue;
+                lost.retain(|&other| other != id);
             }
             if lost.contains(&id) && item.phase == Phase::Ending && matches!(item.plan.front(), Some(Step::Write(_))) {
                 // A write whose reply was lost may have ended the claim: written again, it says so itself.

@@ -66,7 +66,7 @@ impl Checker {
             let mut others = between.flat_map(|&member| self.held_of(member));
             let is_lost = |held: &Held| self.claim_for(who, held).is_some_and(|(_, claim)| claim.given_up);
             !others.any(|(holder, _, other)| {
-                holder == who && ((other.at >= head.at && other.settled.is_some()) || is_lost(other))
+                holder == who && ((other.at >= head.at && (other.settled.is_some() || other.lost)) || is_lost(other))
             })
         });
         if let Some((_, _, head)) = head {

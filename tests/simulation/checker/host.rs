@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use redrive::clock::Instant;
 use redrive::flow::BreakerState;
+use redrive::message::Receipt;
 use redrive::queue::MAX_BATCH;
 use redrive::worker::Status;
 
-use crate::plan::{HandlerPlan, WorkerPlan};
+use crate::plan::{HandlerPlan, InboxMode, WorkerPlan};
 
-use super::limits::{Rate, Slots};
-use super::{Checker, GRACE, Who, label};
+use super::limits::{Rate, Slots, Starts};
+use super::{Checker, GRACE, Held, Who, label};
 
 /// How many deliveries wait aside at most, unless set or where there are as many slots.
 const HELD_BACK: usize = 100;
@@ -35,7 +36,7 @@ pub(crate) struct Host {
     pub(crate) rate: Rate,
     /// Each tenant's rate and burst, and what its tenants have used.
     pub(crate) tenants: Option<(f64, u32)>,
-    pub(crate) by_tenant: BTreeMap<String, Rate>,
+    pub(crate) by_tenant: BTreeMap<String, Starts>,
     /// How many deliveries may wait aside.
     held_back: usize,
     /// The most slots it ever had: what was fetched for them stays held.
@@ -205,10 +206,15 @@ impl Checker {
         if took.is_none_or(|took| took >= deadline) {
             return;
         }
-        let left = self
-            .claims
-            .iter()
-            .find(|(id, claim)| claim.who == *who && claim.told && !claim.given_up && self.is_held_under(id, claim));
+        // A shadow's record is given back if that can be done, and holds nothing up if not.
+        let binds = self.modes.inbox == InboxMode::Used;
+        let left = self.claims.iter().filter(|_| binds).find(|(id, claim)| {
+            let held = claim.who == *who && claim.told && !claim.given_up && self.is_held_under(id, claim);
+            // A suspect that found no room went back, and its claim is left to run out.
+            let settled = |(holder, _, held): (&Who, &Receipt, &Held)| holder == who && held.settled.is_some();
+            let aside = claim.took_over && claim.last_run.is_none() && self.held_of(claim.message).any(settled);
+            held && !aside
+        });
         if let Some((_, claim)) = left {
             let text = format!(
                 "{who} ended before its time and left {} on {}",

@@ -1,16 +1,20 @@
 //! Dead letters: that each explains itself, that none is lost on its way there, there, or on its way back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use redrive::dlq::Envelope;
 use redrive::message::Message;
 
 use crate::plan::Letters;
+use crate::scene::NUMBER;
 
 use super::{Checker, label};
 
 /// A message's work as dead letters know it: the message it was at first, and how often that came back.
 pub(crate) type Life = (usize, u32);
+
+/// Why a life ended that the queue's own policy ended.
+pub(crate) const MOVED: &str = "moved by the queue";
 
 /// A dead letter in its queue.
 #[derive(Clone, Debug)]
@@ -23,8 +27,14 @@ pub(crate) struct Letter {
 pub(crate) struct Post {
     /// What is in the dead-letter queue, by its MessageId there.
     pub(super) there: BTreeMap<String, Letter>,
+    /// How many letters of each first message have left their queue.
+    gone: BTreeMap<usize, usize>,
+    /// Messages that the queue has moved by itself.
+    moved: BTreeSet<usize>,
     /// Which life ended with each letter that ever was there.
     lives: BTreeMap<String, Life>,
+    /// The letter that is on its way back as it is, without an envelope that would tell of it: its body and its life.
+    pub(crate) moving: Option<(String, Life)>,
     /// Why each life ended that did.
     pub(crate) ended: BTreeMap<Life, Vec<String>>,
 }
@@ -33,7 +43,8 @@ impl Checker {
     /// The life of a message that came into the queue: its first, or one after a death.
     pub(crate) fn life_of(&self, number: usize, message: &Message) -> Life {
         let Some(envelope) = Envelope::of(message) else {
-            return (number, 0);
+            let moving = self.post.moving.as_ref().filter(|(body, _)| *body == message.body);
+            return moving.map_or((number, 0), |(_, (first, lives))| (*first, lives + 1));
         };
         let first = self.first_of(&envelope.message_id).unwrap_or(number);
         (first, envelope.replays + 1)
@@ -45,18 +56,40 @@ impl Checker {
         sent.or_else(|| self.post.lives.get(message_id).map(|life| life.0))
     }
 
+    /// SQS begins to move a letter back as it is, or has moved it.
+    pub(crate) fn moves_back(&mut self, letter: Option<&Message>) {
+        self.post.moving = letter.and_then(|letter| Some((letter.body.clone(), *self.post.lives.get(&letter.id)?)));
+    }
+
     /// The message that the queue has just moved as this letter, by itself.
     fn moved_as(&self, letter: &Message) -> Option<usize> {
-        let left = |sent: &super::Known| sent.held && !self.queue.contains(&sent.id);
-        let is_it = |sent: &super::Known| sent.body == letter.body && sent.moved_group == letter.group_id;
-        matches!(self.modes.letters, Letters::ByPolicy(_))
-            .then(|| self.messages.iter().position(|sent| left(sent) && is_it(sent)))
-            .flatten()
+        if !matches!(self.modes.letters, Letters::ByPolicy(_)) {
+            return None;
+        }
+        let number = letter.attribute(NUMBER).and_then(|number| number.parse().ok());
+        let is_it = |n: &usize| {
+            let sent = &self.messages[*n];
+            sent.body == letter.body && sent.moved_group == letter.group_id && Some(sent.planned) == number
+        };
+        let like_it: Vec<usize> = (0..self.messages.len()).filter(is_it).collect();
+        let left = |n: &&usize| {
+            let sent = &self.messages[**n];
+            sent.held && !self.queue.contains(&sent.id) && !self.post.moved.contains(n)
+        };
+        // Of what is in the queue twice, one may be moved and the other stay.
+        let copied = |n: &&usize| self.messages[**n].copied;
+        like_it
+            .iter()
+            .find(left)
+            .or_else(|| like_it.iter().find(copied))
+            .copied()
     }
 
     /// Takes note of dead letters that arrived, and of those that are gone.
     pub(crate) fn look_for_dead_letters(&mut self, who: &str) {
-        if self.dead.len() == self.post.there.len() {
+        // Where the queue moves letters by itself, one may have come and another gone.
+        let moves = matches!(self.modes.letters, Letters::ByPolicy(_));
+        if !moves && self.dead.len() == self.post.there.len() {
             return;
         }
         let letters = self.dead.messages();
@@ -83,6 +116,7 @@ impl Checker {
         let named = envelope
             .as_ref()
             .and_then(|envelope| Some((self.first_of(&envelope.message_id)?, envelope.replays)));
+        self.post.moved.extend(moved);
         let Some(life) = moved.map(|message| self.messages[message].life).or(named) else {
             return self.broken(
                 "inv10",
@@ -93,7 +127,7 @@ impl Checker {
         let name = label(first);
         let reason = match (&envelope, moved) {
             (Some(envelope), None) => envelope.reason.clone(),
-            _ => "moved by the queue".to_owned(),
+            _ => MOVED.to_owned(),
         };
         let attempts = envelope.as_ref().map_or(0, |envelope| envelope.attempts);
         self.note(
@@ -187,7 +221,15 @@ impl Checker {
         self.note(who, format!("  dead letter of {name} is gone, life {lives}"));
         let sent = &self.messages[first];
         let done = self.done.contains(&(sent.key.clone(), sent.payload));
-        let again = (0..self.messages.len()).any(|number| self.messages[number].life == (first, lives + 1));
+        let gone = self.post.gone.entry(first).or_default();
+        *gone += 1;
+        // What the queue itself has moved says nothing new of how often it died: then there are as many back as are gone.
+        let back = |number: &usize| *number != first && self.messages[*number].life.0 == first;
+        let again = if matches!(self.modes.letters, Letters::ByPolicy(_)) {
+            (0..self.messages.len()).filter(back).count() >= *gone
+        } else {
+            (0..self.messages.len()).any(|number| self.messages[number].life == (first, lives + 1))
+        };
         let elsewhere = self.post.there.values().any(|other| other.life == letter.life);
         if !done && !again && !elsewhere {
             self.broken(

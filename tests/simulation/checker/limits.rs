@@ -2,6 +2,8 @@
 
 use redrive::clock::Instant;
 
+use crate::plan::InboxMode;
+
 use super::{Checker, Who, label};
 
 /// How many handlers may run; where that was changed this instant, the more generous of both.
@@ -84,12 +86,53 @@ impl Rate {
     }
 }
 
+/// Starts of a tenant, the last ones, each with the time from which on its token may have been taken: a token is taken first,
+/// and what then waits for a bulkhead, a breaker or its announcement has it in hand.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Starts(Vec<(Instant, Instant)>);
+
+/// How many starts of a tenant are looked at together.
+const STARTS: usize = 64;
+
+impl Starts {
+    /// One starts; whether there are more than a bucket of this rate and burst has tokens for. One more may be in hand.
+    fn take(&mut self, (rate, burst): (f64, u32), ready: Instant, now: Instant) -> bool {
+        if self.0.len() == STARTS {
+            self.0.remove(0);
+        }
+        self.0.push((ready.min(now), now));
+        self.0.iter().any(|&(since, _)| {
+            let within = self.0.iter().filter(|(ready, _)| *ready >= since).count();
+            let passed = now.saturating_duration_since(since).as_secs_f64();
+            // Clocks of whole milliseconds are not more exact than that.
+            let inexact = 0.01 + rate * 0.001;
+            within as f64 > 1.0 + f64::from(burst) + rate * passed + inexact
+        })
+    }
+}
+
 impl Checker {
+    /// Since when a message that is about to run may have had its token.
+    fn ready_since(&self, who: &Who, message: usize) -> Instant {
+        let of = (std::sync::Arc::clone(who), message);
+        let told = self.told.get(&of).map(|told| told.at);
+        let received = self.held_of(message).filter(|(holder, ..)| *holder == who);
+        let received = received.filter_map(|(_, _, held)| held.told).max();
+        let ran = self.ran.get(&of).map(|(at, _)| *at);
+        let last = if self.modes.inbox == InboxMode::Used {
+            told
+        } else {
+            received
+        };
+        [last, ran].into_iter().flatten().max().unwrap_or_else(|| self.now())
+    }
+
     /// A handler is about to start on a message of this tenant.
     pub(crate) fn check_limits(&mut self, who: &Who, message: usize) {
         let now = self.now();
         let running = self.runs.values().filter(|run| run.who == *who).count();
         let tenant = self.tenant_of(message);
+        let ready = self.ready_since(who, message);
         let Some(host) = self.hosts.get_mut(who) else { return };
         let most = host.slots.most(now);
         // One token may be in hand since before, for a handler that did not start then.
@@ -98,8 +141,8 @@ impl Checker {
             (Some(limit), Some(tenant)) => host
                 .by_tenant
                 .entry(tenant.clone())
-                .or_insert_with(|| Rate::new(Some(limit)))
-                .take(now, 1.0),
+                .or_default()
+                .take(limit, ready, now),
             _ => false,
         };
         if running >= most {

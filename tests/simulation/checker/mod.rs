@@ -23,7 +23,7 @@ use letters::Post;
 
 pub(crate) use attempts::Ended;
 pub(crate) use host::{Host, Turning};
-pub(crate) use letters::Life;
+pub(crate) use letters::{Life, MOVED};
 
 mod attempts;
 mod effects;
@@ -98,6 +98,8 @@ pub(crate) struct Modes {
     pub(super) any_payload: bool,
     /// What is given up stays in the queue, and its group behind it.
     pub(super) keeps: bool,
+    /// That of a group does, whatever is done with others.
+    pub(super) blocks: bool,
 }
 
 impl ClaimState {
@@ -156,8 +158,10 @@ pub(crate) struct Held {
     pub(super) settled: Option<(Instant, &'static str)>,
     /// That was answered with success.
     pub(super) answered: bool,
-    /// Its worker was told that its receipt is no longer good.
+    /// Its worker was told that its receipt is no longer good, or took it for lost by time.
     pub(super) lost: bool,
+    /// Its worker said what became of it.
+    pub(super) over: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -256,6 +260,7 @@ impl Checker {
                 attempts_jump: policy,
                 any_payload: plan.workers.iter().any(|worker| worker.old),
                 keeps: plan.letters == Letters::Kept || plan.rejects_block,
+                blocks: plan.rejects_block,
             },
             wires: JoinSet::new(),
             history: Vec::new(),
@@ -405,7 +410,9 @@ impl Checker {
             || (sent.life.1 == 0 && (self.suppressed.contains(&work) || self.dead_any.contains(&sent.key)))
             || (self.modes.any_payload && self.is_done_as_another(&sent.key, sent.life.1 == 0))
             || (self.modes.inbox != InboxMode::Used && self.ran_well.contains(&message))
-            || (self.modes.letters == Letters::Discarded && self.given_up.contains(&message))
+            || (self.modes.letters == Letters::Discarded
+                && !(self.modes.blocks && sent.group.is_some())
+                && self.given_up.contains(&message))
     }
 
     /// Whether its key is done, or dead, with any payload: what a worker without fingerprints takes for the same.
@@ -416,16 +423,16 @@ impl Checker {
         of(&self.done) || (first_life && of(&self.suppressed))
     }
 
+    /// Whether it was given up and is in the queue all the same, for good, and its group behind it.
+    fn stays(&self, message: usize) -> bool {
+        self.modes.keeps && self.given_up.contains(&message) && self.messages[message].held
+    }
+
     /// Whether nothing more is to be done about it: it has an outcome, or was given up where that leaves it in the queue.
     fn is_at_rest(&self, message: usize) -> bool {
-        let stays =
-            |message: usize| self.modes.keeps && self.given_up.contains(&message) && self.messages[message].held;
         let group = self.messages[message].group;
-        self.is_durable(message)
-            || stays(message)
-            || (self.modes.keeps
-                && group.is_some()
-                && (0..message).any(|head| self.messages[head].group == group && stays(head) && !self.is_durable(head)))
+        let behind = |head: usize| self.messages[head].group == group && self.stays(head);
+        self.is_durable(message) || self.stays(message) || (group.is_some() && (0..message).any(behind))
     }
 
     /// An operator is about to take a claim away: until its holder hears of it, it may run on.
@@ -480,8 +487,16 @@ impl Checker {
         self.inbox.record(&self.messages[message].key)
     }
 
+    /// Takes note of what the queue has moved by itself: it is not lost, and may be on its way back already.
+    pub(crate) fn look_for_moved(&mut self) {
+        if matches!(self.modes.letters, Letters::ByPolicy(_)) {
+            self.look_for_dead_letters("queue");
+        }
+    }
+
     /// Looks whether messages have left the queue since, and whether they might.
     pub(crate) fn look_for_lost_messages(&mut self) {
+        self.look_for_moved();
         let held: Vec<usize> = self.held_now.iter().copied().collect();
         for message in held {
             if !self.queue.contains(&self.messages[message].id) {
@@ -569,6 +584,10 @@ impl Checker {
                 ),
             );
         }
+        if taken {
+            // It may run on until its holder hears of it.
+            return;
+        }
         let others: Vec<Run> = self
             .runs
             .values()
@@ -621,6 +640,10 @@ impl Checker {
 
     /// Looks for handlers that run on although their lease has ended and their worker could know.
     pub(crate) fn look_at_leases(&mut self) {
+        // A shadow's lease holds nothing up.
+        if self.modes.inbox != InboxMode::Used {
+            return;
+        }
         let now_ms = self.now_ms();
         let grace = u64::try_from(GRACE.as_millis()).unwrap_or(0);
         let late = self.runs.values().find(|run| {
@@ -662,6 +685,14 @@ impl Checker {
         }
         if fate == "given_up" {
             self.given_up.insert(message);
+        }
+        let of = |(holder, _): &&(Who, Receipt)| holder == who;
+        let mine = self.by_message.get(&message).into_iter().flatten().filter(of);
+        for of in mine.cloned().collect::<Vec<_>>() {
+            if let Some(held) = self.receipts.get_mut(&of) {
+                held.over = true;
+                held.lost |= fate == "lost";
+            }
         }
         if ["completed", "duplicate", "dead_lettered"].contains(&fate) && !self.is_durable(message) {
             self.broken(
@@ -718,8 +749,10 @@ impl Checker {
     pub(crate) fn is_quiet(&self) -> bool {
         self.runs.is_empty()
             && self.operators == 0
-            && (0..self.messages.len())
-                .all(|message| self.is_at_rest(message) && !(self.messages[message].held && self.is_durable(message)))
+            && (0..self.messages.len()).all(|message| {
+                self.is_at_rest(message)
+                    && (self.stays(message) || !(self.messages[message].held && self.is_durable(message)))
+            })
     }
 
     /// Whether a planned message has no durable outcome yet.

@@ -42,6 +42,8 @@ impl Draw {
     }
 }
 
+const AWAY: Duration = Duration::from_secs(30);
+
 impl Plan {
     pub(crate) fn of_seed(seed: u64) -> Self {
         let draw = Draw(Random::seeded(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x51ed_2701));
@@ -52,6 +54,8 @@ impl Plan {
         } else {
             draw.secs(2..=40)
         };
+        // By as much goes away what failed in an outage, which would look like a heartbeat.
+        let visibility = visibility + Duration::from_secs(u64::from(visibility == AWAY));
         let trouble = draw.secs(60..=240);
         let old_workers = draw.chance(0.15);
         let names: Vec<char> = ('a'..='e').take(draw.one_of(&[2, 2, 2, 3, 3, 4, 5])).collect();
@@ -65,12 +69,13 @@ impl Plan {
             .collect();
         let names: Vec<char> = producers.iter().map(|producer| producer.name).collect();
         // A handler of twelve hours is of use only where a lease outlives what SQS allows.
-        let inbox = if very_long || !EVERY_MODE {
+        let inbox = if very_long {
             InboxMode::Used
         } else {
             draw.one_of(&INBOXES)
         };
         let max_attempts = draw.count(1..=5);
+        let letters = letters(&draw, max_attempts);
         let mut messages = messages(&draw, fifo, trouble, &names);
         if very_long {
             messages[0].character = Character::VeryLong;
@@ -89,12 +94,8 @@ impl Plan {
             visibility,
             max_attempts,
             inbox,
-            letters: if EVERY_MODE {
-                letters(&draw, max_attempts)
-            } else {
-                Letters::Sent
-            },
-            rejects_block: EVERY_MODE && fifo && draw.chance(0.15),
+            letters,
+            rejects_block: fifo && draw.chance(0.15),
             trouble,
             faults: faults(&draw),
             reorder: draw.one_of(&[0.0, 0.3]),
@@ -110,7 +111,7 @@ impl Plan {
                     (from, from + draw.secs(3..=60))
                 })
                 .collect(),
-            patience: patience(&workers, very_long),
+            patience: patience(&workers, letters, very_long),
             workers,
         }
     }
@@ -119,9 +120,6 @@ impl Plan {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
-
-/// Whether workers without an inbox, in shadow mode, and with other ends for dead letters are drawn.
-const EVERY_MODE: bool = false;
 
 const INBOXES: [InboxMode; 12] = {
     let mut modes = [InboxMode::Used; 12];
@@ -138,11 +136,13 @@ fn letters(draw: &Draw, max_attempts: u32) -> Letters {
     }
 }
 
-fn patience(workers: &[WorkerPlan], very_long: bool) -> Duration {
+fn patience(workers: &[WorkerPlan], letters: Letters, very_long: bool) -> Duration {
     let hours = |hours: u64| Duration::from_secs(hours * 3600);
     // What finds no room to wait aside goes away for longer with every receive, whoever made it: up to ten hours.
     let aside = |worker: &WorkerPlan| worker.tenants.is_some() || matches!(worker.handler, HandlerPlan::Routed(_));
     match workers.iter().any(aside) {
+        // In an outage a message on its last three receives is held for eleven hours and a half each time.
+        _ if matches!(letters, Letters::ByPolicy(_)) => hours(48),
         // A handler of twelve hours and a half has to end, whatever else takes long.
         _ if very_long => hours(20),
         true => hours(12),
