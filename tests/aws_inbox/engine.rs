@@ -135,6 +135,7 @@ async fn the_table_holds_what_the_design_says() {
     assert_eq!(
         names,
         [
+            "checkpoint_serial",
             "claim_id",
             "expires_at",
             "fencing_token",
@@ -145,7 +146,10 @@ async fn the_table_holds_what_the_design_says() {
             "status"
         ]
     );
-    let checkpoint = Change::Checkpoint(Bytes::from_static(b"half"));
+    let checkpoint = Change::Checkpoint {
+        serial: 1,
+        data: Bytes::from_static(b"half"),
+    };
     inbox
         .write(vec![Write::new(claim.clone(), checkpoint)])
         .await

@@ -27,6 +27,7 @@ pub(super) mod attribute {
     pub(in crate::inbox::dynamodb) const FINGERPRINT: &str = "fingerprint";
     pub(in crate::inbox::dynamodb) const RESULT: &str = "result";
     pub(in crate::inbox::dynamodb) const CHECKPOINT: &str = "checkpoint";
+    pub(in crate::inbox::dynamodb) const CHECKPOINT_SERIAL: &str = "checkpoint_serial";
     pub(in crate::inbox::dynamodb) const MESSAGE_ID: &str = "message_id";
     pub(in crate::inbox::dynamodb) const FIRST_SEEN: &str = "first_seen";
     pub(in crate::inbox::dynamodb) const EXPIRES_AT: &str = "expires_at";
@@ -63,6 +64,7 @@ pub(super) fn encode(record: &Record) -> Vec<(&'static str, AttributeValue)> {
         (FINGERPRINT, record.fingerprint.as_ref().map(|print| binary(&print.0))),
         (RESULT, result_value(&record.result)),
         (CHECKPOINT, record.checkpoint.as_deref().map(binary)),
+        (CHECKPOINT_SERIAL, Some(number(record.checkpoint_serial))),
         (MESSAGE_ID, Some(text(&record.message_id))),
         (FIRST_SEEN, Some(number(record.first_seen))),
         (EXPIRES_AT, Some(number(record.expires_at))),
@@ -100,6 +102,7 @@ pub(super) fn decode(key: &RecordKey, item: &Item) -> Result<Record, InboxError>
         fingerprint: read.fingerprint()?,
         result: read.result()?,
         checkpoint: read.binary(CHECKPOINT)?,
+        checkpoint_serial: read.number(CHECKPOINT_SERIAL, u64::MAX)?.unwrap_or(0),
         message_id: read.required(MESSAGE_ID, Reader::text)?,
         first_seen: read.required(FIRST_SEEN, |read, name| read.number(name, LATEST_MS))?,
         expires_at: read.required(EXPIRES_AT, |read, name| read.number(name, LATEST_MS / 1_000))?,

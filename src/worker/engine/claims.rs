@@ -142,7 +142,7 @@ impl Engine {
         };
         if let (Some(claim), Some(item)) = (claim, self.items.get_mut(&id)) {
             item.lease_until = claim.lease_until;
-            item.kept = Some(Kept::of(&claim));
+            item.kept = Some(Kept::of(&claim, item.kept.as_ref()));
             item.claim = Some(claim);
             item.rejected_before = matches!(answer, Some(ClaimAnswer::FinishDeadLetter(..)));
         }
