@@ -171,7 +171,7 @@ impl DynamoInbox {
         if let Some(error) = statement_error(&self.table.name, ACTION, failure) {
             return Judged::Answer(Err(error));
         }
-        match item.map(|item| decode(&write.claim.key, &item)) {
+        match item.map(|item| decode(&self.table.name, &write.claim.key, &item)) {
             Some(Ok(record)) => self.judge(write, Some(&record)),
             Some(Err(error)) => Judged::Answer(Err(error)),
             // The single write tells a missing record from one that is not told.
@@ -393,14 +393,14 @@ mod tests {
                 Applied::Changed(wanted, written) if holds => {
                     let mut item = item_of(&record);
                     item.extend(update.sets.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-                    prop_assert_eq!(&decode(&record.key, &item).unwrap(), &*wanted);
+                    prop_assert_eq!(&decode("inbox", &record.key, &item).unwrap(), &*wanted);
                     prop_assert_eq!(update.written, written);
                 }
                 // The same once more changes nothing but how long the record is kept.
                 Applied::AlreadyDone(_) if holds => {
                     let mut item = item_of(&record);
                     item.extend(update.sets.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-                    let again = Record { expires_at: record.expires_at, ..decode(&record.key, &item).unwrap() };
+                    let again = Record { expires_at: record.expires_at, ..decode("inbox", &record.key, &item).unwrap() };
                     prop_assert_eq!(again, record);
                 }
                 Applied::Lost if holds => prop_assert!(false, "the condition lets a lost write pass"),
