@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::gate::Gate;
 use super::guard::guard;
+use super::run::{Lease, Start};
 use super::{Engine, Fate, Id, Instant, Phase, Step};
 use crate::flow::Admission;
 use crate::inbox::Change;
@@ -326,8 +327,7 @@ impl Engine {
 
     fn start(&mut self, now: Instant, ids: Vec<Id>) {
         self.slots_used += 1;
-        let mut contexts = Vec::with_capacity(ids.len());
-        let mut kills = Vec::with_capacity(ids.len());
+        let mut starts = Vec::with_capacity(ids.len());
         for &id in &ids {
             self.enter(id, Phase::Running);
             self.intake.message_started(now);
@@ -345,9 +345,13 @@ impl Engine {
                 *begun = Some(now);
             }
             item.ask = Some(asked.clone());
-            kills.push(kill);
             let claim = inbox.zip(item.claim.clone());
-            contexts.push(crate::handler::Context::assembled(
+            // A shadow's lease keeps nothing from running.
+            let lease = claim.as_ref().filter(|_| !self.config.shadow).map(|(inbox, _)| Lease {
+                inbox: Arc::clone(inbox),
+                until: item.lease_until,
+            });
+            let context = crate::handler::Context::assembled(
                 Arc::clone(&item.delivery),
                 item.key.clone(),
                 item.attempts_before() + 1,
@@ -356,8 +360,9 @@ impl Engine {
                 claim,
                 item.kept.clone().unwrap_or_default(),
                 asked,
-            ));
+            );
+            starts.push(Start { context, kill, lease });
         }
-        self.run_handler(ids, contexts, kills);
+        self.run_handler(ids, starts);
     }
 }
