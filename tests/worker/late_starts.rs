@@ -68,7 +68,9 @@ async fn inv02_a_run_that_begins_after_its_lease_is_over_is_not_called_beside_wh
     let Some(ClaimAnswer::Claimed(claim)) = other.lock().unwrap().take() else {
         panic!("it was there to be taken over")
     };
-    let completed = inbox.complete(vec![(claim, redrive::outcome::StoredResult::Nothing)]).await;
+    let completed = inbox
+        .complete(vec![(claim, redrive::outcome::StoredResult::Nothing)])
+        .await;
     assert!(completed[0].is_ok(), "{completed:?}");
     rig.emptied(&running).await;
     assert_eq!((rig.log.len(), running.status().totals.duplicates > 0), (0, true));
@@ -116,7 +118,9 @@ async fn inv02_of_a_batch_only_what_is_still_held_is_called() {
     running.until("two wait", |status| status.waiting == 2).await;
     sleep(secs(15)).await;
     rig.send("k2", "2").await;
-    running.until("it was called", |_| !calls.lock().unwrap().is_empty()).await;
+    running
+        .until("it was called", |_| !calls.lock().unwrap().is_empty())
+        .await;
     assert_eq!(*calls.lock().unwrap(), [["2"]]);
     rig.emptied(&running).await;
     let mut called: Vec<String> = calls.lock().unwrap().concat();
