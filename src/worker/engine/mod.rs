@@ -131,6 +131,7 @@ pub(super) struct Engine {
     meter: Meter,
     epoch: String,
     claims_made: u64,
+    began: Instant,
 
     tasks: JoinSet<Event>,
     /// Calls under way, without handlers and watches.
@@ -150,7 +151,7 @@ pub(super) struct Engine {
     suspect_running: Option<(Id, Option<Instant>)>,
     /// Waiting aside for a bulkhead, by its name.
     at_bulkhead: BTreeMap<String, VecDeque<Id>>,
-    /// Waiting aside for their tenant's rate.
+    /// Waiting aside for their tenant's rate, or until they may be probes again.
     at_rate: Deadlines,
     held_back: usize,
     bulkheads: BTreeMap<String, Bulkhead>,
@@ -248,6 +249,7 @@ impl Engine {
             shared,
             epoch,
             claims_made: 0,
+            began: now,
             tasks: JoinSet::new(),
             calls: 0,
             items: BTreeMap::new(),
