@@ -42,6 +42,8 @@ mod inv06_heartbeats;
 mod inv09_attempts;
 #[path = "worker/inv12_build_errors.rs"]
 mod inv12_build_errors;
+#[path = "worker/late_starts.rs"]
+mod late_starts;
 #[path = "worker/preflight.rs"]
 mod preflight;
 #[path = "worker/settings.rs"]

@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use redrive::clock::{Clock, Random};
+use serde_json::Value;
 
 use super::journal::Journal;
 use super::program::Places;
 use crate::child::{Process, Signal};
-use crate::fault_proxy::FaultProxy;
+use crate::fault_proxy::{Fault, FaultProxy, Request, Rule};
 
 /// How long a process may take to start or to end on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -24,6 +25,58 @@ pub(crate) struct Post {
     /// The last that its processes said on standard error.
     said: Arc<Mutex<String>>,
     lives: usize,
+    announced: Arc<Mutex<Vec<Announced>>>,
+}
+
+/// A suspect's run that a worker asked the inbox to write down.
+#[derive(Clone, Debug)]
+pub(crate) struct Announced {
+    pub(crate) key: String,
+    /// All texts in what was asked, its claim's id among them.
+    texts: Vec<String>,
+}
+
+impl Announced {
+    pub(crate) fn is_of(&self, claim_id: &str) -> bool {
+        self.texts.iter().any(|text| text == claim_id)
+    }
+
+    /// What a call announces: its updates that set a flag of a record.
+    fn all_in(request: &Request) -> Vec<Self> {
+        let text = request.text();
+        if !text.contains("started") || !text.contains("true") {
+            return Vec::new();
+        }
+        let body = request.json();
+        let updates = match body["Statements"].as_array() {
+            Some(statements) => statements.clone(),
+            None => vec![body],
+        };
+        let read = |update: &Value| {
+            let (mut texts, mut sets_a_flag) = (Vec::new(), false);
+            read_values(update, &mut texts, &mut sets_a_flag);
+            let key = texts.iter().find_map(|text| text.split_once('#'))?.1.to_owned();
+            sets_a_flag.then_some(Self { key, texts })
+        };
+        updates.iter().filter_map(read).collect()
+    }
+}
+
+/// Takes the texts out of attribute values, and notes whether there is a flag that is set among them.
+fn read_values(value: &Value, texts: &mut Vec<String>, sets_a_flag: &mut bool) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match (&**name, value) {
+                    ("S", Value::String(text)) => texts.push(text.clone()),
+                    ("BOOL", Value::Bool(true)) => *sets_a_flag = true,
+                    _ => read_values(value, texts, sets_a_flag),
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| read_values(value, texts, sets_a_flag)),
+        _ => {}
+    }
 }
 
 impl Post {
@@ -35,7 +88,7 @@ impl Post {
             dynamodb: dynamodb.url(),
             ..places.clone()
         };
-        Self {
+        let post = Self {
             number,
             sqs,
             dynamodb,
@@ -44,7 +97,27 @@ impl Post {
             journal: journal.clone(),
             said: Arc::default(),
             lives: 0,
-        }
+            announced: Arc::default(),
+        };
+        post.heal();
+        post
+    }
+
+    /// Ends all that was arranged to go wrong at its proxies. Its announcements are listened to all the time.
+    pub(crate) fn heal(&self) {
+        self.sqs.heal();
+        self.dynamodb.heal();
+        let announced = Arc::clone(&self.announced);
+        let listen = move |request: &Request| {
+            announced.lock().unwrap().extend(Announced::all_in(request));
+            false
+        };
+        self.dynamodb.add(Rule::on_all(Fault::reset()).when(listen));
+    }
+
+    /// What its present or last process announced.
+    pub(crate) fn announced(&self) -> Vec<Announced> {
+        self.announced.lock().unwrap().clone()
     }
 
     /// Starts a process, if none runs.
@@ -53,6 +126,7 @@ impl Post {
             return;
         }
         self.lives += 1;
+        self.announced.lock().unwrap().clear();
         let (journal, number, said) = (self.journal.clone(), self.number, Arc::clone(&self.said));
         let mut command = self.places.command(&format!("worker-{number}-{}", self.lives));
         if std::env::var_os("RUST_LOG").is_none() {
@@ -89,8 +163,7 @@ impl Post {
             process.kill();
         }
         self.journal.killed(self.number);
-        self.sqs.heal();
-        self.dynamodb.heal();
+        self.heal();
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use redrive::clock::{Clock, Instant};
 
+use super::program::THREADS;
+
 /// What cut a run off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
@@ -32,19 +34,36 @@ pub(crate) enum Effect {
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
     pub(crate) worker: usize,
+    /// Which of that worker's processes it was.
+    life: usize,
+    /// The MessageId of its delivery.
+    message: String,
     pub(crate) token: u64,
     /// The deaths its record tells of and one more, if it ran as a suspect.
     pub(crate) suspect: u32,
     pub(crate) effect: Effect,
+    began_ms: u64,
     pub(crate) end: Option<String>,
+    ended_ms: Option<u64>,
     /// What the delivery came to.
     pub(crate) fate: Option<String>,
     pub(crate) cut: Option<Cut>,
+    /// Whether another run of the key, not known to have been cut off, had not said that it had ended when this began.
+    beside: Option<usize>,
 }
 
 impl Run {
     fn is_open(&self) -> bool {
         self.fate.is_none() && self.cut != Some(Cut::Killed)
+    }
+
+    fn is_of_the_process_of(&self, other: &Self) -> bool {
+        (self.worker, self.life) == (other.worker, other.life)
+    }
+
+    /// Whether it has, or found, the effect.
+    fn is_done(&self) -> bool {
+        matches!(self.effect, Effect::Made | Effect::Known)
     }
 }
 
@@ -55,14 +74,18 @@ pub(crate) struct Faults {
     pub(crate) overlaps: Vec<String>,
     /// Runs whose token was not larger than that of every run of the key before.
     pub(crate) tokens: Vec<String>,
-    /// Runs after the effect was made by one whose process went on and did not lose its lease.
+    /// Runs after the effect was made by one whose process went on, and could record it or had to remember it.
     pub(crate) repeats: Vec<String>,
+    /// Runs of a stopped process that began when it woke, without effect and ended at once: a process can be stopped after
+    /// the last look at the lease, in each of its threads once.
+    pub(crate) late: usize,
+    /// Runs after one whose effect could not be recorded for as long as it was let.
+    pub(crate) unrecorded: usize,
 }
 
 #[derive(Default)]
 struct Book {
     runs: BTreeMap<String, Vec<Run>>,
-    overlaps: Vec<String>,
     done: BTreeSet<String>,
     /// Keys in the order in which their effects were first made.
     order: Vec<String>,
@@ -73,11 +96,14 @@ struct Book {
     attempts: usize,
     refused: usize,
     known: usize,
-    /// How many lines of each worker were taken.
-    heard: BTreeMap<usize, u64>,
     started: BTreeMap<usize, u64>,
     made: BTreeMap<usize, u64>,
-    dying: BTreeSet<usize>,
+    /// How many lines of each worker were taken.
+    heard: BTreeMap<usize, u64>,
+    /// How many of a worker's processes have ended.
+    lives: BTreeMap<usize, usize>,
+    /// How often each process was stopped.
+    stops: BTreeMap<(usize, usize), usize>,
 }
 
 #[derive(Clone)]
@@ -105,31 +131,30 @@ impl Journal {
         let mut book = self.book();
         *book.heard.entry(worker).or_default() += 1;
         match words[..] {
-            ["start", key, token, _attempt, suspect] => {
-                let (token, suspect) = (number(token), number(suspect));
-                book.start(worker, key, token, u32::try_from(suspect).unwrap_or(u32::MAX));
+            ["start", key, token, suspect, message, at] => {
+                let suspect = u32::try_from(number(suspect)).unwrap_or(u32::MAX);
+                book.start(worker, key, message, (number(token), suspect, number(at)));
                 book.recovered(key, now);
             }
             ["effect", key, token, word] => book.effect(worker, key, number(token), word),
-            ["end", key, token, end] => {
-                if let Some(run) = book.run(worker, key, Some(number(token))) {
-                    run.end = Some(end.to_owned());
+            ["end", key, token, end, at] => {
+                let token = number(token);
+                if let Some(run) = book.run(worker, key, |run| run.token == token && run.end.is_none()) {
+                    (run.end, run.ended_ms) = (Some(end.to_owned()), Some(number(at)));
                 }
             }
-            ["dying", ..] => {
-                book.dying.insert(worker);
-            }
-            ["fate", key, fate] => {
+            ["fate", key, fate, message] => {
                 *book.fates.entry(fate.to_owned()).or_default() += 1;
-                if matches!(fate, "completed" | "dead_lettered" | "duplicate") {
+                let is_done = matches!(fate, "completed" | "dead_lettered" | "duplicate");
+                if is_done {
                     book.done.insert(key.to_owned());
                 }
                 // Of a delivery that was not run it says nothing of a run.
                 let ran = matches!(fate, "completed" | "retried" | "dead_lettered" | "released" | "lost");
-                if let Some(run) = book.run(worker, key, None).filter(|_| ran) {
+                if let Some(run) = book.run(worker, key, |run| ran && run.fate.is_none() && run.message == message) {
                     run.fate = Some(fate.to_owned());
                 }
-                if matches!(fate, "duplicate" | "completed" | "dead_lettered") {
+                if is_done {
                     book.recovered(key, now);
                 }
             }
@@ -140,11 +165,15 @@ impl Journal {
     /// The worker's process was killed, or ended by itself.
     pub(crate) fn killed(&self, worker: usize) {
         self.cut(worker, Cut::Killed);
+        *self.book().lives.entry(worker).or_default() += 1;
     }
 
     /// The worker's process was stopped for longer than its lease.
     pub(crate) fn stopped(&self, worker: usize) {
         self.cut(worker, Cut::Stopped);
+        let mut book = self.book();
+        let life = book.life(worker);
+        *book.stops.entry((worker, life)).or_default() += 1;
     }
 
     fn cut(&self, worker: usize, cut: Cut) {
@@ -159,16 +188,6 @@ impl Journal {
                 }
             }
         }
-    }
-
-    /// Whether the worker holds a message whose process died before while it ran as a suspect: killed once more, it would
-    /// rightly be taken for one that kills.
-    pub(crate) fn must_be_spared(&self, worker: usize) -> bool {
-        let book = self.book();
-        book.runs
-            .values()
-            .flatten()
-            .any(|run| run.worker == worker && run.is_open() && run.suspect > 1)
     }
 
     pub(crate) fn is_done(&self, key: &str) -> bool {
@@ -225,31 +244,44 @@ impl Journal {
 
     pub(crate) fn faults(&self) -> Faults {
         let book = self.book();
-        let mut faults = Faults {
-            overlaps: book.overlaps.clone(),
-            ..Faults::default()
-        };
+        let mut faults = Faults::default();
+        let mut late: BTreeMap<(usize, usize), usize> = BTreeMap::new();
         for (key, runs) in &book.runs {
             for (n, run) in runs.iter().enumerate() {
-                let before = &runs[..n];
-                // A stopped process may wake between the look at its lease and the start, and loses its run at once.
-                if run.fate.as_deref() == Some("lost")
-                    && run.effect == Effect::None
-                    && run.end.as_deref() == Some("dropped")
+                let is_before = |earlier: &&Run| earlier.began_ms <= run.began_ms;
+                let before = || runs[..n].iter().filter(is_before);
+                let told = || format!("{key}: {run:?} after {:?}", before().collect::<Vec<_>>());
+                if before().any(|earlier| earlier.token > run.token) {
+                    let process = (run.worker, run.life);
+                    let woke = late.entry(process).or_default();
+                    let most = THREADS * book.stops.get(&process).copied().unwrap_or(0);
+                    let came_to_nothing = run.effect == Effect::None && run.end.as_deref() == Some("dropped");
+                    if came_to_nothing && *woke < most {
+                        *woke += 1;
+                        faults.late += 1;
+                        continue;
+                    }
+                    faults.tokens.push(told());
+                }
+                // Under one claim it runs again if a failure was the fault of an outage.
+                let again_in_an_outage =
+                    |earlier: &Run| earlier.is_of_the_process_of(run) && earlier.end.as_deref() == Some("failed");
+                if before().any(|earlier| earlier.token == run.token && !again_in_an_outage(earlier)) {
+                    faults.tokens.push(told());
+                }
+                if let Some(other) = run.beside.map(|other| &runs[other])
+                    && other.ended_ms.is_none_or(|ended| ended > run.began_ms)
                 {
-                    continue;
+                    faults.overlaps.push(format!("{key}: {run:?} beside {other:?}"));
                 }
-                if before.iter().any(|earlier| earlier.token >= run.token) {
-                    faults.tokens.push(format!("{key}: {run:?} after {before:?}"));
-                }
-                // Released or lost, it could not be recorded while the inbox was away.
-                let went_on = |earlier: &&Run| {
-                    earlier.effect == Effect::Made
-                        && earlier.cut.is_none()
-                        && !matches!(earlier.fate.as_deref(), Some("lost" | "released"))
+                let could_not_record = |earlier: &Run| {
+                    !earlier.is_of_the_process_of(run)
+                        && (earlier.cut.is_some() || earlier.fate.as_deref() == Some("lost"))
                 };
-                if let Some(earlier) = before.iter().find(went_on) {
-                    faults.repeats.push(format!("{key}: {run:?} after {earlier:?}"));
+                if before().any(|earlier| earlier.is_done() && !could_not_record(earlier)) {
+                    faults.repeats.push(told());
+                } else if before().any(|earlier| earlier.is_done() && earlier.cut.is_none()) {
+                    faults.unrecorded += 1;
                 }
             }
         }
@@ -258,30 +290,39 @@ impl Journal {
 }
 
 impl Book {
-    fn start(&mut self, worker: usize, key: &str, token: u64, suspect: u32) {
+    /// The number of the worker's present process.
+    fn life(&self, worker: usize) -> usize {
+        self.lives.get(&worker).copied().unwrap_or(0)
+    }
+
+    fn start(&mut self, worker: usize, key: &str, message: &str, (token, suspect, began_ms): (u64, u32, u64)) {
+        let life = self.life(worker);
         let runs = self.runs.entry(key.to_owned()).or_default();
-        if let Some(other) = runs.iter().find(|run| run.end.is_none() && run.cut.is_none()) {
-            self.overlaps
-                .push(format!("{key}: worker {worker}, token {token}, beside {other:?}"));
-        }
+        let beside = runs.iter().rposition(|run| run.end.is_none() && run.cut.is_none());
         runs.push(Run {
             worker,
+            life,
+            message: message.to_owned(),
             token,
             suspect,
             effect: Effect::None,
+            began_ms,
             end: None,
+            ended_ms: None,
             fate: None,
             cut: None,
+            beside,
         });
         *self.started.entry(worker).or_default() += 1;
     }
 
-    /// The run of this token, or the worker's last of this key.
-    fn run(&mut self, worker: usize, key: &str, token: Option<u64>) -> Option<&mut Run> {
+    /// The last run by the worker's present process that this holds of.
+    fn run(&mut self, worker: usize, key: &str, mut holds: impl FnMut(&Run) -> bool) -> Option<&mut Run> {
+        let life = self.life(worker);
         let runs = self.runs.get_mut(key)?;
         runs.iter_mut()
             .rev()
-            .find(|run| run.worker == worker && token.is_none_or(|token| run.token == token))
+            .find(|run| run.worker == worker && run.life == life && holds(run))
     }
 
     fn effect(&mut self, worker: usize, key: &str, token: u64, word: &str) {
@@ -307,7 +348,7 @@ impl Book {
             }
             _ => return,
         };
-        if let Some(run) = self.run(worker, key, Some(token)) {
+        if let Some(run) = self.run(worker, key, |run| run.token == token) {
             run.effect = effect;
         }
     }

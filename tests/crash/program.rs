@@ -12,6 +12,7 @@ use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
+use redrive::clock::Clock;
 use redrive::extract::{Json, State};
 use redrive::flow::{Backoff, BreakerConfig};
 use redrive::{Context, DynamoInbox, Failure, SqsQueue, Worker, Workers};
@@ -87,12 +88,20 @@ impl Places {
     }
 }
 
+/// How many threads of a worker process run handlers.
+pub(crate) const THREADS: usize = 2;
+
 /// Tells the harness something: one line, whole, at once.
 fn say(words: impl Display) {
     let line = format!("{words}\n");
     // Whoever listens may be gone.
     let _ = std::io::stdout().lock().write_all(line.as_bytes());
     let _ = std::io::stdout().lock().flush();
+}
+
+/// The host's time: all processes are on one, so what they say can be put in order by it.
+fn now_ms() -> u64 {
+    Clock::system().epoch_ms()
 }
 
 /// Works until SIGTERM, or until whoever started it is gone.
@@ -107,7 +116,7 @@ pub(crate) fn main() -> std::process::ExitCode {
         .with_ansi(false)
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(THREADS)
         .enable_all()
         .build()
         .expect("a runtime");
@@ -138,7 +147,14 @@ async fn work(places: &Places) -> Result<(), Box<dyn std::error::Error + Send + 
             .long_poll(Duration::from_secs(1))
             // Outages are short here, so that a run is.
             .breaker(BreakerConfig::default().open_for(Duration::from_secs(1), Duration::from_secs(4))?)
-            .observe(|seen| say(format_args!("fate {} {}", seen.key, seen.fate.as_str())))
+            .observe(|seen| {
+                say(format_args!(
+                    "fate {} {} {}",
+                    seen.key,
+                    seen.fate.as_str(),
+                    seen.message.id
+                ))
+            })
             .on_duplicate(|key, _| say(format_args!("duplicate {key}")))
             .handler(handle)
             .build()?;
@@ -157,7 +173,13 @@ struct Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        say(format_args!("end {} {} {}", self.key, self.token, self.end));
+        say(format_args!(
+            "end {} {} {} {}",
+            self.key,
+            self.token,
+            self.end,
+            now_ms()
+        ));
     }
 }
 
@@ -165,9 +187,10 @@ async fn handle(State(ledger): State<Ledger>, context: Context, Json(job): Json<
     let claim = Arc::clone(context.claim().ok_or_else(|| Failure::reject("no claim"))?);
     let (key, token) = (context.key().as_str(), claim.fencing_token);
     say(format_args!(
-        "start {key} {token} {} {}",
-        context.attempt(),
+        "start {key} {token} {} {} {}",
         if claim.suspect { claim.deaths + 1 } else { 0 },
+        context.message().id,
+        now_ms(),
     ));
     let mut run = Run {
         key: key.to_owned(),
@@ -185,8 +208,8 @@ async fn handle(State(ledger): State<Ledger>, context: Context, Json(job): Json<
 
 async fn steps(ledger: &Ledger, context: &Context, key: &str, token: u64, job: &Job) -> Result<u64, Failure> {
     // From here on no earlier claim of this key can have an effect.
-    let done = match ledger.fence(key, token).await {
-        Ok(done) => done,
+    let (done, runs) = match ledger.fence(key, token).await {
+        Ok(shown) => shown,
         Err(error) => {
             say(format_args!("effect {key} {token} {}", error.word()));
             return Err(error.into_failure());
@@ -199,11 +222,11 @@ async fn steps(ledger: &Ledger, context: &Context, key: &str, token: u64, job: &
     tokio::time::sleep(Duration::from_millis(job.millis)).await;
     match job.kind {
         Kind::Plain => {}
-        Kind::Flaky if context.attempt() > 2 => {}
+        // While a breaker is half open its failures are no attempts, and without other messages it would stay so.
+        Kind::Flaky if context.attempt() > 2 || runs > 4 => {}
         Kind::Flaky => return Err(Failure::retry("not yet")),
         Kind::Poison => return Err(Failure::reject("never").because("declined")),
         Kind::Killer => {
-            say(format_args!("dying {key} {token}"));
             std::process::abort();
         }
     }
@@ -260,15 +283,20 @@ impl Ledger {
         }
     }
 
-    /// Shows the token, after which smaller ones are refused; answers whether the effect is there already.
-    async fn fence(&self, key: &str, token: u64) -> Result<bool, LedgerError> {
+    /// Shows the token, after which smaller ones are refused; answers whether the effect is there already, and how often this
+    /// was done.
+    async fn fence(&self, key: &str, token: u64) -> Result<(bool, usize), LedgerError> {
         let update = self
             .update(key, token)
-            .update_expression("SET fence = :token")
+            .update_expression("SET fence = :token ADD runs :one")
+            .expression_attribute_values(":one", AttributeValue::N("1".to_owned()))
             .condition_expression("attribute_not_exists(fence) OR fence <= :token")
             .return_values(ReturnValue::AllNew);
         let updated = update.send().await.map_err(|error| ledger_error(&error))?;
-        Ok(updated.attributes.is_some_and(|item| item.contains_key("effects")))
+        let item = updated.attributes.unwrap_or_default();
+        let runs = item.get("runs").and_then(|runs| runs.as_n().ok());
+        let runs = runs.and_then(|runs| runs.parse().ok()).unwrap_or(1);
+        Ok((item.contains_key("effects"), runs))
     }
 
     /// Makes the effect under this token. Made again under the same token, whose answer was lost, it is one.

@@ -16,6 +16,7 @@ pub(crate) struct Report {
     seed: u64,
     visibility_secs: u32,
     workers: usize,
+    asked: usize,
     messages: usize,
     keys: usize,
     kills: BTreeMap<Moment, usize>,
@@ -26,8 +27,10 @@ pub(crate) struct Report {
     pub(crate) took: Duration,
     /// Processes that killed themselves, by a message that does so, or could not start while a service was away.
     pub(crate) ended_by_themselves: usize,
-    /// Kills and stops that were put off, as they would have been the second death of a message that is no killer.
-    pub(crate) spared: usize,
+    /// Messages that kill no process and were dead-lettered, as those may be whose run was announced at two deaths.
+    pub(crate) twice_dead: usize,
+    /// Their letters that a replay has sent.
+    pub(crate) replayed: u64,
     pub(crate) lost: Vec<String>,
     /// What was in the queues long after anything was last done.
     pub(crate) left: Vec<String>,
@@ -54,6 +57,7 @@ impl Report {
             seed: options.seed,
             visibility_secs: options.visibility_secs,
             workers: options.workers,
+            asked: options.messages,
             messages: load.messages,
             keys: load.works.len(),
             kills: BTreeMap::new(),
@@ -63,7 +67,8 @@ impl Report {
             sqs_stalls: 0,
             took: Duration::ZERO,
             ended_by_themselves: 0,
-            spared: 0,
+            twice_dead: 0,
+            replayed: 0,
             lost: Vec::new(),
             left: Vec::new(),
             doubled: Vec::new(),
@@ -119,7 +124,7 @@ impl Report {
             ("lost", &self.lost),
             ("still in a queue", &self.left),
             ("effects doubled", &self.doubled),
-            ("wrong dead letters", &self.wrong_letters),
+            ("wrongly dead-lettered", &self.wrong_letters),
             ("runs of a key at once", &self.faults.overlaps),
             ("fencing tokens that did not grow", &self.faults.tokens),
             ("run again though recorded", &self.faults.repeats),
@@ -181,7 +186,10 @@ impl Report {
             "proxy_restarts": self.proxy_restarts,
             "sqs_stalls": self.sqs_stalls,
             "ended_by_themselves": self.ended_by_themselves,
-            "spared": self.spared,
+            "dead_lettered_after_two_deaths": self.twice_dead,
+            "letters_replayed": self.replayed,
+            "begun_by_a_stopped_process_on_waking": self.faults.late,
+            "run_again_as_their_record_could_not_be_written": self.faults.unrecorded,
             "zeros": zeros,
             "dead_letters": self.dead_letters,
             "dead_letters_sent_again": self.letters_again,
@@ -216,13 +224,20 @@ impl Report {
         println!("proxy restarts        {:>6}", self.proxy_restarts);
         println!("SQS stalls            {:>6}", self.sqs_stalls);
         println!("ended by themselves   {:>6}", self.ended_by_themselves);
-        println!("kills put off         {:>6}", self.spared);
         for (what, found) in self.zeros() {
             println!("{what:<33}{:>6}", found.len());
         }
         println!(
             "runs: {}, {} of suspects; effects: {} tried, {} refused by the fence, {} found made already",
             self.runs.0, self.runs.1, self.effects_tried, self.effects_refused, self.effects_known
+        );
+        println!(
+            "healthy messages dead-lettered after two deaths: {}, of which {} letters were replayed",
+            self.twice_dead, self.replayed
+        );
+        println!(
+            "run again as a record could not be written: {}; begun by a stopped process when it woke, and dropped: {}",
+            self.faults.unrecorded, self.faults.late
         );
         println!("out of order in a group, by LocalStack: {}", self.disorder);
         println!("deliveries: {:?}", self.fates);
@@ -236,5 +251,13 @@ impl Report {
                 self.recoveries.len()
             );
         }
+        println!(
+            "again: cargo test --all-features --test crash -- --messages {} --kills {} --workers {} --visibility {} --seed {}",
+            self.asked,
+            self.kills(),
+            self.workers,
+            self.visibility_secs,
+            self.seed
+        );
     }
 }

@@ -1,21 +1,24 @@
 //! One run of the harness: servers, queues, tables, worker processes, messages, accidents, and the account at the end.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use redrive::clock::{Clock, Instant, Random};
+use redrive::dlq::Replay;
 use redrive::extract::Envelope;
+use redrive::inbox::{Inbox as _, Status};
+use redrive::key::{Key, RecordKey};
 use redrive::producer::NewMessage;
 use redrive::queue::Queue as _;
-use redrive::{Producer, SqsQueue};
+use redrive::{DynamoInbox, Producer, SqsQueue};
 
 use super::Options;
 use super::accidents::{Accident, Moment, plan};
-use super::fleet::Post;
+use super::fleet::{Announced, Post};
 use super::journal::Journal;
-use super::load::{Load, Work};
+use super::load::{Kind, Load, Work};
 use super::program::{Ledger, Places};
 use super::report::Report;
 use crate::aws::config;
@@ -46,11 +49,14 @@ pub(crate) struct Scene {
     standard: Queues,
     fifo: Queues,
     ledger: Ledger,
+    inbox: DynamoInbox,
     journal: Journal,
     load: Arc<Load>,
     posts: Vec<Post>,
     /// Stopped, and until when.
     zombie: Option<(usize, Instant)>,
+    /// What was announced as a suspect that runs when its process died, or was stopped for longer than its lease: how often.
+    deaths: BTreeMap<String, usize>,
     report: Report,
 }
 
@@ -85,9 +91,8 @@ impl Scene {
         let fifo = lab.queues("crash.fifo", &setup).await;
         let (table, ledger) = (Lab::unique("inbox"), Lab::unique("ledger"));
         // The ledger has the same key, so that it is made by the same call.
-        for table in [&table, &ledger] {
-            lab.inbox(table).await;
-        }
+        lab.inbox(&ledger).await;
+        let inbox = lab.inbox(&table).await;
         let random = Random::seeded(options.seed);
         let load = Arc::new(Load::draw(options.messages, &random));
         let places = Places {
@@ -114,10 +119,12 @@ impl Scene {
             servers,
             standard,
             fifo,
+            inbox,
             journal,
             load,
             posts,
             zombie: None,
+            deaths: BTreeMap::new(),
         })
     }
 
@@ -171,6 +178,9 @@ impl Scene {
         self.load = Arc::new(self.load.first(keys));
         self.report.sent(&self.load);
         self.let_all_be_done().await;
+        if self.replay_the_innocent().await {
+            self.let_all_be_done().await;
+        }
         self.report.took = self.clock.now().saturating_duration_since(began);
         for post in &mut self.posts {
             post.terminate().await;
@@ -187,11 +197,7 @@ impl Scene {
     /// Keeps the posts manned and wakes who sleeps, until `enough`.
     async fn look_after(&mut self, mut enough: impl AsyncFnMut(&mut Self) -> bool) {
         while !enough(self).await {
-            for post in &mut self.posts {
-                if post.ended_by_itself() {
-                    self.report.ended_by_themselves += 1;
-                }
-            }
+            self.notice_ends().await;
             self.man();
             if let Some((post, _)) = self.zombie.filter(|(_, until)| self.clock.now() >= *until) {
                 self.posts[post].signal(Signal::Continue);
@@ -199,6 +205,92 @@ impl Scene {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Takes note of the processes that ended by themselves.
+    async fn notice_ends(&mut self) {
+        for number in 0..self.posts.len() {
+            if self.posts[number].ended_by_itself() {
+                self.report.ended_by_themselves += 1;
+                self.count_deaths(self.posts[number].announced()).await;
+            }
+        }
+    }
+
+    /// Of what a process announced that has just died or been stopped, counts a death of what its inbox record still says to
+    /// run under that process's claim: nobody else can have taken it over, as leases are longer than this takes.
+    async fn count_deaths(&mut self, announced: Vec<Announced>) {
+        if announced.is_empty() {
+            return;
+        }
+        // What the process asked last may still be on its way.
+        tokio::time::sleep(DONE_BY).await;
+        let keys: BTreeSet<&str> = announced.iter().map(|announced| &*announced.key).collect();
+        for key in keys {
+            let is_fifo = self
+                .load
+                .works
+                .iter()
+                .any(|work| work.key == key && work.group.is_some());
+            let queue = if is_fifo {
+                &self.fifo.source
+            } else {
+                &self.standard.source
+            };
+            let record_key = RecordKey::new(&queue.attributes().name, &Key::new(key));
+            let record = loop {
+                match self.inbox.get(&record_key).await {
+                    Ok(record) => break record,
+                    Err(error) => eprintln!("the record of {key} cannot be read yet: {error}"),
+                }
+            };
+            let is_this_claim = |claim: &str| announced.iter().any(|asked| asked.key == key && asked.is_of(claim));
+            if record.is_some_and(|record| {
+                record.started && record.status == Status::Processing && is_this_claim(&record.claim_id)
+            }) {
+                *self.deaths.entry(key.to_owned()).or_default() += 1;
+            }
+        }
+    }
+
+    /// Whether the design lets this be dead-lettered as one that kills its process, although it does not.
+    fn is_innocent_and_twice_dead(&self, key: &str) -> bool {
+        let is_killer = |work: &Work| work.key == key && work.job.kind == Kind::Killer;
+        self.deaths.get(key).is_some_and(|&deaths| deaths >= 2) && !self.load.works.iter().any(is_killer)
+    }
+
+    /// Replays what was dead-lettered after two deaths of its process and kills nothing, as an operator would; answers whether
+    /// there was any.
+    async fn replay_the_innocent(&mut self) -> bool {
+        let innocent: BTreeSet<String> = self
+            .deaths
+            .keys()
+            .filter(|key| self.is_innocent_and_twice_dead(key))
+            .cloned()
+            .collect();
+        let replayed: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+        for queues in [&self.standard, &self.fifo] {
+            let (innocent, replayed) = (innocent.clone(), Arc::clone(&replayed));
+            let replay = Replay::new(
+                queues.dead.clone(),
+                queues.source.clone(),
+                "what died though it kills nothing",
+            )
+            .skip_order(true)
+            .filter(move |letter| {
+                let key = letter.key().as_str();
+                let goes = letter.reason() == "worker_died" && innocent.contains(key);
+                if goes {
+                    replayed.lock().unwrap().insert(key.to_owned());
+                }
+                goes
+            });
+            let report = replay.run().await.expect("it is replayed");
+            assert_eq!(report.failed, 0, "{report:?}");
+            self.report.replayed += report.replayed;
+        }
+        self.report.twice_dead = replayed.lock().unwrap().len();
+        self.report.replayed > 0
     }
 
     /// Until both queues are empty.
@@ -289,27 +381,19 @@ impl Scene {
     }
 
     async fn kill(&mut self, moment: Moment) {
-        loop {
-            let (victim, sprung) = self.lie_in_wait(moment).await;
-            if !self.may_be_cut_off(victim).await {
-                self.report.spared += 1;
-                self.posts[victim].signal(Signal::Continue);
-                self.release(victim).await;
-                continue;
-            }
-            self.posts[victim].kill();
-            self.report.kill(if sprung { moment } else { Moment::Random });
-            // Not at once: others take over what it had, and it is missed.
-            self.posts[victim].man();
-            return;
-        }
+        let (victim, sprung) = self.lie_in_wait(moment).await;
+        self.posts[victim].kill();
+        self.report.kill(if sprung { moment } else { Moment::Random });
+        let announced = self.posts[victim].announced();
+        self.posts[victim].man();
+        self.count_deaths(announced).await;
     }
 
     /// Lets the worker's calls go on that a trap has stalled.
     async fn release(&self, post: usize) {
         let post = &self.posts[post];
+        post.heal();
         for proxy in [&post.sqs, &post.dynamodb] {
-            proxy.heal();
             proxy.reset_connections().await;
         }
     }
@@ -338,14 +422,15 @@ impl Scene {
                 break None;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
+            self.notice_ends().await;
+            self.man();
         };
         let victim = found.unwrap_or(first);
         for (post, trap) in &traps {
             if *post == victim {
                 continue;
             }
-            self.posts[*post].sqs.heal();
-            self.posts[*post].dynamodb.heal();
+            self.posts[*post].heal();
             // An effect is stalled by what follows it.
             let stalls = matches!(trap, Trap::Request { .. }) && self.is_sprung(*post, trap);
             if stalls || moment == Moment::AfterEffect {
@@ -361,34 +446,25 @@ impl Scene {
         (victim, found.is_some())
     }
 
-    /// Halts the worker and looks whether its death would rightly be put on a message.
-    async fn may_be_cut_off(&mut self, victim: usize) -> bool {
+    /// Stops a worker in the middle of a run until long after its leases are over.
+    async fn make_a_zombie(&mut self) {
+        self.look_after(async |scene| scene.zombie.is_none()).await;
+        let (victim, _) = self.lie_in_wait(Moment::MidHandler).await;
         self.posts[victim].signal(Signal::Stop);
+        let lease = Duration::from_secs(u64::from(self.options.visibility_secs.max(10)));
+        self.zombie = Some((victim, self.clock.now() + lease + Duration::from_secs(7)));
+        // Until all was heard that it said.
         let mut heard = self.journal.heard(victim);
         loop {
             tokio::time::sleep(Duration::from_millis(5)).await;
             let now = self.journal.heard(victim);
             if now == heard {
-                return !self.journal.must_be_spared(victim);
+                break;
             }
             heard = now;
         }
-    }
-
-    /// Stops a worker in the middle of a run until long after its leases are over.
-    async fn make_a_zombie(&mut self) {
-        self.look_after(async |scene| scene.zombie.is_none()).await;
-        loop {
-            let (victim, _) = self.lie_in_wait(Moment::MidHandler).await;
-            if self.may_be_cut_off(victim).await {
-                self.journal.stopped(victim);
-                let lease = Duration::from_secs(u64::from(self.options.visibility_secs.max(10)));
-                self.zombie = Some((victim, self.clock.now() + lease + Duration::from_secs(7)));
-                return;
-            }
-            self.report.spared += 1;
-            self.posts[victim].signal(Signal::Continue);
-        }
+        self.journal.stopped(victim);
+        self.count_deaths(self.posts[victim].announced()).await;
     }
 
     /// Arranges that the worker halts at that moment.
@@ -435,13 +511,42 @@ impl Scene {
     /// What became of everything.
     async fn account(mut self) -> Report {
         let effects = self.ledger.effects().await;
+        let mut doomed = self.load.doomed();
         // What is there still is not lost.
         if !is_empty(&self.standard.source).await || !is_empty(&self.fifo.source).await {
             self.report.left.push(self.queued().await);
         }
         let made = |work: &Work| effects.get(&work.key).copied().unwrap_or(0);
+        let mut letters: BTreeMap<String, usize> = BTreeMap::new();
+        for dead in [&self.standard.dead, &self.fifo.dead] {
+            for letter in take_all(dead, 0).await {
+                let Some(envelope) = Envelope::of(&letter.message) else {
+                    self.report
+                        .wrong_letters
+                        .push(format!("moved by SQS: {}", letter.message.body));
+                    continue;
+                };
+                *self.report.dead_letters.entry(envelope.reason.clone()).or_default() += 1;
+                *letters.entry(envelope.key.clone()).or_default() += 1;
+                if doomed
+                    .get(&envelope.key)
+                    .is_none_or(|reason| *reason != envelope.reason)
+                {
+                    self.report.wrong_letters.push(format!(
+                        "{} for {}: {}; announced at {} deaths; {:?}",
+                        envelope.key,
+                        envelope.reason,
+                        envelope.error,
+                        self.deaths.get(&envelope.key).copied().unwrap_or(0),
+                        self.journal.runs_of(&envelope.key)
+                    ));
+                }
+            }
+        }
         for work in self.load.healthy() {
             match made(work) {
+                // What is wrong with a letter that should not be was told above.
+                0 if letters.contains_key(&work.key) => {}
                 0 => self
                     .report
                     .lost
@@ -454,34 +559,9 @@ impl Scene {
                 )),
             }
         }
-        let mut doomed = self.load.doomed();
         for key in doomed.keys() {
             if effects.get(key).is_some_and(|&made| made > 0) {
                 self.report.doubled.push(format!("{key} is poison and has an effect"));
-            }
-        }
-        let mut letters: BTreeMap<String, usize> = BTreeMap::new();
-        for dead in [&self.standard.dead, &self.fifo.dead] {
-            for letter in take_all(dead, 0).await {
-                let Some(envelope) = Envelope::of(&letter.message) else {
-                    self.report
-                        .wrong_letters
-                        .push(format!("moved by SQS: {}", letter.message.body));
-                    continue;
-                };
-                *self.report.dead_letters.entry(envelope.reason.clone()).or_default() += 1;
-                *letters.entry(envelope.key.clone()).or_default() += 1;
-                let runs = self.journal.runs_of(&envelope.key);
-                let reasons: BTreeMap<_, _> = self.load.doomed();
-                if reasons
-                    .get(&envelope.key)
-                    .is_none_or(|reason| *reason != envelope.reason)
-                {
-                    self.report.wrong_letters.push(format!(
-                        "{} for {}: {}, {runs:?}",
-                        envelope.key, envelope.reason, envelope.error
-                    ));
-                }
             }
         }
         for (key, count) in &letters {

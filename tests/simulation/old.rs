@@ -23,6 +23,7 @@ impl OldInbox {
             record.fingerprint = None;
             record.first_seen = 0;
             record.checkpoint = None;
+            record.checkpoint_serial = 0;
             record.started = false;
             record.deaths = 0;
             self.0.insert(record);
@@ -57,7 +58,7 @@ impl Inbox for OldInbox {
 
     fn write(&self, writes: Vec<Write>) -> BoxFuture<'_, Answers<Written>> {
         Box::pin(async move {
-            let unknown = |write: &Write| matches!(write.change, Change::Start | Change::Checkpoint(_));
+            let unknown = |write: &Write| matches!(write.change, Change::Start | Change::Checkpoint { .. });
             let holds = |claim: &Claim| {
                 let record = self.0.record(&claim.key);
                 record.is_some_and(|record| {

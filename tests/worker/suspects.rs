@@ -1,5 +1,8 @@
 //! What was running when its process died, or seemed to have died.
 
+use redrive::inbox::Status;
+use redrive::key::{Key, RecordKey};
+
 use crate::support::{Rig, secs, sleep, start};
 
 /// A worker of 64 long jobs dies; the one that is left brings them all to their end, a few at a time.
@@ -58,4 +61,47 @@ async fn inv09_leases_lost_in_outages_of_the_inbox_are_no_deaths() {
     let deaths = rig.record("k").map(|record| record.deaths);
     assert_eq!((deaths, rig.dead.len()), (Some(0), 0));
     running.drain().await;
+}
+
+/// Whatever makes the processes die, it is none of the messages. Each time one of these runs, announced as a suspect.
+#[tokio::test(start_paused = true)]
+async fn inv09_processes_that_die_soon_after_each_start_make_no_dead_letters_of_what_they_held() {
+    let rig = Rig::new();
+    rig.send_many(3).await;
+    for _ in 0..18 {
+        let running = start(rig.worker().handler(rig.takes(secs(40))).build().unwrap());
+        sleep(secs(20)).await;
+        running.crash().await;
+    }
+    let deaths: Vec<u32> = rig.inbox.records().iter().map(|record| record.deaths).collect();
+    assert_eq!((deaths, rig.reasons()), (vec![1; 3], vec![]));
+    let running = start(rig.worker().handler(rig.takes(secs(40))).build().unwrap());
+    rig.emptied(&running).await;
+    assert_eq!((rig.log.done(), rig.dead.len()), (3, 0));
+    running.drain().await;
+}
+
+/// As the workers of a batch job, or of a function that is frozen between its calls.
+#[tokio::test(start_paused = true)]
+async fn what_has_a_death_against_it_is_run_by_short_lived_workers_too() {
+    let rig = Rig::new();
+    rig.send("k", "1").await;
+    let key = RecordKey::new("orders", &Key::new("k"));
+    let first = start(rig.worker().handler(rig.takes(secs(600))).build().unwrap());
+    first.until("it runs", |status| status.running == 1).await;
+    first.crash().await;
+    let mut record = rig.inbox.record(&key).unwrap();
+    record.deaths = 1;
+    rig.inbox.insert(record);
+    for lived in 1.. {
+        let running = start(rig.worker().handler(rig.succeeds()).build().unwrap());
+        sleep(secs(10)).await;
+        running.drain().await;
+        if rig.queue.is_empty() {
+            break;
+        }
+        assert!(lived < 20, "{:?}", rig.inbox.record(&key));
+    }
+    assert_eq!(rig.inbox.record(&key).unwrap().status, Status::Completed);
+    assert_eq!((rig.log.done(), rig.dead.len()), (1, 0));
 }

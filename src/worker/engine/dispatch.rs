@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::gate::Gate;
 use super::guard::guard;
+use super::run::{Lease, Start};
 use super::{Engine, Fate, Id, Instant, Phase, Step};
 use crate::flow::Admission;
 use crate::inbox::Change;
@@ -17,6 +18,14 @@ const MAX_SUSPECTS: usize = 20;
 
 /// How long a suspect runs at most until it has proven itself, where the lease is longer.
 const PROVING: Duration = Duration::from_secs(30);
+
+/// How long a worker has run before it runs what has a death against it. Processes that die soon after each start, of whatever,
+/// would have their suspects taken for the cause, one after the other.
+const SETTLING: Duration = Duration::from_secs(30);
+
+/// From this receive count on, or when the queue is about to move it, that is not waited for: workers may be meant to live no
+/// longer.
+const OFTEN_RECEIVED: u32 = 12;
 
 impl Engine {
     /// It is to be run when its turn comes.
@@ -268,7 +277,9 @@ impl Engine {
         if self.suspect_turn_at().is_none_or(|at| now < at) {
             return;
         }
-        if let Some(id) = self.suspects.pop_front() {
+        let is_due = |&id: &Id| self.may_be_risked_at(id).is_some_and(|at| at <= now);
+        let due = self.suspects.iter().position(is_due);
+        if let Some(id) = due.and_then(|due| self.suspects.remove(due)) {
             self.suspect_running = Some((id, None));
             self.ready.push_front(id);
         }
@@ -276,11 +287,24 @@ impl Engine {
 
     /// When the next suspect may run, if one waits.
     pub(super) fn suspect_turn_at(&self) -> Option<Instant> {
-        let first = self.suspects.front().and_then(|id| self.items.get(id))?;
+        let first = self.suspects.iter().filter_map(|&id| self.may_be_risked_at(id)).min()?;
         match self.suspect_running {
-            None => Some(first.ready_since),
+            None => Some(first),
             // One that has not begun to run has proven nothing.
-            Some((_, begun)) => begun.map(|begun| begun + self.proving()),
+            Some((_, begun)) => begun.map(|begun| first.max(begun + self.proving())),
+        }
+    }
+
+    /// From when on a suspect may run as far as its deaths are concerned.
+    fn may_be_risked_at(&self, id: Id) -> Option<Instant> {
+        let item = self.items.get(&id)?;
+        let has_a_death = item.claim.as_ref().is_some_and(|claim| claim.deaths > 0);
+        let comes_too_often = item.receive_count >= OFTEN_RECEIVED || self.is_on_last_receives(id);
+        // Without heartbeats what waits is lost.
+        if has_a_death && self.config.heartbeat && !comes_too_often {
+            Some(item.ready_since.max(self.began + SETTLING))
+        } else {
+            Some(item.ready_since)
         }
     }
 
@@ -331,8 +355,7 @@ impl Engine {
 
     fn start(&mut self, now: Instant, ids: Vec<Id>) {
         self.slots_used += 1;
-        let mut contexts = Vec::with_capacity(ids.len());
-        let mut kills = Vec::with_capacity(ids.len());
+        let mut starts = Vec::with_capacity(ids.len());
         for &id in &ids {
             self.enter(id, Phase::Running);
             self.intake.message_started(now);
@@ -350,9 +373,13 @@ impl Engine {
                 *begun = Some(now);
             }
             item.ask = Some(asked.clone());
-            kills.push(kill);
             let claim = inbox.zip(item.claim.clone());
-            contexts.push(crate::handler::Context::assembled(
+            // A shadow's lease keeps nothing from running.
+            let lease = claim.as_ref().filter(|_| !self.config.shadow).map(|(inbox, _)| Lease {
+                inbox: Arc::clone(inbox),
+                until: item.lease_until,
+            });
+            let context = crate::handler::Context::assembled(
                 Arc::clone(&item.delivery),
                 item.key.clone(),
                 item.attempts_before() + 1,
@@ -361,8 +388,9 @@ impl Engine {
                 claim,
                 item.kept.clone().unwrap_or_default(),
                 asked,
-            ));
+            );
+            starts.push(Start { context, kill, lease });
         }
-        self.run_handler(ids, contexts, kills);
+        self.run_handler(ids, starts);
     }
 }

@@ -131,6 +131,7 @@ pub(super) struct Engine {
     meter: Meter,
     epoch: String,
     claims_made: u64,
+    began: Instant,
 
     tasks: JoinSet<Event>,
     /// Calls under way, without handlers and watches.
@@ -248,6 +249,7 @@ impl Engine {
             shared,
             epoch,
             claims_made: 0,
+            began: now,
             tasks: JoinSet::new(),
             calls: 0,
             items: BTreeMap::new(),

@@ -11,6 +11,7 @@ use tracing::Instrument as _;
 
 use super::{Engine, Event, Id};
 use crate::handler::Context;
+use crate::inbox::Inbox;
 use crate::outcome::{Failure, Outcome};
 
 /// A run ended: one delivery's, or those of a batch, with an outcome each.
@@ -21,32 +22,66 @@ pub(super) struct Ended {
     pub(super) took: Duration,
 }
 
+/// A delivery whose handler is about to be called.
+pub(super) struct Start {
+    pub(super) context: Context,
+    pub(super) kill: CancellationToken,
+    pub(super) lease: Option<Lease>,
+}
+
+/// What a delivery is held by, as it was when its run was decided on.
+///
+/// A process may be stopped, or its machine be too busy, between that decision and the first step of the run's task. Then the
+/// lease may be over, and somebody else's run of the key have begun, before this one has.
+pub(super) struct Lease {
+    pub(super) inbox: Arc<dyn Inbox>,
+    pub(super) until: u64,
+}
+
+impl Start {
+    /// Whether its handler may be called now.
+    fn may_begin(&self) -> bool {
+        let lease = self.lease.as_ref();
+        lease.is_none_or(|lease| lease.inbox.time().hi < lease.until)
+    }
+}
+
 impl Engine {
-    /// Runs the handler for these deliveries in the loop's set of tasks.
-    pub(super) fn run_handler(&mut self, ids: Vec<Id>, mut contexts: Vec<Context>, kills: Vec<CancellationToken>) {
+    /// Runs the handler for these deliveries in the loop's set of tasks. What is no longer held when its task begins is not run,
+    /// and ends like a run that was stopped.
+    pub(super) fn run_handler(&mut self, ids: Vec<Id>, mut starts: Vec<Start>) {
         let handler = Arc::clone(&self.handler);
         let clock = self.config.clock.clone();
         let limit = self.config.handler_timeout;
         if handler.batch().is_some() {
-            let count = ids.len();
-            let run = async move { handler.call_batch(contexts).await };
             self.tasks.spawn(async move {
                 let begun = clock.now();
-                // A batch stops when none of its deliveries is wanted any more.
+                let begins: Vec<bool> = starts.iter().map(Start::may_begin).collect();
+                let mut begin = begins.iter().copied();
+                starts.retain(|_| begin.next().unwrap_or(false));
+                let count = starts.len();
+                let (contexts, kills): (Vec<_>, Vec<_>) =
+                    starts.into_iter().map(|start| (start.context, start.kill)).unzip();
+                // A batch stops when none of its deliveries is wanted any more, and does not begin without any.
                 let stopped = join_all(kills.iter().map(CancellationToken::cancelled)).map(|_| ());
-                let outcomes = match guarded(Box::pin(run), limit, stopped).await {
+                let run = async move { handler.call_batch(contexts).await };
+                let outcomes: Vec<Option<Outcome>> = match guarded(Box::pin(run), limit, stopped).await {
                     Some(Ok(outcomes)) => outcomes.into_iter().map(Some).collect(),
                     Some(Err(failure)) => (0..count).map(|_| Some(Outcome::Failed(failure.clone()))).collect(),
-                    None => (0..count).map(|_| None).collect(),
+                    None => Vec::new(),
                 };
+                let mut outcomes = outcomes.into_iter();
+                let outcomes = begins
+                    .into_iter()
+                    .map(|begun| if begun { outcomes.next().flatten() } else { None })
+                    .collect();
                 let took = clock.now().saturating_duration_since(begun);
                 Event::Ended(Ended { ids, outcomes, took })
             });
             return;
         }
-        let (Some(context), Some(kill)) = (contexts.pop(), kills.into_iter().next()) else {
-            return;
-        };
+        let Some(start) = starts.pop() else { return };
+        let context = &start.context;
         let span = crate::telemetry::delivery_span(
             context.queue(),
             context.message(),
@@ -57,8 +92,14 @@ impl Engine {
         self.tasks.spawn(
             async move {
                 let begun = clock.now();
-                let run = async move { handler.call(context).await };
-                let outcome = match guarded(run, limit, kill.cancelled()).await {
+                let begins = start.may_begin();
+                let Start { context, kill, .. } = start;
+                let ended = if begins {
+                    guarded(async move { handler.call(context).await }, limit, kill.cancelled()).await
+                } else {
+                    None
+                };
+                let outcome = match ended {
                     Some(Ok(outcome)) => Some(outcome),
                     Some(Err(failure)) => Some(Outcome::Failed(failure)),
                     None => None,
