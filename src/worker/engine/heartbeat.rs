@@ -100,6 +100,11 @@ impl Engine {
         let ends = self.ends_at(now, id).map(|at| at.max(now + Duration::from_millis(1)));
         let soon = now + Duration::from_millis(250);
         let settles = item.stepping && !item.is_sending();
+        let given = matches!(item.plan.front(), Some(Step::Hide(_) | Step::Delete));
+        if settles && given && !flaw::is(Flaw::BeatsAfterSettling) {
+            // None follows its settle, whatever that is answered.
+            return None;
+        }
         if (settles && !flaw::is(Flaw::BeatsAfterSettling)) || item.beating {
             return Some(Due::Nothing(ends.map_or(soon, |ends| soon.min(ends))));
         }
