@@ -1,5 +1,6 @@
 //! The worker processes, each behind proxies of its own, so that what one asks can be told from what others ask.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub(crate) struct Post {
     said: Arc<Mutex<String>>,
     lives: usize,
     announced: Arc<Mutex<Vec<Announced>>>,
+    wire: Wire,
 }
 
 /// A suspect's run that a worker asked the inbox to write down.
@@ -37,6 +39,12 @@ pub(crate) struct Announced {
 }
 
 impl Announced {
+    /// What follows the record's key in what was asked.
+    fn claim(&self) -> &str {
+        let others = self.texts.iter().find(|text| !text.contains('#') && text.contains('-'));
+        others.map_or("", |claim| claim)
+    }
+
     pub(crate) fn is_of(&self, claim_id: &str) -> bool {
         self.texts.iter().any(|text| text == claim_id)
     }
@@ -62,6 +70,86 @@ impl Announced {
     }
 }
 
+/// What all workers asked the inbox about suspects, by key.
+#[derive(Clone, Default)]
+pub(crate) struct Wire(Arc<Mutex<BTreeMap<String, Suspect>>>);
+
+/// What was asked about one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Suspect {
+    /// Claims under which a run was announced.
+    claims: BTreeSet<String>,
+    /// The most deaths that a claim found.
+    pub(crate) deaths: u64,
+    /// All of it, in words.
+    pub(crate) told: Vec<String>,
+}
+
+impl Suspect {
+    /// How often a claim found a run announced under an earlier one, and its lease over.
+    pub(crate) fn found_announced(&self) -> u64 {
+        self.deaths.min(self.claims.len() as u64)
+    }
+}
+
+impl Wire {
+    pub(crate) fn of(&self, key: &str) -> Suspect {
+        self.0.lock().unwrap().get(key).cloned().unwrap_or_default()
+    }
+
+    /// The keys of which runs were announced.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.0.lock().unwrap().keys().cloned().collect()
+    }
+
+    pub(crate) fn tell(&self, key: &str, what: String) {
+        let at = Clock::system().epoch_ms();
+        let mut suspects = self.0.lock().unwrap();
+        suspects
+            .entry(key.to_owned())
+            .or_default()
+            .told
+            .push(format!("{at} {what}"));
+    }
+
+    fn announced(&self, worker: usize, announced: &[Announced]) {
+        for one in announced {
+            let claim = one.claim().to_owned();
+            self.tell(&one.key, format!("worker {worker} announces a run under {claim}"));
+            self.0
+                .lock()
+                .unwrap()
+                .entry(one.key.clone())
+                .or_default()
+                .claims
+                .insert(claim);
+        }
+    }
+
+    /// Takes note of a claim that has found deaths.
+    fn claimed(&self, worker: usize, request: &Request) {
+        if request.operation != "PutItem" || !request.text().contains("\"deaths\"") {
+            return;
+        }
+        let item = &request.json()["Item"];
+        let deaths = item["deaths"]["N"].as_str().and_then(|deaths| deaths.parse().ok());
+        let key = item["pk"]["S"].as_str().and_then(|pk| pk.split_once('#'));
+        if let (Some(deaths), Some((_, key))) = (deaths, key) {
+            let claim = &item["claim_id"]["S"];
+            self.tell(
+                key,
+                format!("worker {worker} claims it as {claim} with {deaths} deaths"),
+            );
+            let mut suspects = self.0.lock().unwrap();
+            let suspect = suspects.entry(key.to_owned()).or_default();
+            suspect.deaths = suspect.deaths.max(deaths);
+            if deaths >= 2 {
+                eprintln!("{key} is found with two deaths: {:#?}", suspect.told);
+            }
+        }
+    }
+}
+
 /// Takes the texts out of attribute values, and notes whether there is a flag that is set among them.
 fn read_values(value: &Value, texts: &mut Vec<String>, sets_a_flag: &mut bool) {
     match value {
@@ -80,7 +168,7 @@ fn read_values(value: &Value, texts: &mut Vec<String>, sets_a_flag: &mut bool) {
 }
 
 impl Post {
-    pub(crate) async fn new(number: usize, places: &Places, journal: &Journal, random: &Random) -> Self {
+    pub(crate) async fn new(number: usize, places: &Places, journal: &Journal, wire: &Wire, random: &Random) -> Self {
         let sqs = FaultProxy::start(&places.sqs, Random::seeded(random.next_u64())).await;
         let dynamodb = FaultProxy::start(&places.dynamodb, Random::seeded(random.next_u64())).await;
         let places = Places {
@@ -98,6 +186,7 @@ impl Post {
             said: Arc::default(),
             lives: 0,
             announced: Arc::default(),
+            wire: wire.clone(),
         };
         post.heal();
         post
@@ -108,8 +197,14 @@ impl Post {
         self.sqs.heal();
         self.dynamodb.heal();
         let announced = Arc::clone(&self.announced);
+        let (wire, number) = (self.wire.clone(), self.number);
         let listen = move |request: &Request| {
-            announced.lock().unwrap().extend(Announced::all_in(request));
+            let found = Announced::all_in(request);
+            if !found.is_empty() {
+                wire.announced(number, &found);
+                announced.lock().unwrap().extend(found);
+            }
+            wire.claimed(number, request);
             false
         };
         self.dynamodb.add(Rule::on_all(Fault::reset()).when(listen));
