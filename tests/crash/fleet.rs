@@ -39,12 +39,6 @@ pub(crate) struct Announced {
 }
 
 impl Announced {
-    /// What follows the record's key in what was asked.
-    fn claim(&self) -> &str {
-        let others = self.texts.iter().find(|text| !text.contains('#') && text.contains('-'));
-        others.map_or("", |claim| claim)
-    }
-
     pub(crate) fn is_of(&self, claim_id: &str) -> bool {
         self.texts.iter().any(|text| text == claim_id)
     }
@@ -52,7 +46,8 @@ impl Announced {
     /// What a call announces: its updates that set a flag of a record.
     fn all_in(request: &Request) -> Vec<Self> {
         let text = request.text();
-        if !text.contains("started") || !text.contains("true") {
+        let updates = matches!(&*request.operation, "UpdateItem" | "BatchExecuteStatement");
+        if !updates || !text.contains("started") || !text.contains("true") {
             return Vec::new();
         }
         let body = request.json();
@@ -70,26 +65,18 @@ impl Announced {
     }
 }
 
-/// What all workers asked the inbox about suspects, by key.
+/// What all workers told the inbox of suspects, by key.
 #[derive(Clone, Default)]
 pub(crate) struct Wire(Arc<Mutex<BTreeMap<String, Suspect>>>);
 
-/// What was asked about one.
+/// What was told of one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Suspect {
-    /// Claims under which a run was announced.
-    claims: BTreeSet<String>,
-    /// The most deaths that a claim found.
-    pub(crate) deaths: u64,
+    /// Claims whose lease had run out and under which the record still said that it runs: others took the key over on the
+    /// condition that it says so.
+    pub(crate) deaths: BTreeSet<String>,
     /// All of it, in words.
     pub(crate) told: Vec<String>,
-}
-
-impl Suspect {
-    /// How often a claim found a run announced under an earlier one, and its lease over.
-    pub(crate) fn found_announced(&self) -> u64 {
-        self.deaths.min(self.claims.len() as u64)
-    }
 }
 
 impl Wire {
@@ -97,7 +84,6 @@ impl Wire {
         self.0.lock().unwrap().get(key).cloned().unwrap_or_default()
     }
 
-    /// The keys of which runs were announced.
     pub(crate) fn keys(&self) -> Vec<String> {
         self.0.lock().unwrap().keys().cloned().collect()
     }
@@ -112,40 +98,26 @@ impl Wire {
             .push(format!("{at} {what}"));
     }
 
-    fn announced(&self, worker: usize, announced: &[Announced]) {
-        for one in announced {
-            let claim = one.claim().to_owned();
-            self.tell(&one.key, format!("worker {worker} announces a run under {claim}"));
-            self.0
-                .lock()
-                .unwrap()
-                .entry(one.key.clone())
-                .or_default()
-                .claims
-                .insert(claim);
-        }
-    }
-
-    /// Takes note of a claim that has found deaths.
+    /// Takes note of a claim that finds another's run announced.
     fn claimed(&self, worker: usize, request: &Request) {
-        if request.operation != "PutItem" || !request.text().contains("\"deaths\"") {
+        if request.operation != "PutItem" || !request.text().contains(":started") {
             return;
         }
-        let item = &request.json()["Item"];
-        let deaths = item["deaths"]["N"].as_str().and_then(|deaths| deaths.parse().ok());
+        let body = request.json();
+        let (item, found) = (&body["Item"], &body["ExpressionAttributeValues"]);
         let key = item["pk"]["S"].as_str().and_then(|pk| pk.split_once('#'));
-        if let (Some(deaths), Some((_, key))) = (deaths, key) {
-            let claim = &item["claim_id"]["S"];
+        let dead = found[":claim_id"]["S"].as_str();
+        if let (Some((_, key)), Some(dead), Some(true)) = (key, dead, found[":started"]["BOOL"].as_bool()) {
             self.tell(
                 key,
-                format!("worker {worker} claims it as {claim} with {deaths} deaths"),
+                format!("worker {worker} claims it and finds the run announced under {dead}"),
             );
             let mut suspects = self.0.lock().unwrap();
-            let suspect = suspects.entry(key.to_owned()).or_default();
-            suspect.deaths = suspect.deaths.max(deaths);
-            if deaths >= 2 {
-                eprintln!("{key} is found with two deaths: {:#?}", suspect.told);
-            }
+            suspects
+                .entry(key.to_owned())
+                .or_default()
+                .deaths
+                .insert(dead.to_owned());
         }
     }
 }
@@ -199,10 +171,9 @@ impl Post {
         let announced = Arc::clone(&self.announced);
         let (wire, number) = (self.wire.clone(), self.number);
         let listen = move |request: &Request| {
-            let found = Announced::all_in(request);
-            if !found.is_empty() {
-                wire.announced(number, &found);
-                announced.lock().unwrap().extend(found);
+            for one in Announced::all_in(request) {
+                wire.tell(&one.key, format!("worker {number} announces a run"));
+                announced.lock().unwrap().push(one);
             }
             wire.claimed(number, request);
             false

@@ -14,6 +14,8 @@ mod program;
 mod report;
 #[path = "scene.rs"]
 mod scene;
+#[path = "traffic.rs"]
+mod traffic;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -5,15 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use redrive::DynamoInbox;
 use redrive::clock::{Clock, Instant, Random};
 use redrive::dlq::Replay;
 use redrive::extract::Envelope;
 use redrive::inbox::{Inbox as _, Status};
 use redrive::key::{Key, RecordKey};
-use redrive::message::Delivery;
-use redrive::producer::NewMessage;
-use redrive::queue::{Queue as _, Receive};
-use redrive::{DynamoInbox, Producer, SqsQueue};
+use redrive::queue::Queue as _;
 
 use super::Options;
 use super::accidents::{Accident, Moment, plan};
@@ -22,6 +20,7 @@ use super::journal::Journal;
 use super::load::{Kind, Load, Work};
 use super::program::{Ledger, Places};
 use super::report::Report;
+use super::traffic::{all_of, produce};
 use crate::aws::config;
 use crate::aws_lab::{Lab, Queues, Setup, is_empty};
 use crate::child::Signal;
@@ -57,7 +56,7 @@ pub(crate) struct Scene {
     /// Stopped, and until when.
     zombie: Option<(usize, Instant)>,
     /// What was announced as a suspect that runs when its process died, or was stopped for longer than its lease: how often.
-    deaths: BTreeMap<String, u64>,
+    deaths: BTreeMap<String, usize>,
     wire: Wire,
     report: Report,
 }
@@ -262,11 +261,10 @@ impl Scene {
     }
 
     /// Whether the design lets this be dead-lettered as one that kills its process, although it does not: two runs of it were
-    /// announced when their process died, or when their lease ran out, as that of a process may that starves.
+    /// announced when their process died, or when their lease ran out, as it does in a process that starves.
     fn is_innocent_and_twice_dead(&self, key: &str) -> bool {
         let is_killer = |work: &Work| work.key == key && work.job.kind == Kind::Killer;
-        let seen = self.deaths.get(key).copied().unwrap_or(0);
-        seen.max(self.wire.of(key).found_announced()) >= 2 && !self.load.works.iter().any(is_killer)
+        self.wire.of(key).deaths.len() >= 2 && !self.load.works.iter().any(is_killer)
     }
 
     /// Replays what was dead-lettered after two deaths of its process and kills nothing, as an operator would; answers whether
@@ -299,7 +297,7 @@ impl Scene {
         self.report.twice_dead = replayed.len();
         for key in &*replayed {
             let seen = self.deaths.get(key).copied().unwrap_or(0);
-            self.report.starved += usize::from(seen < 2);
+            self.report.outlived += usize::from(seen < 2);
             eprintln!(
                 "{key} was dead-lettered after two deaths: {:#?}",
                 self.wire.of(key).told
@@ -617,28 +615,6 @@ impl Scene {
     }
 }
 
-/// Takes all out of a queue that nobody else uses, however long it takes on a busy machine.
-async fn all_of(queue: &SqsQueue) -> Vec<Delivery> {
-    let mut taken: BTreeMap<String, Delivery> = BTreeMap::new();
-    while !is_empty(queue).await {
-        let received = queue.receive(Receive::new(10, Duration::from_millis(500))).await;
-        let Ok(deliveries) = received else { continue };
-        if deliveries.is_empty() {
-            continue;
-        }
-        // What cannot be deleted comes again.
-        let _ = queue
-            .delete(deliveries.iter().map(|delivery| delivery.receipt.clone()).collect())
-            .await;
-        taken.extend(
-            deliveries
-                .into_iter()
-                .map(|delivery| (delivery.message.id.clone(), delivery)),
-        );
-    }
-    taken.into_values().collect()
-}
-
 fn is_claim(request: &Request) -> bool {
     request.operation == "PutItem"
         || (request.operation == "BatchExecuteStatement" && request.text().contains("INSERT INTO"))
@@ -654,52 +630,4 @@ fn is_delete(request: &Request) -> bool {
 
 fn is_send(request: &Request) -> bool {
     request.operation.starts_with("SendMessage")
-}
-
-/// Sends all, or as much as time allows, never more than some hundreds ahead of what is done; answers for how many keys. A
-/// copy goes with the part after the one that it copies.
-async fn produce(
-    load: Arc<Load>,
-    queues: [SqsQueue; 2],
-    journal: Journal,
-    sent: Arc<AtomicUsize>,
-    until: Option<(Clock, Instant)>,
-) -> usize {
-    let ahead = (load.works.len() / 3).clamp(200, 800);
-    let producers = queues.map(|queue| Producer::builder(queue).own_keys(false).build().expect("a producer"));
-    let mut copies: Vec<Work> = Vec::new();
-    let (mut from, mut end) = (0, load.works.len());
-    while from < end || !copies.is_empty() {
-        if until.as_ref().is_some_and(|(clock, until)| clock.now() >= *until) {
-            end = from;
-        }
-        if from < end && from > journal.done() + ahead {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            continue;
-        }
-        let part = &load.works[from..end.min(from + 50)];
-        from += part.len();
-        let again = std::mem::take(&mut copies);
-        copies.extend(part.iter().filter(|work| work.twice).cloned());
-        let all: Vec<(&Work, usize)> = part
-            .iter()
-            .map(|work| (work, 1))
-            .chain(again.iter().map(|work| (work, 2)))
-            .collect();
-        for (number, producer) in producers.iter().enumerate() {
-            let mut mine = all.clone();
-            mine.retain(|(work, _)| usize::from(work.group.is_some()) == number);
-            let count = mine.len();
-            // What was not acknowledged is sent once more, as producers do: there may be two of it then.
-            while !mine.is_empty() {
-                let messages = mine
-                    .iter()
-                    .map(|(work, copy)| NewMessage::verbatim(work.message(*copy)));
-                let mut answers = producer.send_all(messages.collect::<Vec<_>>()).await.into_iter();
-                mine.retain(|_| answers.next().is_none_or(|answer| answer.is_err()));
-            }
-            sent.fetch_add(count, Ordering::Relaxed);
-        }
-    }
-    from
 }
