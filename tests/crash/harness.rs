@@ -63,7 +63,7 @@ fn options() -> (Options, Vec<String>) {
         // Far shorter than the default, so that copies of a message do not make the end of a run long.
         in_flight_delay_ms: 100,
         seed: Clock::system().epoch_ms(),
-        time: Some(Duration::from_secs(45)),
+        time: Some(Duration::from_secs(35)),
         json: None,
     };
     let mut rest = Vec::new();
