@@ -2,6 +2,8 @@
 
 #[path = "accidents.rs"]
 mod accidents;
+#[path = "bites.rs"]
+mod bites;
 #[path = "fleet.rs"]
 mod fleet;
 #[path = "journal.rs"]
@@ -50,7 +52,9 @@ pub(crate) fn main() -> ExitCode {
     let mut arguments = Arguments::from_iter(rest);
     // It has the machine's attention by itself.
     arguments.test_threads = Some(1);
-    libtest_mimic::run(&arguments, vec![trial]).exit_code()
+    let mut trials = bites::trials();
+    trials.push(trial);
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// Takes our own flags out of the arguments; the others are those of every test.
