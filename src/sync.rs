@@ -44,3 +44,18 @@ pub(crate) fn explore(runs: usize, test: fn()) {
     shuttle::check_random(test, runs.div_ceil(2));
     shuttle::check_pct(test, runs / 2, 3);
 }
+
+/// Polls `future` up to so many times, and drops it if it is not done by then.
+#[cfg(all(test, redrive_shuttle))]
+pub(crate) fn poll_at_most<T>(times: u32, future: impl Future<Output = T>) -> Option<T> {
+    let mut left = times;
+    let mut future = std::pin::pin!(future);
+    shuttle::future::block_on(futures::future::poll_fn(|cx| {
+        if left == 0 {
+            return std::task::Poll::Ready(None);
+        }
+        left -= 1;
+        cx.waker().wake_by_ref();
+        future.as_mut().poll(cx).map(Some)
+    }))
+}

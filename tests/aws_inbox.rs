@@ -110,6 +110,7 @@ fn item_of(record: &Record) -> HashMap<String, AttributeValue> {
         ("dlq_sent".to_owned(), AttributeValue::Bool(record.dead_letter_sent)),
         ("started".to_owned(), AttributeValue::Bool(record.started)),
         ("deaths".to_owned(), number(record.deaths.into())),
+        ("checkpoint_serial".to_owned(), number(record.checkpoint_serial)),
         ("message_id".to_owned(), text(&record.message_id)),
         ("first_seen".to_owned(), number(record.first_seen)),
         ("expires_at".to_owned(), number(record.expires_at)),

@@ -201,7 +201,10 @@ async fn calls_entries_and_failed_conditions_are_counted() {
 
     let large = MemoryInbox::builder().max_result(8 * 1024).unwrap().build();
     let claim = win(&large, "k", "c1").await;
-    let checkpoint = Change::Checkpoint(Bytes::from(vec![0; 5 * 1024]));
+    let checkpoint = Change::Checkpoint {
+        serial: 1,
+        data: Bytes::from(vec![0; 5 * 1024]),
+    };
     large
         .write(vec![Write::new(claim.clone(), checkpoint)])
         .await
@@ -245,7 +248,7 @@ async fn bounds_over_the_largest_are_refused() {
     );
     let none = MemoryInbox::builder().max_result(0).unwrap().build();
     let claim = win(&none, "k", "c1").await;
-    let error = none.checkpoint(claim, Bytes::from_static(b"1")).await.unwrap_err();
+    let error = none.checkpoint(claim, 1, Bytes::from_static(b"1")).await.unwrap_err();
     assert!(matches!(error, InboxError::TooLarge { limit: 0, .. }));
 }
 

@@ -7,6 +7,8 @@ mod bombs;
 mod edited;
 #[path = "hostile/forged.rs"]
 mod forged;
+#[path = "support/log.rs"]
+mod log;
 #[path = "hostile/logs.rs"]
 mod logs;
 

@@ -2,22 +2,22 @@
 #![cfg(feature = "aws")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "support/log.rs"]
+mod log;
 #[path = "support/stub.rs"]
 #[allow(dead_code, reason = "other tests use more of it")]
 mod stub;
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
+use log::Log;
 use redrive::queue::{Queue, QueueError, Receive};
 use redrive::worker::WithoutDeadLetters;
 use redrive::{DynamoInbox, Failure, Producer, SqsQueue, Worker, Workers};
 use serde_json::json;
 use stub::{Reply, Stub};
-use tracing_subscriber::EnvFilter;
 
 const KEY: &str = "5ecret-access-key-5ecret-access-key";
 const TOKEN: &str = "5ecret-session-token-IQoJb3JpZ2luX2VjE";
@@ -93,30 +93,11 @@ async fn debug_of_whatever_holds_a_client_shows_no_credentials() {
     unseen("Producer", &format!("{:#?}", producer.build().unwrap()));
 }
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// A service that refuses a signature tells what it should have been made of, the session token included.
 #[tokio::test]
 async fn neither_errors_nor_the_log_show_credentials_although_the_service_says_them() {
     let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new("redrive=trace"))
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    let capturing = tracing::subscriber::set_default(subscriber);
+    let capturing = log.capture("redrive=trace", false);
     let said = format!(
         "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and \
          signing method. Consult the service documentation for details.\n\nThe Canonical String for this request should have \
@@ -141,14 +122,14 @@ async fn neither_errors_nor_the_log_show_credentials_although_the_service_says_t
         .unwrap();
     let handle = worker.handle();
     let ended = tokio::join!(worker.run_until_drained(), async {
-        while log.0.lock().unwrap().is_empty() {
+        while log.text().is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         handle.drain();
     });
     drop(capturing);
     unseen("the worker's end", &format!("{ended:?}"));
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     assert!(!text.is_empty());
     unseen("the log", &text);
 }

@@ -39,7 +39,7 @@ enum Step<'a> {
 enum What<'a> {
     Renew(u8),
     Start,
-    Checkpoint(&'a [u8]),
+    Checkpoint(u8, &'a [u8]),
     Complete(&'a [u8]),
     Release(bool),
     Reject(&'a str),
@@ -260,7 +260,10 @@ fn change(what: &What<'_>) -> Change {
             lease: Duration::from_secs(u64::from(seconds)),
         },
         What::Start => Change::Start,
-        What::Checkpoint(data) => Change::Checkpoint(data.to_vec().into()),
+        What::Checkpoint(serial, data) => Change::Checkpoint {
+            serial: serial.into(),
+            data: data.to_vec().into(),
+        },
         What::Complete(result) => Change::Complete {
             result: StoredResult::Json(result.to_vec().into()),
         },

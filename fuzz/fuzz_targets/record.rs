@@ -10,9 +10,9 @@ use libfuzzer_sys::fuzz_target;
 use redrive::inbox::{InboxEntry, ServiceTime};
 use redrive_fuzz::memory::within;
 
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 18] = [
     "pk", "status", "claim_id", "fencing_token", "lease_until", "attempts", "last_error", "reason", "dlq_sent", "started",
-    "deaths", "fingerprint", "result", "checkpoint", "message_id", "first_seen", "expires_at",
+    "deaths", "fingerprint", "result", "checkpoint", "checkpoint_serial", "message_id", "first_seen", "expires_at",
 ];
 
 #[derive(Arbitrary, Debug)]

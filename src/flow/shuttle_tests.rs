@@ -1,13 +1,10 @@
 //! Flow control under many orders of the threads that share it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use futures::future::poll_fn;
 use shuttle::future::block_on;
 use shuttle::rand::Rng;
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
@@ -15,21 +12,7 @@ use shuttle::thread;
 
 use super::*;
 use crate::clock::Clock;
-use crate::sync::explore;
-
-/// Polls `future` up to so many times, and drops it if it is not done by then.
-fn poll_at_most<T>(times: u32, future: impl Future<Output = T>) -> Option<T> {
-    let mut left = times;
-    let mut future = pin!(future);
-    block_on(poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        cx.waker().wake_by_ref();
-        future.as_mut().poll(cx).map(Some)
-    }))
-}
+use crate::sync::{explore, poll_at_most};
 
 fn some(most: u32) -> u32 {
     shuttle::rand::thread_rng().gen_range(0..=most)

@@ -38,14 +38,17 @@ pub(crate) struct Kept(Arc<Mutex<KeptState>>);
 struct KeptState {
     checkpoint: Option<Bytes>,
     unsure: bool,
+    /// How many saves were begun under the claim.
+    saves: u64,
 }
 
 impl Kept {
-    /// What the record held when it was claimed.
-    pub(crate) fn of(claim: &Claim) -> Self {
+    /// What the record held when it was claimed, or claimed again after runs that had `before`.
+    pub(crate) fn of(claim: &Claim, before: Option<&Self>) -> Self {
         Self(Arc::new(Mutex::new(KeptState {
             checkpoint: claim.checkpoint.clone(),
             unsure: false,
+            saves: before.map_or(0, |before| before.lock().saves),
         })))
     }
 
@@ -165,9 +168,12 @@ impl Context {
         self.inner.kept.lock().checkpoint.clone()
     }
 
-    /// A save begins: until it is known to have ended, what is kept is unsure.
-    pub(crate) fn keeping_checkpoint(&self) {
-        self.inner.kept.lock().unsure = true;
+    /// A save begins, of this number under its claim: until it is known to have ended, what is kept is unsure.
+    pub(crate) fn keeping_checkpoint(&self) -> u64 {
+        let mut kept = self.inner.kept.lock();
+        kept.unsure = true;
+        kept.saves = kept.saves.saturating_add(1);
+        kept.saves
     }
 
     /// Remembers what this run kept.

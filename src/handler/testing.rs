@@ -51,7 +51,7 @@ pub(crate) fn claimed(inbox: &Arc<FakeInbox>, checkpoint: Option<&'static [u8]>)
         retention: Duration::from_secs(60),
     };
     let inbox: Arc<dyn Inbox> = Arc::clone(inbox) as Arc<dyn Inbox>;
-    let kept = Kept::of(&claim);
+    let kept = Kept::of(&claim, None);
     Context::assembled(
         delivery(message("{}")),
         Key::new("k"),

@@ -173,7 +173,7 @@ fn hold(record: &mut Record, request: &ClaimRequest, time: ServiceTime) {
 /// |---|---|---|
 /// | renew | processing, or rejected with its dead letter unsent | the lease already ends later: it is never shortened |
 /// | start | processing | started |
-/// | checkpoint | processing | the same checkpoint |
+/// | checkpoint | processing | the same, or one saved later |
 /// | complete | processing | completed |
 /// | release | processing | released |
 /// | reject | processing | rejected |
@@ -209,11 +209,12 @@ pub(crate) fn apply_write(record: Option<&Record>, write: &Write, time: ServiceT
             }
             new.started = true;
         }
-        (Change::Checkpoint(data), Status::Processing) => {
-            if old.checkpoint.as_ref() == Some(data) {
+        (Change::Checkpoint { serial, data }, Status::Processing) => {
+            if *serial <= old.checkpoint_serial {
                 return Applied::AlreadyDone(DONE);
             }
             new.checkpoint = Some(data.clone());
+            new.checkpoint_serial = *serial;
         }
         (Change::Complete { result }, Status::Processing) => {
             new.status = Status::Completed;
@@ -260,7 +261,7 @@ pub(crate) fn apply_write(record: Option<&Record>, write: &Write, time: ServiceT
 pub(crate) fn within_bounds(write: Write, max_result: usize) -> Result<Write, InboxError> {
     let Write { claim, change } = write;
     let change = match change {
-        Change::Checkpoint(data) if data.len() > max_result => {
+        Change::Checkpoint { data, .. } if data.len() > max_result => {
             return Err(InboxError::TooLarge {
                 what: "a checkpoint",
                 size: data.len(),

@@ -95,8 +95,10 @@ pub enum InboxError {
         why: String,
     },
     /// A record cannot be read as one: somebody else wrote to the table.
-    #[error("the record of key `{key}` cannot be read: {why}; mend or remove it")]
+    #[error("inbox `{inbox}`: the record of key `{key}` cannot be read: {why}; mend or remove it")]
     Corrupt {
+        /// The inbox.
+        inbox: String,
         /// The key.
         key: RecordKey,
         /// What is wrong.

@@ -139,10 +139,12 @@ pub trait Inbox: Send + Sync + 'static {
         self.write(rejections.into_iter().map(write).collect())
     }
 
-    /// Keeps `data` for the key's next run, while this claim holds. See [`write`](Self::write).
-    fn checkpoint(&self, claim: Arc<Claim>, data: Bytes) -> BoxFuture<'_, Result<(), InboxError>> {
+    /// Keeps `data` for the key's next run, while this claim holds, as the `serial`-th save under it, from 1. See
+    /// [`write`](Self::write).
+    fn checkpoint(&self, claim: Arc<Claim>, serial: u64, data: Bytes) -> BoxFuture<'_, Result<(), InboxError>> {
         Box::pin(async move {
-            let mut answers = self.write(vec![Write::new(claim, Change::Checkpoint(data))]).await;
+            let change = Change::Checkpoint { serial, data };
+            let mut answers = self.write(vec![Write::new(claim, change)]).await;
             answers.pop().unwrap_or(Err(InboxError::NoAnswer)).map(|_| ())
         })
     }
@@ -296,7 +298,13 @@ pub enum Change {
     /// Announce the run of a suspect.
     Start,
     /// Keep this for the key's next run.
-    Checkpoint(Bytes),
+    Checkpoint {
+        /// The how manieth save under this claim it is, from 1. A request may reach the store after its sender gave it up
+        /// and saved something newer: one that is not newer than what is kept changes nothing.
+        serial: u64,
+        /// What is kept.
+        data: Bytes,
+    },
     /// It is done.
     Complete {
         /// What the handler returned.

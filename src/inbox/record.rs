@@ -76,6 +76,8 @@ pub struct Record {
     pub result: StoredResult,
     /// What the last run kept.
     pub checkpoint: Option<Bytes>,
+    /// How many saves of a checkpoint the last claim has made, as far as they arrived.
+    pub checkpoint_serial: u64,
     /// The MessageId the attempts and the rejection belong to.
     pub message_id: String,
     /// When the key was first seen, in ms since 1970.
@@ -113,6 +115,7 @@ impl Record {
             fingerprint: None,
             result: StoredResult::Nothing,
             checkpoint: None,
+            checkpoint_serial: 0,
             message_id: String::new(),
             first_seen: 0,
             expires_at: u64::MAX,

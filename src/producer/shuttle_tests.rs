@@ -1,8 +1,6 @@
 //! A producer under many orders of the threads that send by it. Whoever waits drives the sending of all, and may go away.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-use std::future::Future;
-use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -13,21 +11,7 @@ use shuttle::thread;
 
 use super::*;
 use crate::queue::MemoryQueue;
-use crate::sync::explore;
-
-/// Polls `future` up to so many times, and drops it if it is not done by then.
-fn poll_at_most<T>(times: u32, future: impl Future<Output = T>) -> Option<T> {
-    let mut left = times;
-    let mut future = pin!(future);
-    block_on(poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        cx.waker().wake_by_ref();
-        future.as_mut().poll(cx).map(Some)
-    }))
-}
+use crate::sync::{explore, poll_at_most};
 
 fn producer(linger: Duration, buffer: usize) -> (Producer, MemoryQueue) {
     let queue = MemoryQueue::builder("orders").build().unwrap();

@@ -37,14 +37,16 @@ impl Terms {
 }
 
 /// The delay before jitter, at the message's n-th receive. A holder that lives may take long, so each receive doubles the
-/// delay from `first`, and few are spent. One that is overdue is waited for no longer than its lease.
+/// delay from `first`, and few are spent. One that is overdue is waited for no longer than its lease. What is left of a lease
+/// beyond the longest it can be here was written by a worker that has longer ones, or whose service clock was ten minutes
+/// ahead when it wrote: by receives is soon enough for the one, and the other's work is long done.
 pub(super) fn delay(holder: Holder, receives: u32, first: Duration, terms: Terms) -> Duration {
     let doublings = receives.saturating_sub(1).min(10);
     let by_receives = first.saturating_mul(1 << doublings);
     let delay = match holder {
         Holder::Here => by_receives,
         Holder::Elsewhere { lease_left } if terms.is_overdue(lease_left) => lease_left + RESOLUTION,
-        Holder::Elsewhere { lease_left } => by_receives.max(lease_left),
+        Holder::Elsewhere { lease_left } => by_receives.max(lease_left.min(terms.lease + RESOLUTION)),
     };
     delay.min(LONGEST)
 }
@@ -85,7 +87,12 @@ mod tests {
             beat: Some(secs(15)),
         };
         assert_eq!(delay(elsewhere(290), 1, FIRST, terms), secs(290));
-        assert_eq!(delay(elsewhere(2_000), 1, FIRST, terms), secs(900));
+    }
+
+    #[test]
+    fn a_lease_longer_than_any_here_is_not_waited_out_at_once() {
+        let delays = [1, 2, 3, 6].map(|receives| delay(elsewhere(608), receives, FIRST, TERMS).as_secs());
+        assert_eq!(delays, [31, 60, 120, 900]);
     }
 
     #[test]
@@ -106,10 +113,7 @@ mod tests {
     fn without_heartbeats_a_lease_ends_when_it_says() {
         let terms = Terms { beat: None, ..TERMS };
         assert_eq!(delay(elsewhere(29), 4, FIRST, terms), secs(30));
-        assert_eq!(
-            delay(elsewhere(100), 1, FIRST, terms),
-            secs(100),
-            "another's longer lease"
-        );
+        let longer = delay(elsewhere(100), 1, FIRST, terms);
+        assert_eq!(longer, secs(31), "another's longer lease");
     }
 }

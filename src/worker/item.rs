@@ -72,6 +72,8 @@ pub(super) struct Item {
     /// Its group was given back while its claim was under way: it goes back too when that is answered.
     pub(super) orphaned: bool,
     pub(super) fate: Fate,
+    /// The attempts that its claim knew of, which it has freed although it is not settled yet.
+    pub(super) freed_attempts: Option<u32>,
     /// Announced in the inbox as a suspect that runs.
     pub(super) announced: bool,
     pub(super) ticket: Option<Ticket>,
@@ -83,6 +85,10 @@ pub(super) struct Item {
     pub(super) ready_since: Instant,
     /// Its run, or its claim, failed while a breaker was not closed: others are probes before it is one again.
     pub(super) failed_in_outage: bool,
+    /// How often it was a probe in vain: it failed, and left the breaker half open.
+    pub(super) probed_in_vain: u32,
+    /// When it may be a probe again.
+    pub(super) not_before: Option<Instant>,
     /// Since when it waits for a breaker to close.
     pub(super) kept_since: Option<Instant>,
 }
@@ -130,7 +136,9 @@ impl Item {
     pub(super) fn attempts_before(&self) -> u32 {
         match &self.claim {
             Some(claim) => claim.attempts,
-            None => self.delivery.receive_count.saturating_sub(1),
+            None => self
+                .freed_attempts
+                .unwrap_or_else(|| self.delivery.receive_count.saturating_sub(1)),
         }
     }
 

@@ -135,6 +135,7 @@ async fn the_table_holds_what_the_design_says() {
     assert_eq!(
         names,
         [
+            "checkpoint_serial",
             "claim_id",
             "expires_at",
             "fencing_token",
@@ -145,7 +146,10 @@ async fn the_table_holds_what_the_design_says() {
             "status"
         ]
     );
-    let checkpoint = Change::Checkpoint(Bytes::from_static(b"half"));
+    let checkpoint = Change::Checkpoint {
+        serial: 1,
+        data: Bytes::from_static(b"half"),
+    };
     inbox
         .write(vec![Write::new(claim.clone(), checkpoint)])
         .await
@@ -196,7 +200,9 @@ async fn inv12_a_record_edited_by_hand_is_named_and_spares_the_batch() {
         match inbox.get(key).await {
             Err(error @ InboxError::Corrupt { .. }) => {
                 let error = error.to_string();
-                assert!(error.contains(said) && error.contains(key.as_str()), "{error}");
+                for part in [said, key.as_str(), inbox.table_name()] {
+                    assert!(error.contains(part), "{error}");
+                }
             }
             other => panic!("{other:?}"),
         }

@@ -315,7 +315,7 @@ async fn inv08_a_closed_terminal_ends_it_in_order_however_often_it_is_told_so() 
     ];
     world.send(&orders, [keyed("first", "x")]).await;
     let tool = world.tool();
-    let running = Running::start(&tool, &arguments, &[]);
+    let running = Running::start_heeding_hangups(&tool, &arguments);
     eventually("the command runs", || !read(&pid).is_empty());
     // The shell sends one, and the kernel another.
     running.signal("HUP");

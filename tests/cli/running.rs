@@ -27,23 +27,22 @@ impl Running {
         Self::of(command)
     }
 
+    /// Heeding hangups, even where the tests themselves were started by `nohup`.
+    pub(crate) fn start_heeding_hangups(tool: &Tool, arguments: &[&str]) -> Self {
+        let command = tool.command(arguments);
+        if !hangups_are_ignored_here() {
+            return Self::of(command);
+        }
+        let mut heeding = Command::new("env");
+        heeding.arg("--default-signal=HUP");
+        Self::of(as_child_of(heeding, &command))
+    }
+
     /// As a shell's child to which hangups mean nothing, as `nohup` makes it.
     pub(crate) fn start_nohup(tool: &Tool, arguments: &[&str]) -> Self {
-        let command = tool.command(arguments);
         let mut shell = Command::new("sh");
-        shell
-            .args(["-c", r#"trap '' HUP; exec "$0" "$@""#])
-            .arg(command.get_program())
-            .args(command.get_args())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => shell.env(name, value),
-                None => shell.env_remove(name),
-            };
-        }
-        Self::of(shell)
+        shell.args(["-c", r#"trap '' HUP; exec "$0" "$@""#]);
+        Self::of(as_child_of(shell, &tool.command(arguments)))
     }
 
     fn of(mut command: Command) -> Self {
@@ -101,6 +100,29 @@ impl Running {
             stderr,
         }
     }
+}
+
+/// `command` started by `parent`, which takes it as its last arguments.
+fn as_child_of(mut parent: Command, command: &Command) -> Command {
+    parent
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => parent.env(name, value),
+            None => parent.env_remove(name),
+        };
+    }
+    parent
+}
+
+/// Whether a child of the tests would inherit that hangups mean nothing. Only Linux tells.
+fn hangups_are_ignored_here() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & 1 == 1))
 }
 
 /// Waits until `holds`.

@@ -23,6 +23,7 @@ struct Edited {
 
 fn corrupt(key: &RecordKey) -> InboxError {
     InboxError::Corrupt {
+        inbox: "inbox".to_owned(),
         key: key.clone(),
         why: "`lease_until` is a string instead of a number".into(),
     }

@@ -1,16 +1,12 @@
 //! What a worker logs of hostile messages, as text and as JSON, with everything switched on.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
-
 use redrive::dlq::ENVELOPE_ATTRIBUTE;
 use redrive::extract::Json;
 use redrive::message::{Attribute, KEY_ATTRIBUTE, Outgoing, TYPE_ATTRIBUTE};
 use redrive::testing::{Bench, Fault, Operation};
 use redrive::{Context, Failure, Router};
-use tracing::level_filters::LevelFilter;
-use tracing::subscriber::{DefaultGuard, set_default};
 
+use crate::log::Log;
 use crate::{alone, deceives};
 
 /// A line end and a forged event, ANSI and C1 sequences, all that turns the direction of text, and what is not seen.
@@ -19,39 +15,6 @@ const EVIL: &str = "\n2026-01-01T00:00:00Z ERROR forged: paid\r\u{1b}[2J\u{1b}]0
 
 /// Only the body holds it, and no log may.
 const SECRET: &str = "4111-1111-body-only";
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    /// Everything of this thread, which is where the worker runs.
-    fn capture(&self, json: bool) -> DefaultGuard {
-        let writer = self.clone();
-        let log = tracing_subscriber::fmt()
-            .with_max_level(LevelFilter::TRACE)
-            .with_ansi(false)
-            .with_writer(move || writer.clone());
-        if json {
-            set_default(log.json().finish())
-        } else {
-            set_default(log.finish())
-        }
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
 
 /// `text` as SQS takes it.
 fn legal(text: &str) -> String {
@@ -116,7 +79,7 @@ async fn run() {
 async fn no_message_forges_a_line_of_the_log_or_reaches_the_terminal_through_it() {
     let _alone = alone().await;
     let log = Log::default();
-    let capturing = log.capture(false);
+    let capturing = log.capture("trace", false);
     run().await;
     drop(capturing);
     let text = log.text();
@@ -137,7 +100,7 @@ async fn no_message_forges_a_line_of_the_log_or_reaches_the_terminal_through_it(
 async fn each_line_of_a_json_log_is_one_event_that_a_terminal_can_show() {
     let _alone = alone().await;
     let log = Log::default();
-    let capturing = log.capture(true);
+    let capturing = log.capture("trace", true);
     run().await;
     drop(capturing);
     let text = log.text();

@@ -56,7 +56,7 @@ async fn run(case: &Case, lab: &Lab, inbox: &DynamoInbox, seed: u64) -> Result<(
         .await;
     scene.send("twice", &[Job::Plain, Job::Plain], 2).await;
     scene
-        .settled(&worker)
+        .settled(std::slice::from_ref(&worker))
         .await
         .map_err(|why| format!("while it passed: {why}"))?;
     if proxy.hits(rule) == 0 {
@@ -87,7 +87,7 @@ async fn run(case: &Case, lab: &Lab, inbox: &DynamoInbox, seed: u64) -> Result<(
     proxy.heal();
     let second = scene.direct_worker();
     scene
-        .settled(&second)
+        .settled(std::slice::from_ref(&second))
         .await
         .map_err(|why| format!("with the second worker: {why}"))?;
     // An effect that the first could not record before its end is made again by the second.

@@ -96,7 +96,7 @@ async fn credentials_that_expire_and_are_renewed_need_no_restart() {
         .sqs
         .add(Rule::on("DeleteMessageBatch", Fault::Late(Duration::ZERO)).when(signed_with("NEWKEY")));
     scene.send("after", &jobs, 1).await;
-    scene.settled(&worker).await.unwrap();
+    scene.settled(std::slice::from_ref(&worker)).await.unwrap();
     scene.verdict(1).await.unwrap();
     assert!(scene.sqs.hits(new) > 0, "the new ones were used");
     worker.drain(DRAIN_DEADLINE).await.unwrap();

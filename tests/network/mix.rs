@@ -48,14 +48,14 @@ async fn a_random_mix_of_faults_on_both_services_loses_nothing_and_doubles_nothi
     scene.send("once", once, 1).await;
     scene.send("twice", twice, 2).await;
     // Half of the time with faults, and what is left without them.
-    let spared = tokio::time::timeout(Duration::from_secs(25), scene.settled(&workers[0])).await;
+    let spared = tokio::time::timeout(Duration::from_secs(25), scene.settled(&workers)).await;
     let struck = rules.len();
     scene.sqs.heal();
     scene.dynamodb.heal();
     if let Ok(ended) = spared {
         ended.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
     } else {
-        let ended = scene.settled(&workers[1]).await;
+        let ended = scene.settled(&workers).await;
         ended.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
     }
     let faulted = |counts: BTreeMap<String, crate::fault_proxy::Counts>| -> u64 {

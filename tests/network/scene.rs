@@ -358,11 +358,11 @@ impl Scene {
     }
 
     /// Waits for the end of everything; says what is missing where it does not come.
-    pub(crate) async fn settled(&self, worker: &Running) -> Result<(), String> {
+    pub(crate) async fn settled(&self, workers: &[Running]) -> Result<(), String> {
         let waiting = async {
             loop {
-                if worker.handle.status().ended {
-                    return Err("the worker ended by itself".to_owned());
+                if workers.iter().any(|worker| worker.handle.status().ended) {
+                    return Err("a worker ended by itself".to_owned());
                 }
                 // A busy server may be too late with an answer; it is asked again.
                 if self.is_over().await.unwrap_or(false) {
@@ -385,15 +385,15 @@ impl Scene {
                     ));
                 }
                 let now = opened(async || self.queues.source.describe().await).await;
+                let workers: Vec<_> = workers.iter().map(|worker| worker.handle.status()).collect();
                 Err(format!(
                     "not over after {PATIENCE:?}: {} open, such as {stories:?}, the time is {:?}; in the queue {} visible, {} \
-                     in flight, {} delayed; {:?}",
+                     in flight, {} delayed; {workers:?}",
                     open.len(),
                     self.inbox.time(),
                     now.visible,
                     now.in_flight,
                     now.delayed,
-                    worker.handle.status()
                 ))
             }
         }

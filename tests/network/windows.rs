@@ -134,7 +134,7 @@ async fn run(window: Window, side: Side, lab: &Lab, inbox: &DynamoInbox) -> Resu
     join_all(roads.iter().map(|road| road.keep_closed(window))).await;
     join_all(roads.iter().map(|road| road.open())).await;
     scene.send("after", &all, 1).await;
-    scene.settled(&worker).await?;
+    scene.settled(std::slice::from_ref(&worker)).await?;
     scene.verdict(1).await?;
     if window == Window::Unresolved && roads.iter().any(|road| road.names.refused.load(Ordering::SeqCst) == 0) {
         return Err("no name was asked for while there was none".to_owned());
@@ -151,7 +151,7 @@ async fn run(window: Window, side: Side, lab: &Lab, inbox: &DynamoInbox) -> Resu
     join_all(roads.iter().map(|road| road.close(window))).await;
     worker.drain(DRAIN_DEADLINE).await?;
     let second = scene.direct_worker();
-    scene.settled(&second).await?;
+    scene.settled(std::slice::from_ref(&second)).await?;
     scene.verdict(2).await?;
     second.drain(DRAIN_DEADLINE).await
 }

@@ -456,7 +456,7 @@ impl Checker {
             let Some(claim) = self.claims.get(&write.claim.claim_id).cloned() else {
                 continue;
             };
-            if let Change::Checkpoint(data) = &write.change
+            if let Change::Checkpoint { data, .. } = &write.change
                 && let Some(claim) = self.claims.get_mut(&write.claim.claim_id)
             {
                 claim.checkpoints.push(data.clone());

@@ -23,6 +23,7 @@ impl OldInbox {
             record.fingerprint = None;
             record.first_seen = 0;
             record.checkpoint = None;
+            record.checkpoint_serial = 0;
             record.started = false;
             record.deaths = 0;
             self.0.insert(record);
@@ -57,7 +58,7 @@ impl Inbox for OldInbox {
 
     fn write(&self, writes: Vec<Write>) -> BoxFuture<'_, Answers<Written>> {
         Box::pin(async move {
-            let unknown = |write: &Write| matches!(write.change, Change::Start | Change::Checkpoint(_));
+            let unknown = |write: &Write| matches!(write.change, Change::Start | Change::Checkpoint { .. });
             let kept: Vec<Write> = writes.iter().filter(|write| !unknown(write)).cloned().collect();
             let mut kept = self.0.write(kept).await.into_iter();
             let answer = |write: &Write| {

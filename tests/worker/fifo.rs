@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use redrive::clock::Random;
 use redrive::faults::Rates;
+use redrive::flow::BreakerConfig;
 use redrive::inbox::Status;
 use redrive::worker::{AfterReject, Fate};
 use redrive::{Context, Failure};
@@ -355,4 +356,31 @@ async fn inv07_keys_can_come_from_deduplication_ids() {
     running.drain().await;
     assert_eq!(rig.log.bodies(), ["1", "2"]);
     assert_eq!(rig.log.runs()[0].key, "d1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv07_what_an_open_breaker_kept_long_enough_goes_back_from_the_head() {
+    let rig = Rig::fifo();
+    rig.send_in("g", "head", "g-0").await;
+    rig.send_in("g", "tail", "g-1").await;
+    for other in ["a", "b", "c"] {
+        rig.send_in(other, other, other).await;
+    }
+    // The head ends some time after the others have opened the breaker: from then on it is kept, and its tail for longer.
+    let handler = rig.runs(|context: Context| async move {
+        sleep(secs(if context.message().body == "g-0" { 15 } else { 1 })).await;
+        Err::<(), _>(Failure::retry("down"))
+    });
+    let config = BreakerConfig::default().failures_in_a_row(3).unwrap();
+    let worker = rig.worker().breaker(config).keep_while_open(secs(20));
+    let running = start(worker.handler(handler).build().unwrap());
+    running
+        .until("something was given back", |status| status.totals.released > 0)
+        .await;
+    let back = |body: &str| !rig.fates.of(body).is_empty();
+    while !back("g-1") {
+        sleep(ms(10)).await;
+    }
+    assert!(back("g-0"), "the tail is given back, and its head is held");
+    running.drain().await;
 }

@@ -193,6 +193,7 @@ impl Inbox for Edited {
             let mut answers = self.inner.claim(good).await.into_iter();
             let answer = |request: &ClaimRequest| match corrupt(request) {
                 true => Err(InboxError::Corrupt {
+                    inbox: "inbox".to_owned(),
                     key: request.key.clone(),
                     why: "its status is no text".to_owned(),
                 }),

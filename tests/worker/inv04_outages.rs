@@ -522,3 +522,43 @@ async fn inv04_what_was_done_in_an_outage_longer_than_its_lease_is_recorded_afte
     assert_eq!((rig.log.len(), second.drain().await.totals.completed), (1, 0));
     first.drain().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn inv04_a_probe_whose_failure_says_nothing_is_not_run_again_at_once() {
+    let rig = Rig::new();
+    rig.send_many(3).await;
+    let service = Service::down();
+    let down = service.clone();
+    let handler = rig.runs(move |_| {
+        let service = down.clone();
+        async move {
+            sleep(secs(1)).await;
+            service.call()?;
+            Err::<(), _>(Failure::retry("this order is nonsense"))
+        }
+    });
+    let worker = rig
+        .worker()
+        .max_attempts(1_000)
+        .breaker(BreakerConfig::default().failures_in_a_row(3).unwrap())
+        .breaker_counts(|failure| failure.error().contains("refused"));
+    let running = start(worker.handler(handler).build().unwrap());
+    running
+        .until("the breaker is open", |status| is_open(status.breaker))
+        .await;
+    service.set(false);
+    running
+        .until("it is half open", |status| {
+            status.breaker == Some(BreakerState::HalfOpen)
+        })
+        .await;
+    let before = rig.log.len();
+    sleep(secs(600)).await;
+    let probes = rig.log.len() - before;
+    assert!(
+        (3..=150).contains(&probes),
+        "{probes} probes of three messages in ten minutes"
+    );
+    assert!(rig.log.runs().iter().all(|run| run.attempt <= 2), "none is an attempt");
+    running.drain().await;
+}

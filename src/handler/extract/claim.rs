@@ -113,8 +113,8 @@ impl Checkpoint {
             }));
         }
         let data = Bytes::from(data);
-        self.context.keeping_checkpoint();
-        inbox.checkpoint(claim, data.clone()).await?;
+        let serial = self.context.keeping_checkpoint();
+        inbox.checkpoint(claim, serial, data.clone()).await?;
         self.context.keep_checkpoint(data);
         Ok(())
     }

@@ -178,7 +178,10 @@ async fn a_checkpoint_goes_on_from_the_last_run_and_load_follows_save() {
     assert_eq!(again.load::<String>().await.unwrap().as_deref(), Some("charged"));
     assert_eq!(
         *inbox.changes.lock().unwrap(),
-        vec![Change::Checkpoint(Bytes::from_static(b"\"charged\""))]
+        vec![Change::Checkpoint {
+            serial: 1,
+            data: Bytes::from_static(b"\"charged\"")
+        }]
     );
     let first = Checkpoint::from_delivery(&claimed(&inbox, None), &()).await.unwrap();
     assert_eq!(first.load::<u8>().await.unwrap(), None);

@@ -36,7 +36,7 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         4 => (1..=LEASE_MS).prop_map(|ms| Change::Renew { lease: Duration::from_millis(ms) }),
         2 => Just(Change::Start),
-        1 => any::<u8>().prop_map(|n| Change::Checkpoint(vec![n].into())),
+        1 => (any::<u8>(), 1..4_u64).prop_map(|(n, serial)| Change::Checkpoint { serial, data: vec![n].into() }),
         2 => Just(Change::Complete { result: StoredResult::Nothing }),
         2 => Just(Change::Release { failure: None }),
         2 => (1..9_u32).prop_map(|attempts| Change::Release {

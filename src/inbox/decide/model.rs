@@ -38,6 +38,7 @@ struct Spec {
     deaths: u32,
     announced: bool,
     notes: Option<Bytes>,
+    newest_note: u64,
     result: StoredResult,
     first_seen: u64,
 }
@@ -73,6 +74,7 @@ impl Spec {
             deaths: 0,
             announced: false,
             notes: None,
+            newest_note: 0,
             result: StoredResult::Nothing,
             first_seen: time.hi,
         }
@@ -196,7 +198,12 @@ impl Spec {
             }
             (Change::DeadLetterSent, Stage::GivenUp { .. }) => next.stage = Stage::GivenUp { told: true },
             (Change::Start, Stage::Working) => next.announced = true,
-            (Change::Checkpoint(notes), Stage::Working) => next.notes = Some(notes.clone()),
+            (Change::Checkpoint { serial, data }, Stage::Working) => {
+                if *serial > old.newest_note {
+                    next.newest_note = *serial;
+                    next.notes = Some(data.clone());
+                }
+            }
             (Change::Complete { result }, Stage::Working) => {
                 next.stage = Stage::Done;
                 next.result = result.clone();
@@ -248,6 +255,7 @@ impl Spec {
             deaths: record.deaths,
             announced: record.started,
             notes: record.checkpoint.clone(),
+            newest_note: record.checkpoint_serial,
             result: record.result.clone(),
             first_seen: record.first_seen,
         }
@@ -277,7 +285,7 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         4 => (1..12_000u64).prop_map(|ms| Change::Renew { lease: Duration::from_millis(ms) }),
         3 => Just(Change::Start),
-        2 => (0..3u8).prop_map(|n| Change::Checkpoint(vec![n].into())),
+        2 => (0..3u8, 1..5u64).prop_map(|(n, serial)| Change::Checkpoint { serial, data: vec![n].into() }),
         1 => (0..2u8).prop_map(|n| Change::Complete { result: StoredResult::Json(vec![b'0' + n].into()) }),
         1 => Just(Change::Release { failure: None }),
         2 => (1..6_u32).prop_map(|attempts| Change::Release {

@@ -122,7 +122,10 @@ mod tests {
                 lease: Duration::from_secs(30),
             },
             Change::Start,
-            Change::Checkpoint(Bytes::from_static(b"x")),
+            Change::Checkpoint {
+                serial: 1,
+                data: Bytes::from_static(b"x"),
+            },
             Change::Complete {
                 result: StoredResult::Nothing,
             },

@@ -86,9 +86,16 @@ fn rejection() -> Rejection {
     }
 }
 
+fn checkpoint(serial: u64, data: &'static str) -> Change {
+    Change::Checkpoint {
+        serial,
+        data: Bytes::from(data),
+    }
+}
+
 fn rejected(sent: bool) -> Record {
     let (record, claim) = first();
-    let record = changed(&record, &claim, Change::Checkpoint(Bytes::from("half")), at(1));
+    let record = changed(&record, &claim, checkpoint(1, "half"), at(1));
     let record = changed(&record, &claim, Change::Reject(rejection()), at(1));
     if sent {
         changed(&record, &claim, Change::DeadLetterSent, at(1))
@@ -181,7 +188,7 @@ fn another_payload_never_runs_under_a_running_or_completed_key() {
 #[test]
 fn inv09_attempts_belong_to_one_message() {
     let (record, claim) = first();
-    let record = changed(&record, &claim, Change::Checkpoint(Bytes::from("half")), at(1));
+    let record = changed(&record, &claim, checkpoint(1, "half"), at(1));
     let record = changed(&record, &claim, failure(2), at(2));
     let (_, same) = taken(decide_claim(Some(&record), &request("c2", "m1", "edited"), at(3)));
     assert_eq!((same.attempts, same.last_error.as_deref()), (2, Some("error 2")));
@@ -307,7 +314,7 @@ fn inv03_every_write_repeated_after_a_lost_reply_has_succeeded() {
     let (record, claim) = first();
     let changes = [
         Change::Start,
-        Change::Checkpoint(Bytes::from("half")),
+        checkpoint(1, "half"),
         Change::Complete {
             result: StoredResult::Omitted,
         },
@@ -323,6 +330,24 @@ fn inv03_every_write_repeated_after_a_lost_reply_has_succeeded() {
     let sent = rejected(true);
     let again = apply_write(Some(&sent), &Write::new(claim, Change::DeadLetterSent), at(2));
     assert_eq!(again, Applied::AlreadyDone(DONE));
+}
+
+#[test]
+fn inv03_a_checkpoint_that_arrives_late_takes_not_the_place_of_a_later_one() {
+    let (record, claim) = first();
+    let later = changed(&record, &claim, checkpoint(2, "later"), at(1));
+    let late = apply_write(Some(&later), &Write::new(claim.clone(), checkpoint(1, "early")), at(2));
+    assert_eq!(late, Applied::AlreadyDone(DONE));
+    let next = changed(&later, &claim, checkpoint(3, "early"), at(2));
+    assert_eq!(next.checkpoint, Some(Bytes::from("early")), "saved anew it does");
+    let record = changed(&next, &claim, failure(1), at(3));
+    let (record, claim) = taken(decide_claim(Some(&record), &request("c2", "m1", "p"), at(4)));
+    let record = changed(&record, &claim, checkpoint(1, "again"), at(5));
+    assert_eq!(
+        record.checkpoint,
+        Some(Bytes::from("again")),
+        "each claim counts its own"
+    );
 }
 
 #[test]
@@ -374,7 +399,10 @@ fn results_and_errors_over_their_bounds_are_cut_and_checkpoints_refused() {
         result: StoredResult::Omitted,
     };
     assert_eq!(bound(json(11)).unwrap(), omitted);
-    let checkpoint = |size: usize| Change::Checkpoint(Bytes::from(vec![0; size]));
+    let checkpoint = |size: usize| Change::Checkpoint {
+        serial: 1,
+        data: Bytes::from(vec![0; size]),
+    };
     assert_eq!(bound(checkpoint(10)).unwrap(), checkpoint(10));
     let refused = bound(checkpoint(11)).unwrap_err();
     assert_eq!(

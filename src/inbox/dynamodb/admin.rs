@@ -103,6 +103,7 @@ impl DynamoInbox {
     /// [`InboxError::Corrupt`] if the entry is no record, and what calls fail with.
     pub async fn free(&self, entry: &InboxEntry, claim_id: &str, leases: Leases) -> Result<Intervention, InboxError> {
         let record = entry.record.as_ref().map_err(|why| InboxError::Corrupt {
+            inbox: self.table.name.to_string(),
             key: entry.key.clone(),
             why: why.clone(),
         })?;
@@ -232,6 +233,7 @@ impl DynamoInbox {
         match leases {
             Leases::Override => Ok(()),
             Leases::Respect => Err(InboxError::Corrupt {
+                inbox: self.table.name.to_string(),
                 key: entry.key.clone(),
                 why: format!(
                     "its fencing token {token} is {} s ahead of the service's time, so that the key's next one would be \

@@ -167,7 +167,7 @@ impl DynamoInbox {
     /// The record a condition failed on; none where there was none.
     pub(super) fn found(&self, key: &RecordKey, item: Option<&Item>) -> Result<Option<Box<Record>>, InboxError> {
         item.filter(|item| !item.is_empty())
-            .map(|item| decode(key, item).map(Box::new))
+            .map(|item| decode(&self.table.name, key, item).map(Box::new))
             .transpose()
     }
 }

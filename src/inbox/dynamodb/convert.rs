@@ -27,6 +27,7 @@ pub(super) mod attribute {
     pub(in crate::inbox::dynamodb) const FINGERPRINT: &str = "fingerprint";
     pub(in crate::inbox::dynamodb) const RESULT: &str = "result";
     pub(in crate::inbox::dynamodb) const CHECKPOINT: &str = "checkpoint";
+    pub(in crate::inbox::dynamodb) const CHECKPOINT_SERIAL: &str = "checkpoint_serial";
     pub(in crate::inbox::dynamodb) const MESSAGE_ID: &str = "message_id";
     pub(in crate::inbox::dynamodb) const FIRST_SEEN: &str = "first_seen";
     pub(in crate::inbox::dynamodb) const EXPIRES_AT: &str = "expires_at";
@@ -63,6 +64,7 @@ pub(super) fn encode(record: &Record) -> Vec<(&'static str, AttributeValue)> {
         (FINGERPRINT, record.fingerprint.as_ref().map(|print| binary(&print.0))),
         (RESULT, result_value(&record.result)),
         (CHECKPOINT, record.checkpoint.as_deref().map(binary)),
+        (CHECKPOINT_SERIAL, Some(number(record.checkpoint_serial))),
         (MESSAGE_ID, Some(text(&record.message_id))),
         (FIRST_SEEN, Some(number(record.first_seen))),
         (EXPIRES_AT, Some(number(record.expires_at))),
@@ -72,12 +74,12 @@ pub(super) fn encode(record: &Record) -> Vec<(&'static str, AttributeValue)> {
         .collect()
 }
 
-/// Reads the record of `key`.
+/// Reads the record of `key` in `inbox`.
 ///
 /// # Errors
 /// [`InboxError::Corrupt`], naming the attribute that cannot be.
-pub(super) fn decode(key: &RecordKey, item: &Item) -> Result<Record, InboxError> {
-    let read = Reader { key, item };
+pub(super) fn decode(inbox: &str, key: &RecordKey, item: &Item) -> Result<Record, InboxError> {
+    let read = Reader { inbox, key, item };
     let status = read.required(STATUS, Reader::text)?;
     let status = Status::from_text(&status).ok_or_else(|| {
         read.corrupt(format!(
@@ -100,6 +102,7 @@ pub(super) fn decode(key: &RecordKey, item: &Item) -> Result<Record, InboxError>
         fingerprint: read.fingerprint()?,
         result: read.result()?,
         checkpoint: read.binary(CHECKPOINT)?,
+        checkpoint_serial: read.number(CHECKPOINT_SERIAL, u64::MAX)?.unwrap_or(0),
         message_id: read.required(MESSAGE_ID, Reader::text)?,
         first_seen: read.required(FIRST_SEEN, |read, name| read.number(name, LATEST_MS))?,
         expires_at: read.required(EXPIRES_AT, |read, name| read.number(name, LATEST_MS / 1_000))?,
@@ -145,6 +148,7 @@ pub(super) fn wire_size(value: &AttributeValue) -> usize {
 
 /// Reads attributes of one item. One that holds NULL is one that is not there.
 struct Reader<'a> {
+    inbox: &'a str,
     key: &'a RecordKey,
     item: &'a Item,
 }
@@ -246,6 +250,7 @@ impl Reader<'_> {
 
     fn corrupt(&self, why: String) -> InboxError {
         InboxError::Corrupt {
+            inbox: self.inbox.to_owned(),
             key: self.key.clone(),
             why,
         }
@@ -290,6 +295,7 @@ pub(super) mod tests {
                 prop::collection::vec(any::<u8>(), 0..50).prop_map(|json| StoredResult::Json(json.into())),
             ],
             checkpoint in prop::option::of(prop::collection::vec(any::<u8>(), 0..50)),
+            checkpoint_serial in 0u64..3,
             message_id in "[a-f0-9]{8}",
             (first_seen, expires_at) in (0u64..LATEST_MS, 0u64..LATEST_MS / 1_000),
         ) -> Record {
@@ -300,6 +306,7 @@ pub(super) mod tests {
                 fingerprint: fingerprint.map(Fingerprint),
                 result,
                 checkpoint: checkpoint.map(Bytes::from),
+                checkpoint_serial,
                 message_id, first_seen, expires_at,
             }
         }
@@ -318,7 +325,7 @@ pub(super) mod tests {
     }
 
     /// Attributes that a record need not have.
-    const OPTIONAL: [&str; 9] = [
+    const OPTIONAL: [&str; 10] = [
         ATTEMPTS,
         LAST_ERROR,
         REASON,
@@ -328,6 +335,7 @@ pub(super) mod tests {
         FINGERPRINT,
         RESULT,
         CHECKPOINT,
+        CHECKPOINT_SERIAL,
     ];
 
     fn names() -> Vec<&'static str> {
@@ -346,7 +354,7 @@ pub(super) mod tests {
     proptest! {
         #[test]
         fn every_record_survives_its_item(record in any_record()) {
-            prop_assert_eq!(decode(&record.key, &item_of(&record)).unwrap(), record);
+            prop_assert_eq!(decode("inbox", &record.key, &item_of(&record)).unwrap(), record);
         }
 
         #[test]
@@ -360,8 +368,8 @@ pub(super) mod tests {
                 Some(value) => item.insert(name.to_owned(), value),
                 None => item.remove(name),
             };
-            match decode(&record.key, &item) {
-                Ok(read) => prop_assert_eq!(decode(&record.key, &item_of(&read)).unwrap(), read),
+            match decode("inbox", &record.key, &item) {
+                Ok(read) => prop_assert_eq!(decode("inbox", &record.key, &item_of(&read)).unwrap(), read),
                 Err(InboxError::Corrupt { why, .. }) => prop_assert!(why.contains(name), "{why} does not name {name}"),
                 Err(other) => prop_assert!(false, "{other}"),
             }
@@ -377,7 +385,7 @@ pub(super) mod tests {
                 Some(value) => item.insert(name.to_owned(), value),
                 None => item.remove(name),
             };
-            decode(&record.key, &item).unwrap_err().to_string()
+            decode("inbox", &record.key, &item).unwrap_err().to_string()
         };
         let said = broken(CLAIM_ID, None);
         assert!(
@@ -405,7 +413,7 @@ pub(super) mod tests {
         for name in OPTIONAL {
             item.insert(name.to_owned(), AttributeValue::Null(true));
         }
-        assert_eq!(decode(&record.key, &item).unwrap(), record);
+        assert_eq!(decode("inbox", &record.key, &item).unwrap(), record);
     }
 
     pub(in crate::inbox::dynamodb) fn any_record_fixed() -> Record {

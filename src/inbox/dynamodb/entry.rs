@@ -47,7 +47,7 @@ impl InboxEntry {
             Some(AttributeValue::S(text)) => RecordKey::stored(text),
             _ => RecordKey::stored(""),
         };
-        let record = decode(&key, item).map_err(|error| match error {
+        let record = decode("", &key, item).map_err(|error| match error {
             InboxError::Corrupt { why, .. } => why,
             other => other.to_string(),
         });

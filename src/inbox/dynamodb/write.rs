@@ -171,7 +171,7 @@ impl DynamoInbox {
         if let Some(error) = statement_error(&self.table.name, ACTION, failure) {
             return Judged::Answer(Err(error));
         }
-        match item.map(|item| decode(&write.claim.key, &item)) {
+        match item.map(|item| decode(&self.table.name, &write.claim.key, &item)) {
             Some(Ok(record)) => self.judge(write, Some(&record)),
             Some(Err(error)) => Judged::Answer(Err(error)),
             // The single write tells a missing record from one that is not told.
@@ -225,6 +225,8 @@ struct Update {
     status: Status,
     /// A renewal that arrives late must not shorten a lease that a later one has extended.
     lease_until: Option<u64>,
+    /// Nor may a checkpoint that arrives late take the place of a later one.
+    checkpoint_serial: Option<u64>,
     written: Written,
 }
 
@@ -240,6 +242,7 @@ impl Update {
             sets: touched(change).iter().map(|name| (*name, value_of(name))).collect(),
             status,
             lease_until: matches!(change, Change::Renew { .. }).then_some(record.lease_until),
+            checkpoint_serial: matches!(change, Change::Checkpoint { .. }).then_some(record.checkpoint_serial),
             written,
         }
     }
@@ -276,6 +279,9 @@ impl Update {
         if let Some(lease_until) = self.lease_until {
             conditions.push((attribute::LEASE_UNTIL, "<=", number(lease_until)));
         }
+        if let Some(serial) = self.checkpoint_serial {
+            conditions.push((attribute::CHECKPOINT_SERIAL, "<", number(serial)));
+        }
         conditions
     }
 
@@ -306,7 +312,7 @@ fn touched(change: &Change) -> &'static [&'static str] {
     match change {
         Change::Renew { .. } => &[LEASE_UNTIL, EXPIRES_AT],
         Change::Start => &[STARTED, EXPIRES_AT],
-        Change::Checkpoint(_) => &[CHECKPOINT, EXPIRES_AT],
+        Change::Checkpoint { .. } => &[CHECKPOINT, CHECKPOINT_SERIAL, EXPIRES_AT],
         Change::Complete { .. } => &[STATUS, RESULT, CHECKPOINT, STARTED, EXPIRES_AT],
         Change::Release { failure: None } => &[STATUS, STARTED, EXPIRES_AT],
         Change::Release { failure: Some(_) } => &[STATUS, STARTED, ATTEMPTS, LAST_ERROR, EXPIRES_AT],
@@ -343,7 +349,10 @@ mod tests {
                 lease: Duration::from_secs(s)
             }),
             Just(Change::Start),
-            prop::collection::vec(any::<u8>(), 0..20).prop_map(|data| Change::Checkpoint(data.into())),
+            (1..9u64, prop::collection::vec(any::<u8>(), 0..20)).prop_map(|(serial, data)| Change::Checkpoint {
+                serial,
+                data: data.into()
+            }),
             prop_oneof![
                 Just(StoredResult::Nothing),
                 Just(StoredResult::Omitted),
@@ -384,14 +393,14 @@ mod tests {
                 Applied::Changed(wanted, written) if holds => {
                     let mut item = item_of(&record);
                     item.extend(update.sets.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-                    prop_assert_eq!(&decode(&record.key, &item).unwrap(), &*wanted);
+                    prop_assert_eq!(&decode("inbox", &record.key, &item).unwrap(), &*wanted);
                     prop_assert_eq!(update.written, written);
                 }
                 // The same once more changes nothing but how long the record is kept.
                 Applied::AlreadyDone(_) if holds => {
                     let mut item = item_of(&record);
                     item.extend(update.sets.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-                    let again = Record { expires_at: record.expires_at, ..decode(&record.key, &item).unwrap() };
+                    let again = Record { expires_at: record.expires_at, ..decode("inbox", &record.key, &item).unwrap() };
                     prop_assert_eq!(again, record);
                 }
                 Applied::Lost if holds => prop_assert!(false, "the condition lets a lost write pass"),

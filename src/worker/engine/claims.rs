@@ -102,9 +102,9 @@ impl Engine {
             }
             match answer {
                 Ok(answer) => self.answer_of(now, id, answer),
-                Err(InboxError::Corrupt { key, why }) => {
+                Err(InboxError::Corrupt { inbox, key, why }) => {
                     tracing::error!(
-                        worker = %self.config.name, key = %shown(key.as_str()), why = %said(&why),
+                        worker = %self.config.name, inbox = %shown(&inbox), key = %shown(key.as_str()), why = %said(&why),
                         "a record of the inbox cannot be read: mend or remove it; its message waits, and is moved by the redrive policy in the end"
                     );
                     self.record_unreadable(now, id);
@@ -142,7 +142,7 @@ impl Engine {
         };
         if let (Some(claim), Some(item)) = (claim, self.items.get_mut(&id)) {
             item.lease_until = claim.lease_until;
-            item.kept = Some(Kept::of(&claim));
+            item.kept = Some(Kept::of(&claim, item.kept.as_ref()));
             item.claim = Some(claim);
             item.rejected_before = matches!(answer, Some(ClaimAnswer::FinishDeadLetter(..)));
         }

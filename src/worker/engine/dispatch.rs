@@ -33,6 +33,11 @@ impl Engine {
         self.enter(id, Phase::Waiting);
         let Some(item) = self.items.get_mut(&id) else { return };
         item.ready_since = now;
+        if let Some(at) = item.not_before.take().filter(|at| *at > now) {
+            self.held_back += 1;
+            self.at_rate.set(id, at);
+            return;
+        }
         if item.is_unannounced_suspect() && !self.config.shadow {
             self.line_up_suspect(now, id);
         } else {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::gate::Gate;
 use super::guard::guard;
 use super::run::Ended;
 use super::{Engine, Fate, Id, Instant, Phase, Step, millis};
@@ -126,8 +127,20 @@ impl Engine {
         // Its record says that it runs: a release takes that back, so that a death meanwhile is not put on it.
         let announced = self.items.get(&id).is_some_and(|item| item.announced);
         if self.outage(now) && self.drain.is_none() && self.config.heartbeat && !announced {
+            let pause = self.pause_of_probe(now, id, failure);
+            if pause.is_some() && self.held_back >= self.config.held_back {
+                self.go_back(
+                    now,
+                    id,
+                    Fate::Released,
+                    None,
+                    pause.unwrap_or_default().min(MAX_VISIBILITY),
+                );
+                return;
+            }
             let Some(item) = self.items.get_mut(&id) else { return };
             item.failed_in_outage = true;
+            item.not_before = pause.map(|pause| now + pause);
             if item.claim.is_some() && item.kept.as_ref().is_some_and(Kept::is_unsure) {
                 self.look_up(now, id);
             } else {
@@ -139,6 +152,19 @@ impl Engine {
             .delay()
             .unwrap_or_else(|| self.config.backoff.delay(1, &self.config.random));
         self.go_back(now, id, Fate::Released, None, delay.min(MAX_VISIBILITY));
+    }
+
+    /// How long a probe waits that failed and left its breaker half open, for it told the breaker nothing. Where it opened the
+    /// breaker, that is what it waits for.
+    fn pause_of_probe(&mut self, now: Instant, id: Id, failure: &Failure) -> Option<Duration> {
+        if self.gate(now) != Gate::Probe {
+            return None;
+        }
+        let item = self.items.get_mut(&id)?;
+        item.probed_in_vain = item.probed_in_vain.saturating_add(1);
+        let tries = item.probed_in_vain;
+        let pause = || self.config.backoff.delay(tries, &self.config.random);
+        Some(failure.delay().unwrap_or_else(pause))
     }
 
     /// Tells the worker's breaker; answers whether a failure is an attempt.

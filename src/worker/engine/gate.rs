@@ -84,6 +84,7 @@ impl Engine {
             for item in self.items.values_mut() {
                 item.kept_since = None;
                 item.failed_in_outage = false;
+                item.probed_in_vain = 0;
             }
         }
         if shut && !self.gate_was_shut {
@@ -162,7 +163,7 @@ impl Engine {
         }
         self.items
             .iter()
-            .filter(|(_, item)| item.is_kept())
+            .filter(|&(&id, item)| item.is_kept() && self.is_head(id))
             .filter_map(|(&id, item)| Some(self.keep_for(id, item.kept_since?)))
             .min()
     }
@@ -191,7 +192,8 @@ impl Engine {
         }
     }
 
-    /// While a breaker is open, or the worker is paused, what is held is kept with its heartbeat, but not for ever.
+    /// While a breaker is open, or the worker is paused, what is held is kept with its heartbeat, but not for ever. What is behind
+    /// another in its group goes back with that one, never before it.
     pub(super) fn keep_or_give_back(&mut self, now: Instant) {
         if self.gate_was_open && !self.paused {
             return;
@@ -202,7 +204,7 @@ impl Engine {
             item.kept_since.get_or_insert(now);
         }
         for (&id, item) in &self.items {
-            if item.is_kept() && self.keep_for(id, item.kept_since.unwrap_or(now)) <= now {
+            if item.is_kept() && self.is_head(id) && self.keep_for(id, item.kept_since.unwrap_or(now)) <= now {
                 over.push(id);
             }
         }

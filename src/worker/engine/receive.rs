@@ -237,6 +237,7 @@ impl Engine {
             answer: None,
             orphaned: false,
             fate: Fate::Released,
+            freed_attempts: None,
             announced: false,
             ticket: None,
             permit: None,
@@ -245,6 +246,8 @@ impl Engine {
             ask: None,
             ready_since: now,
             failed_in_outage: false,
+            probed_in_vain: 0,
+            not_before: None,
             kept_since: None,
         };
         self.by_message.insert(item.message_id().to_owned(), id);

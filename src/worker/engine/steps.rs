@@ -303,7 +303,11 @@ impl Engine {
                         let key = item.record_key.clone();
                         self.unrecorded.remove(&key);
                     }
+                    let freed = matches!(item.plan.front(), Some(Step::Write(Change::Release { .. })));
                     self.step_done(id);
+                    if freed {
+                        self.goes_on_unclaimed(id);
+                    }
                     self.advance(now, id);
                 }
                 Err(error) if error.is_lease_lost() => {
@@ -320,6 +324,13 @@ impl Engine {
                     }
                 }
             }
+        }
+    }
+
+    /// Its claim is free, and its dead letter still to be sent: there is no lease to be renewed, and none to be lost.
+    fn goes_on_unclaimed(&mut self, id: Id) {
+        if let Some(item) = self.items.get_mut(&id).filter(|item| item.is_sending()) {
+            item.freed_attempts = item.claim.take().map(|claim| claim.attempts);
         }
     }
 

@@ -78,7 +78,7 @@ impl Engine {
             let kept_since = self.items.get(&id).and_then(|item| item.kept_since).unwrap_or(now);
             if self.outlives_retention(id, 2 * LONGEST_PAUSE) {
                 self.go_back(now, id, Fate::Delayed, None, 2 * LONGEST_PAUSE);
-            } else if self.keep_for(id, kept_since) <= now {
+            } else if self.is_head(id) && self.keep_for(id, kept_since) <= now {
                 self.give_back_unclaimed(now, id);
             } else {
                 due.push(id);

@@ -803,7 +803,7 @@ pub(super) fn change_name(change: &Change) -> &'static str {
     match change {
         Change::Renew { .. } => "renew",
         Change::Start => "start",
-        Change::Checkpoint(_) => "checkpoint",
+        Change::Checkpoint { .. } => "checkpoint",
         Change::Complete { .. } => "complete",
         Change::Release { failure: None } => "release",
         Change::Release { .. } => "release+attempt",

@@ -328,7 +328,10 @@ pub(crate) async fn inv11_large_batches_answer_every_entry_by_its_position(bench
             0 | 1 => Change::Complete {
                 result: StoredResult::Json(Bytes::from(n.to_string())),
             },
-            2 => Change::Checkpoint(Bytes::from(vec![0; bench.inbox.max_result() + 1])),
+            2 => Change::Checkpoint {
+                serial: 1,
+                data: Bytes::from(vec![0; bench.inbox.max_result() + 1]),
+            },
             _ => failure(n as u32 + 1, "failed"),
         };
         writes.push(Write::new(claim, change));

@@ -115,7 +115,7 @@ pub(crate) async fn inv03_a_removed_record_is_not_brought_back_and_tokens_still_
 /// Each write made again, its reply lost, succeeds; a claim made again is the same claim.
 pub(crate) async fn inv03_what_is_repeated_after_a_lost_reply_succeeds(bench: Bench) {
     for (n, changes) in [
-        vec![Change::Start, Change::Checkpoint(Bytes::from_static(b"half")), done()],
+        vec![Change::Start, checkpoint(1, b"half"), done()],
         vec![UNRUN],
         vec![failure(1, "timeout")],
         vec![
@@ -152,15 +152,42 @@ pub(crate) async fn inv03_what_is_repeated_after_a_lost_reply_succeeds(bench: Be
     }
 }
 
+/// A save that its sender gave up may arrive after the next one, singly or in a batch: it changes nothing then, and each
+/// claim of the key counts its own.
+pub(crate) async fn inv03_a_checkpoint_that_arrives_late_takes_not_the_place_of_a_later_one(bench: Bench) {
+    let keys = [bench.key("late-1"), bench.key("late-2")];
+    let mut claims = Vec::new();
+    for key in &keys {
+        let claim = bench.win(bench.request(key, "m", "p")).await;
+        bench.written(&claim, checkpoint(2, b"later")).await;
+        claims.push(claim);
+    }
+    bench.written(&claims[0], checkpoint(1, b"early")).await;
+    let late = claims
+        .iter()
+        .map(|claim| Write::new(claim.clone(), checkpoint(1, b"early")));
+    let answers = bench.inbox.write(late.collect()).await;
+    assert!(answers.iter().all(Result::is_ok), "it did arrive: {answers:?}");
+    for (key, claim) in keys.iter().zip(&claims) {
+        assert_eq!(bench.record(key).await.checkpoint.as_deref(), Some(&b"later"[..]));
+        bench.written(claim, checkpoint(3, b"last")).await;
+        assert_eq!(bench.record(key).await.checkpoint.as_deref(), Some(&b"last"[..]));
+        bench.written(claim, UNRUN).await;
+        let claim = bench.win(bench.request(key, "m", "p")).await;
+        bench.written(&claim, checkpoint(1, b"again")).await;
+        assert_eq!(bench.record(key).await.checkpoint.as_deref(), Some(&b"again"[..]));
+    }
+}
+
 /// Several changes under one claim in one batch are made in their order.
 pub(crate) async fn changes_of_one_key_in_one_batch_keep_their_order(bench: Bench) {
     let key = bench.key("ordered");
     let claim = bench.win(bench.request(&key, "m", "p")).await;
     let changes = [
         Change::Start,
-        Change::Checkpoint(Bytes::from_static(b"1")),
+        checkpoint(1, b"1"),
         Change::Renew { lease: LONG },
-        Change::Checkpoint(Bytes::from_static(b"2")),
+        checkpoint(2, b"2"),
         failure(1, "failed"),
         done(),
     ];

@@ -68,13 +68,12 @@ pub(crate) async fn inv05_a_checkpoint_outlives_its_run_and_is_bounded(bench: Be
     let key = bench.key("checkpoint");
     let claim = bench.win(bench.request(&key, "m1", "p")).await;
     assert_eq!(claim.checkpoint, None);
-    bench
-        .written(&claim, Change::Checkpoint(Bytes::from_static(b"1")))
-        .await;
+    bench.written(&claim, checkpoint(1, b"1")).await;
     let largest = Bytes::from(vec![7; bench.inbox.max_result()]);
-    bench.written(&claim, Change::Checkpoint(largest.clone())).await;
+    let save = |serial, data| Change::Checkpoint { serial, data };
+    bench.written(&claim, save(2, largest.clone())).await;
     let over = Bytes::from(vec![8; bench.inbox.max_result() + 1]);
-    let refused = bench.write(&claim, Change::Checkpoint(over)).await;
+    let refused = bench.write(&claim, save(3, over)).await;
     let (size, limit) = (bench.inbox.max_result() + 1, bench.inbox.max_result());
     assert!(
         matches!(refused, Err(InboxError::TooLarge { size: s, limit: l, .. }) if (s, l) == (size, limit)),
@@ -86,16 +85,14 @@ pub(crate) async fn inv05_a_checkpoint_outlives_its_run_and_is_bounded(bench: Be
     bench.run_out(claim.lease_until).await;
     let claim = bench.win(bench.request(&key, "m2", "p")).await;
     assert_eq!(claim.checkpoint, Some(largest), "after a takeover, by a copy");
-    bench.written(&claim, Change::Checkpoint(Bytes::new())).await;
+    bench.written(&claim, checkpoint(1, b"")).await;
     bench.written(&claim, UNRUN).await;
     let claim = bench.win(bench.request(&key, "m2", "p")).await;
     assert_eq!(claim.checkpoint, Some(Bytes::new()), "even an empty one");
     bench.written(&claim, UNRUN).await;
     let claim = bench.win(bench.request(&key, "m3", "edited")).await;
     assert_eq!(claim.checkpoint, None, "other work begins afresh");
-    bench
-        .written(&claim, Change::Checkpoint(Bytes::from_static(b"2")))
-        .await;
+    bench.written(&claim, checkpoint(1, b"2")).await;
     bench.written(&claim, done()).await;
     assert_eq!(bench.record(&key).await.checkpoint, None, "nothing to go on with");
 }
