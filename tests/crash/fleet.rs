@@ -1,5 +1,6 @@
 //! The worker processes, each behind proxies of its own, so that what one asks can be told from what others ask.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub(crate) struct Post {
     said: Arc<Mutex<String>>,
     lives: usize,
     announced: Arc<Mutex<Vec<Announced>>>,
+    wire: Wire,
 }
 
 /// A suspect's run that a worker asked the inbox to write down.
@@ -44,7 +46,8 @@ impl Announced {
     /// What a call announces: its updates that set a flag of a record.
     fn all_in(request: &Request) -> Vec<Self> {
         let text = request.text();
-        if !text.contains("started") || !text.contains("true") {
+        let updates = matches!(&*request.operation, "UpdateItem" | "BatchExecuteStatement");
+        if !updates || !text.contains("started") || !text.contains("true") {
             return Vec::new();
         }
         let body = request.json();
@@ -59,6 +62,63 @@ impl Announced {
             sets_a_flag.then_some(Self { key, texts })
         };
         updates.iter().filter_map(read).collect()
+    }
+}
+
+/// What all workers told the inbox of suspects, by key.
+#[derive(Clone, Default)]
+pub(crate) struct Wire(Arc<Mutex<BTreeMap<String, Suspect>>>);
+
+/// What was told of one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Suspect {
+    /// Claims whose lease had run out and under which the record still said that it runs: others took the key over on the
+    /// condition that it says so.
+    pub(crate) deaths: BTreeSet<String>,
+    /// All of it, in words.
+    pub(crate) told: Vec<String>,
+}
+
+impl Wire {
+    pub(crate) fn of(&self, key: &str) -> Suspect {
+        self.0.lock().unwrap().get(key).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.0.lock().unwrap().keys().cloned().collect()
+    }
+
+    pub(crate) fn tell(&self, key: &str, what: String) {
+        let at = Clock::system().epoch_ms();
+        let mut suspects = self.0.lock().unwrap();
+        suspects
+            .entry(key.to_owned())
+            .or_default()
+            .told
+            .push(format!("{at} {what}"));
+    }
+
+    /// Takes note of a claim that finds another's run announced.
+    fn claimed(&self, worker: usize, request: &Request) {
+        if request.operation != "PutItem" || !request.text().contains(":started") {
+            return;
+        }
+        let body = request.json();
+        let (item, found) = (&body["Item"], &body["ExpressionAttributeValues"]);
+        let key = item["pk"]["S"].as_str().and_then(|pk| pk.split_once('#'));
+        let dead = found[":claim_id"]["S"].as_str();
+        if let (Some((_, key)), Some(dead), Some(true)) = (key, dead, found[":started"]["BOOL"].as_bool()) {
+            self.tell(
+                key,
+                format!("worker {worker} claims it and finds the run announced under {dead}"),
+            );
+            let mut suspects = self.0.lock().unwrap();
+            suspects
+                .entry(key.to_owned())
+                .or_default()
+                .deaths
+                .insert(dead.to_owned());
+        }
     }
 }
 
@@ -80,7 +140,7 @@ fn read_values(value: &Value, texts: &mut Vec<String>, sets_a_flag: &mut bool) {
 }
 
 impl Post {
-    pub(crate) async fn new(number: usize, places: &Places, journal: &Journal, random: &Random) -> Self {
+    pub(crate) async fn new(number: usize, places: &Places, journal: &Journal, wire: &Wire, random: &Random) -> Self {
         let sqs = FaultProxy::start(&places.sqs, Random::seeded(random.next_u64())).await;
         let dynamodb = FaultProxy::start(&places.dynamodb, Random::seeded(random.next_u64())).await;
         let places = Places {
@@ -98,6 +158,7 @@ impl Post {
             said: Arc::default(),
             lives: 0,
             announced: Arc::default(),
+            wire: wire.clone(),
         };
         post.heal();
         post
@@ -108,8 +169,13 @@ impl Post {
         self.sqs.heal();
         self.dynamodb.heal();
         let announced = Arc::clone(&self.announced);
+        let (wire, number) = (self.wire.clone(), self.number);
         let listen = move |request: &Request| {
-            announced.lock().unwrap().extend(Announced::all_in(request));
+            for one in Announced::all_in(request) {
+                wire.tell(&one.key, format!("worker {number} announces a run"));
+                announced.lock().unwrap().push(one);
+            }
+            wire.claimed(number, request);
             false
         };
         self.dynamodb.add(Rule::on_all(Fault::reset()).when(listen));

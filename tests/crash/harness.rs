@@ -2,6 +2,8 @@
 
 #[path = "accidents.rs"]
 mod accidents;
+#[path = "bites.rs"]
+mod bites;
 #[path = "fleet.rs"]
 mod fleet;
 #[path = "journal.rs"]
@@ -14,6 +16,8 @@ mod program;
 mod report;
 #[path = "scene.rs"]
 mod scene;
+#[path = "traffic.rs"]
+mod traffic;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,7 +52,9 @@ pub(crate) fn main() -> ExitCode {
     let mut arguments = Arguments::from_iter(rest);
     // It has the machine's attention by itself.
     arguments.test_threads = Some(1);
-    libtest_mimic::run(&arguments, vec![trial]).exit_code()
+    let mut trials = bites::trials();
+    trials.push(trial);
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// Takes our own flags out of the arguments; the others are those of every test.
@@ -61,7 +67,7 @@ fn options() -> (Options, Vec<String>) {
         // Far shorter than the default, so that copies of a message do not make the end of a run long.
         in_flight_delay_ms: 100,
         seed: Clock::system().epoch_ms(),
-        time: Some(Duration::from_secs(45)),
+        time: Some(Duration::from_secs(35)),
         json: None,
     };
     let mut rest = Vec::new();

@@ -327,7 +327,9 @@ impl Ledger {
         let mut from = None;
         loop {
             let scan = self.client.scan().table_name(&self.table).consistent_read(true);
-            let page = scan.set_exclusive_start_key(from).send().await.expect("it is scanned");
+            let Ok(page) = scan.set_exclusive_start_key(from.clone()).send().await else {
+                continue;
+            };
             for item in page.items() {
                 let key = item["pk"].as_s().expect("a key").clone();
                 let made = item.get("effects").and_then(|tokens| tokens.as_ns().ok());

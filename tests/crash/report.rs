@@ -29,6 +29,8 @@ pub(crate) struct Report {
     pub(crate) ended_by_themselves: usize,
     /// Messages that kill no process and were dead-lettered, as those may be whose run was announced at two deaths.
     pub(crate) twice_dead: usize,
+    /// Those of them of which one run lost its lease though its process lived: it starved, or the inbox was away for so long.
+    pub(crate) outlived: usize,
     /// Their letters that a replay has sent.
     pub(crate) replayed: u64,
     pub(crate) lost: Vec<String>,
@@ -68,6 +70,7 @@ impl Report {
             took: Duration::ZERO,
             ended_by_themselves: 0,
             twice_dead: 0,
+            outlived: 0,
             replayed: 0,
             lost: Vec::new(),
             left: Vec::new(),
@@ -187,6 +190,7 @@ impl Report {
             "sqs_stalls": self.sqs_stalls,
             "ended_by_themselves": self.ended_by_themselves,
             "dead_lettered_after_two_deaths": self.twice_dead,
+            "of_those_with_a_process_that_lived": self.outlived,
             "letters_replayed": self.replayed,
             "begun_by_a_stopped_process_on_waking": self.faults.late,
             "run_again_as_their_record_could_not_be_written": self.faults.unrecorded,
@@ -232,8 +236,8 @@ impl Report {
             self.runs.0, self.runs.1, self.effects_tried, self.effects_refused, self.effects_known
         );
         println!(
-            "healthy messages dead-lettered after two deaths: {}, of which {} letters were replayed",
-            self.twice_dead, self.replayed
+            "healthy messages dead-lettered after two deaths: {} ({} of them with a process that lived and only lost its lease); letters of theirs replayed: {}",
+            self.twice_dead, self.outlived, self.replayed
         );
         println!(
             "run again as a record could not be written: {}; begun by a stopped process when it woke, and dropped: {}",

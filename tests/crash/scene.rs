@@ -5,24 +5,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use redrive::DynamoInbox;
 use redrive::clock::{Clock, Instant, Random};
 use redrive::dlq::Replay;
 use redrive::extract::Envelope;
 use redrive::inbox::{Inbox as _, Status};
 use redrive::key::{Key, RecordKey};
-use redrive::producer::NewMessage;
 use redrive::queue::Queue as _;
-use redrive::{DynamoInbox, Producer, SqsQueue};
 
 use super::Options;
 use super::accidents::{Accident, Moment, plan};
-use super::fleet::{Announced, Post};
+use super::fleet::{Announced, Post, Wire};
 use super::journal::Journal;
 use super::load::{Kind, Load, Work};
 use super::program::{Ledger, Places};
 use super::report::Report;
+use super::traffic::{all_of, produce};
 use crate::aws::config;
-use crate::aws_lab::{Lab, Queues, Setup, is_empty, take_all};
+use crate::aws_lab::{Lab, Queues, Setup, is_empty};
 use crate::child::Signal;
 use crate::fault_proxy::{Effect, Fault, Request, Rule, RuleId};
 use crate::localstack::Servers;
@@ -57,6 +57,7 @@ pub(crate) struct Scene {
     zombie: Option<(usize, Instant)>,
     /// What was announced as a suspect that runs when its process died, or was stopped for longer than its lease: how often.
     deaths: BTreeMap<String, usize>,
+    wire: Wire,
     report: Report,
 }
 
@@ -106,9 +107,10 @@ impl Scene {
             in_flight_delay_ms: options.in_flight_delay_ms,
         };
         let journal = Journal::new();
+        let wire = Wire::default();
         let mut posts = Vec::new();
         for number in 0..options.workers {
-            posts.push(Post::new(number, &places, &journal, &random).await);
+            posts.push(Post::new(number, &places, &journal, &wire, &random).await);
         }
         Some(Self {
             clock: Clock::system(),
@@ -125,6 +127,7 @@ impl Scene {
             posts,
             zombie: None,
             deaths: BTreeMap::new(),
+            wire,
         })
     }
 
@@ -249,25 +252,26 @@ impl Scene {
                 record.started && record.status == Status::Processing && is_this_claim(&record.claim_id)
             }) {
                 *self.deaths.entry(key.to_owned()).or_default() += 1;
+                self.wire.tell(
+                    key,
+                    "its process is dead or stopped, and its record says that it runs".to_owned(),
+                );
             }
         }
     }
 
-    /// Whether the design lets this be dead-lettered as one that kills its process, although it does not.
+    /// Whether the design lets this be dead-lettered as one that kills its process, although it does not: two runs of it were
+    /// announced when their process died, or when their lease ran out, as it does in a process that starves.
     fn is_innocent_and_twice_dead(&self, key: &str) -> bool {
         let is_killer = |work: &Work| work.key == key && work.job.kind == Kind::Killer;
-        self.deaths.get(key).is_some_and(|&deaths| deaths >= 2) && !self.load.works.iter().any(is_killer)
+        self.wire.of(key).deaths.len() >= 2 && !self.load.works.iter().any(is_killer)
     }
 
     /// Replays what was dead-lettered after two deaths of its process and kills nothing, as an operator would; answers whether
     /// there was any.
     async fn replay_the_innocent(&mut self) -> bool {
-        let innocent: BTreeSet<String> = self
-            .deaths
-            .keys()
-            .filter(|key| self.is_innocent_and_twice_dead(key))
-            .cloned()
-            .collect();
+        let mut innocent: BTreeSet<String> = self.wire.keys().into_iter().collect();
+        innocent.retain(|key| self.is_innocent_and_twice_dead(key));
         let replayed: Arc<Mutex<BTreeSet<String>>> = Arc::default();
         for queues in [&self.standard, &self.fifo] {
             let (innocent, replayed) = (innocent.clone(), Arc::clone(&replayed));
@@ -289,7 +293,16 @@ impl Scene {
             assert_eq!(report.failed, 0, "{report:?}");
             self.report.replayed += report.replayed;
         }
-        self.report.twice_dead = replayed.lock().unwrap().len();
+        let replayed = replayed.lock().unwrap();
+        self.report.twice_dead = replayed.len();
+        for key in &*replayed {
+            let seen = self.deaths.get(key).copied().unwrap_or(0);
+            self.report.outlived += usize::from(seen < 2);
+            eprintln!(
+                "{key} was dead-lettered after two deaths: {:#?}",
+                self.wire.of(key).told
+            );
+        }
         self.report.replayed > 0
     }
 
@@ -336,11 +349,13 @@ impl Scene {
     async fn queued(&self) -> String {
         let mut words = Vec::new();
         for (name, queues) in [("standard", &self.standard), ("FIFO", &self.fifo)] {
-            let now = queues.source.describe().await.expect("the queue is described");
-            words.push(format!(
-                "{name}: {} visible, {} in flight, {} delayed",
-                now.visible, now.in_flight, now.delayed
-            ));
+            words.push(match queues.source.describe().await {
+                Ok(now) => format!(
+                    "{name}: {} visible, {} in flight, {} delayed",
+                    now.visible, now.in_flight, now.delayed
+                ),
+                Err(error) => format!("{name}: {error}"),
+            });
         }
         words.join("; ")
     }
@@ -519,7 +534,7 @@ impl Scene {
         let made = |work: &Work| effects.get(&work.key).copied().unwrap_or(0);
         let mut letters: BTreeMap<String, usize> = BTreeMap::new();
         for dead in [&self.standard.dead, &self.fifo.dead] {
-            for letter in take_all(dead, 0).await {
+            for letter in all_of(dead).await {
                 let Some(envelope) = Envelope::of(&letter.message) else {
                     self.report
                         .wrong_letters
@@ -533,11 +548,11 @@ impl Scene {
                     .is_none_or(|reason| *reason != envelope.reason)
                 {
                     self.report.wrong_letters.push(format!(
-                        "{} for {}: {}; announced at {} deaths; {:?}",
+                        "{} for {}: {}; {:?}; {:?}",
                         envelope.key,
                         envelope.reason,
                         envelope.error,
-                        self.deaths.get(&envelope.key).copied().unwrap_or(0),
+                        self.wire.of(&envelope.key),
                         self.journal.runs_of(&envelope.key)
                     ));
                 }
@@ -615,49 +630,4 @@ fn is_delete(request: &Request) -> bool {
 
 fn is_send(request: &Request) -> bool {
     request.operation.starts_with("SendMessage")
-}
-
-/// Sends all, or as much as time allows, never more than some hundreds ahead of what is done; answers for how many keys. A
-/// copy goes with the part after the one that it copies.
-async fn produce(
-    load: Arc<Load>,
-    queues: [SqsQueue; 2],
-    journal: Journal,
-    sent: Arc<AtomicUsize>,
-    until: Option<(Clock, Instant)>,
-) -> usize {
-    let ahead = (load.works.len() / 3).clamp(200, 800);
-    let producers = queues.map(|queue| Producer::builder(queue).own_keys(false).build().expect("a producer"));
-    let mut copies: Vec<Work> = Vec::new();
-    let (mut from, mut end) = (0, load.works.len());
-    while from < end || !copies.is_empty() {
-        if until.as_ref().is_some_and(|(clock, until)| clock.now() >= *until) {
-            end = from;
-        }
-        if from < end && from > journal.done() + ahead {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            continue;
-        }
-        let part = &load.works[from..end.min(from + 50)];
-        from += part.len();
-        let again = std::mem::take(&mut copies);
-        copies.extend(part.iter().filter(|work| work.twice).cloned());
-        let all: Vec<(&Work, usize)> = part
-            .iter()
-            .map(|work| (work, 1))
-            .chain(again.iter().map(|work| (work, 2)))
-            .collect();
-        for (number, producer) in producers.iter().enumerate() {
-            let mine: Vec<NewMessage> = all
-                .iter()
-                .filter(|(work, _)| usize::from(work.group.is_some()) == number)
-                .map(|(work, copy)| NewMessage::verbatim(work.message(*copy)))
-                .collect();
-            for answer in producer.send_all(mine).await {
-                answer.expect("it is sent");
-                sent.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-    from
 }

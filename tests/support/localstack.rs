@@ -33,8 +33,14 @@ pub(crate) fn servers() -> Option<Servers> {
     }
 }
 
+/// Whether the tests on real servers are left out.
+#[allow(dead_code, reason = "test binaries share this module")]
+pub(crate) fn are_left_out() -> bool {
+    std::env::var_os(SKIP).is_some_and(|value| value == "1")
+}
+
 fn start() -> Result<Option<Servers>, String> {
-    if std::env::var_os(SKIP).is_some_and(|value| value == "1") {
+    if are_left_out() {
         say("SKIPPED: the tests on SQS and DynamoDB servers, because REDRIVE_SKIP_AWS_TESTS=1 is set");
         return Ok(None);
     }

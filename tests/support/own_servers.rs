@@ -52,10 +52,12 @@ kill $keeper"#;
 impl OwnServers {
     /// Starts both, installed by `localstack/up` if need be. `None` where tests on servers are left out.
     pub(crate) async fn start() -> Option<Self> {
-        localstack::servers()?;
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("localstack");
         let python = scripts.join(".run/venv/bin/python");
         let jars = scripts.join(".run/dynamodb");
+        if localstack::are_left_out() || !python.exists() || !jars.join("DynamoDBLocal.jar").exists() {
+            localstack::servers()?;
+        }
         assert!(
             python.exists() && jars.join("DynamoDBLocal.jar").exists(),
             "this test starts servers of its own and needs them installed without Docker: \

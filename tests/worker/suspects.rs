@@ -39,6 +39,38 @@ async fn inv05_suspects_are_not_hoarded_and_get_their_turn_soon() {
     second.drain().await;
 }
 
+/// Several workers died with all of them, so that they have come often; each takes but a moment.
+#[tokio::test(start_paused = true)]
+async fn suspects_that_are_quick_are_done_soon_however_often_they_came() {
+    let rig = Rig::new();
+    rig.send_many(64).await;
+    for _ in 0..8 {
+        let running = start(
+            rig.worker()
+                .concurrency(64)
+                .handler(rig.takes(secs(3_600)))
+                .build()
+                .unwrap(),
+        );
+        sleep(secs(25)).await;
+        running.crash().await;
+    }
+    let begun = rig.clock.epoch_ms();
+    let last = start(
+        rig.worker()
+            .concurrency(64)
+            .handler(rig.takes(secs(1)))
+            .build()
+            .unwrap(),
+    );
+    rig.emptied(&last).await;
+    let took = (rig.clock.epoch_ms() - begun) / 1_000;
+
+    assert!(took < 150, "{took} s");
+    assert_eq!((rig.log.done(), rig.dead.len()), (64, 0));
+    last.drain().await;
+}
+
 /// One handler, three outages of the inbox longer than its lease: no process ever died.
 #[tokio::test(start_paused = true)]
 async fn inv09_leases_lost_in_outages_of_the_inbox_are_no_deaths() {

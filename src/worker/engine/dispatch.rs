@@ -46,19 +46,30 @@ impl Engine {
     }
 
     /// Beyond as many as have their turn soon, suspects go back. Their claim is left to run out: a release would make them none.
-    /// Most suspects are innocent and quick, so they come again soon, and later each time, up to when all before them have run.
+    /// They come again when all before them have run, as far as can be told from how long suspects take; and later each time.
     fn line_up_suspect(&mut self, now: Instant, id: Id) {
-        let turns = self.proving() * u32::try_from(MAX_SUSPECTS).unwrap_or(u32::MAX);
+        let turns = self.suspect_pace * u32::try_from(MAX_SUSPECTS).unwrap_or(u32::MAX);
         let receives = self.items.get(&id).map_or(1, |item| item.receive_count);
         let spread = self
             .config
             .lease
             .saturating_mul(1 << receives.saturating_sub(2).min(10));
         let delay = self.config.lease + Duration::from_secs(1) + self.config.random.up_to(spread.min(turns));
-        if self.suspects.len() < MAX_SUSPECTS || self.outlives_retention(id, delay) {
+        // Those that wait for the worker to have lived for long enough are in nobody's way.
+        let is_due = |id: Id| self.may_be_risked_at(id).is_some_and(|at| at <= now);
+        let like_it = |other: &&Id| is_due(**other) == is_due(id);
+        if self.suspects.iter().filter(like_it).count() < MAX_SUSPECTS || self.outlives_retention(id, delay) {
             self.suspects.push_back(id);
         } else {
             self.finish(now, id, Fate::Released, [Step::Hide(delay), Step::ReleaseTail]);
+        }
+    }
+
+    /// The turn of the suspect that ran is over.
+    pub(super) fn end_suspects_turn(&mut self, now: Instant) {
+        if let Some((_, Some(begun))) = self.suspect_running.take() {
+            let took = now.saturating_duration_since(begun).min(self.proving());
+            self.suspect_pace = (self.suspect_pace + took) / 2;
         }
     }
 
@@ -280,6 +291,7 @@ impl Engine {
         let is_due = |&id: &Id| self.may_be_risked_at(id).is_some_and(|at| at <= now);
         let due = self.suspects.iter().position(is_due);
         if let Some(id) = due.and_then(|due| self.suspects.remove(due)) {
+            self.end_suspects_turn(now);
             self.suspect_running = Some((id, None));
             self.ready.push_front(id);
         }

@@ -260,7 +260,7 @@ impl Engine {
         item.permit = None;
         item.kept_since = None;
         if self.suspect_running.is_some_and(|(suspect, _)| suspect == id) {
-            self.suspect_running = None;
+            self.end_suspects_turn(now);
         }
         self.advance(now, id);
     }

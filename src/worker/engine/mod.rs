@@ -149,6 +149,8 @@ pub(super) struct Engine {
     suspects: VecDeque<Id>,
     /// The suspect whose turn it is, and since when it runs.
     suspect_running: Option<(Id, Option<Instant>)>,
+    /// How long such a turn takes lately.
+    suspect_pace: Duration,
     /// Waiting aside for a bulkhead, by its name.
     at_bulkhead: BTreeMap<String, VecDeque<Id>>,
     /// Waiting aside for their tenant's rate, or until they may be probes again.
@@ -260,6 +262,8 @@ impl Engine {
             ready: VecDeque::new(),
             suspects: VecDeque::new(),
             suspect_running: None,
+            // Most are quick; those that are not tell soon.
+            suspect_pace: Duration::from_secs(1),
             at_bulkhead: BTreeMap::new(),
             at_rate: Deadlines::default(),
             held_back: 0,
@@ -593,7 +597,7 @@ impl Engine {
             self.by_key.remove(&item.record_key);
         }
         if self.suspect_running.is_some_and(|(running, _)| running == id) {
-            self.suspect_running = None;
+            self.end_suspects_turn(now);
         }
         if self.watched_probe == Some(id) && item.phase != Phase::Running {
             self.watched_probe = None;

@@ -56,9 +56,9 @@ impl Engine {
         if handler.batch().is_some() {
             self.tasks.spawn(async move {
                 let begun = clock.now();
-                let begins: Vec<bool> = starts.iter().map(Start::may_begin).collect();
-                let mut begin = begins.iter().copied();
-                starts.retain(|_| begin.next().unwrap_or(false));
+                let held: Vec<bool> = starts.iter().map(Start::may_begin).collect();
+                let mut is_held = held.iter().copied();
+                starts.retain(|_| is_held.next().unwrap_or(false));
                 let count = starts.len();
                 let (contexts, kills): (Vec<_>, Vec<_>) =
                     starts.into_iter().map(|start| (start.context, start.kill)).unzip();
@@ -71,9 +71,9 @@ impl Engine {
                     None => Vec::new(),
                 };
                 let mut outcomes = outcomes.into_iter();
-                let outcomes = begins
+                let outcomes = held
                     .into_iter()
-                    .map(|begun| if begun { outcomes.next().flatten() } else { None })
+                    .map(|held| if held { outcomes.next().flatten() } else { None })
                     .collect();
                 let took = clock.now().saturating_duration_since(begun);
                 Event::Ended(Ended { ids, outcomes, took })
@@ -92,9 +92,9 @@ impl Engine {
         self.tasks.spawn(
             async move {
                 let begun = clock.now();
-                let begins = start.may_begin();
+                let held = start.may_begin();
                 let Start { context, kill, .. } = start;
-                let ended = if begins {
+                let ended = if held {
                     guarded(async move { handler.call(context).await }, limit, kill.cancelled()).await
                 } else {
                     None
