@@ -346,6 +346,7 @@ impl Engine {
             let answer = answers.next().unwrap_or_else(|| Err(no_answer()));
             let Some(item) = self.items.get_mut(&id) else { continue };
             item.stepping = false;
+            let recorded = item.claim.is_some() || item.freed_attempts.is_some();
             let renewed = item.receipt != receipt;
             match answer {
                 _ if renewed => {}
@@ -356,7 +357,7 @@ impl Engine {
                     self.undeleted(id);
                 }
                 // Without a record it is tried for as long as nobody else can have it.
-                Err(error) if item.tries >= SETTLE_TRIES && (item.claim.is_some() || item.visible_at <= now) => {
+                Err(error) if item.tries >= SETTLE_TRIES && (recorded || item.visible_at <= now) => {
                     tracing::warn!(
                         worker = %self.config.name, message_id = %shown(item.message_id()), error = %said(&error),
                         "a delete was given up: the message will come again and be recognised by its key"
