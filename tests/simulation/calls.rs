@@ -598,7 +598,7 @@ impl Checker {
                 self.done_any.insert(key.clone());
             }
             self.completed.insert(message);
-            if !self.ledger.close(key, payload) && self.modes.inbox == InboxMode::Used {
+            if !self.ledger.close(key, payload, after.fencing_token) && self.modes.inbox == InboxMode::Used {
                 let text = format!("{} is completed, and its effect does not stand", label(message));
                 self.broken("inv03", text);
             }
@@ -613,7 +613,9 @@ impl Checker {
                 .any(|other| other.life.0 == first && other.life.1 > lives);
             // A letter that was sent twice may be replayed twice: what became of the one says nothing of the other.
             let twin = |other: usize| other != message && self.messages[other].life == (first, lives);
-            let not_it = !self.buried.contains(&message) && (0..self.messages.len()).any(twin);
+            // And a record tells of one message: of another that was buried under it before, it tells no more.
+            let told = self.buried.contains(&message) && self.last_buried.get(key) == Some(&message);
+            let not_it = !told && (0..self.messages.len()).any(twin);
             // The queue moves what it likes to, also a copy of what is held here.
             let by_worker = |reason: &String| reason != MOVED;
             let dead = self.dead_letter_reasons(message).iter().any(by_worker) && !came_back && !not_it;
@@ -636,7 +638,10 @@ impl Checker {
                 );
             }
             self.suppressed.insert((key.clone(), payload));
-            self.buried.extend(self.by_id.get(&after.message_id));
+            if let Some(&buried) = self.by_id.get(&after.message_id) {
+                self.buried.insert(buried);
+                self.last_buried.insert(key.clone(), buried);
+            }
             if after.fingerprint.is_none() {
                 self.dead_any.insert(key.clone());
             }

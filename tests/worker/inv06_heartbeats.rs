@@ -215,6 +215,23 @@ async fn inv06_failing_heartbeats_are_repeated_before_the_lease_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn inv06_what_is_received_again_and_again_while_it_runs_is_renewed_all_the_same() {
+    let rig = Rig::new();
+    let id = rig.send("k", "1").await;
+    let running = start(rig.worker().handler(rig.takes(secs(60))).build().unwrap());
+    running.until("it runs", |status| status.running == 1).await;
+    // Sooner than half of a lease after the one before, each time.
+    for _ in 0..5 {
+        sleep(secs(9)).await;
+        rig.queue.duplicate(&id).unwrap();
+    }
+    rig.emptied(&running).await;
+    let totals = running.drain().await.totals;
+    assert!(totals.in_flight_duplicates >= 5, "{totals:?}");
+    assert_eq!((rig.log.len(), totals.lost), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn inv06_without_heartbeats_a_long_run_loses_its_lease() {
     let rig = Rig::new();
     rig.send("k", "1").await;

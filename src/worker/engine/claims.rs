@@ -155,14 +155,8 @@ impl Engine {
                 item.failed_in_outage = false;
             }
         }
-        let due = self.beats.at(id);
-        self.schedule_beat(now, id);
-        if let (Some(due), Some(at)) = (due, self.beats.at(id))
-            && due < at
-        {
-            // Its visibility may run out before half of its lease is over.
-            self.beats.set(id, due);
-        }
+        // Its visibility may run out before half of its lease is over.
+        self.schedule_beat_by(now, id, self.beats.at(id));
         if self.must_go_back(id) {
             self.release(now, id);
         } else if !self.is_head(id) {

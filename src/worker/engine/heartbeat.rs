@@ -57,6 +57,16 @@ impl Engine {
         self.beats.set(id, at);
     }
 
+    /// As [`schedule_beat`](Self::schedule_beat), and no later than `due`.
+    pub(super) fn schedule_beat_by(&mut self, now: Instant, id: Id, due: Option<Instant>) {
+        self.schedule_beat(now, id);
+        if let (Some(due), Some(at)) = (due, self.beats.at(id))
+            && due < at
+        {
+            self.beats.set(id, due);
+        }
+    }
+
     /// How long from one heartbeat to the next, at most: half of what is held by, the shorter of lease and visibility.
     pub(super) fn beat_period(&self, claimed: bool) -> Duration {
         let held_for = if claimed {

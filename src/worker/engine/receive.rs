@@ -150,8 +150,10 @@ impl Engine {
         let Some(group) = self.items.get(&id).and_then(|item| item.group.as_ref()) else {
             return false;
         };
-        let goes_back =
-            |item: &Item| item.phase == Phase::Ending && item.plan.iter().any(|step| matches!(step, Step::Hide(_)));
+        // One whose claim is not answered yet goes back as soon as it is.
+        let goes_back = |item: &Item| {
+            item.orphaned || (item.phase == Phase::Ending && item.plan.iter().any(|step| matches!(step, Step::Hide(_))))
+        };
         self.items
             .values()
             .any(|item| item.group.as_ref() == Some(group) && goes_back(item))
@@ -178,7 +180,9 @@ impl Engine {
         // No heartbeat once it is being settled.
         let settling = matches!(item.plan.front(), Some(Step::Delete | Step::Hide(_)));
         if !settling {
-            self.schedule_beat(now, id);
+            // Its visibility is renewed, and its lease is not: received again and again, it must be renewed all the same.
+            let due = self.beats.at(id).filter(|_| self.config.heartbeat);
+            self.schedule_beat_by(now, id, due);
         }
     }
 

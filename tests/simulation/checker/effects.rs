@@ -17,15 +17,31 @@ struct Effect {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
     effects: BTreeMap<RecordKey, Effect>,
-    /// The payload with which each key was completed, since when no effect may follow.
-    closed: BTreeMap<RecordKey, usize>,
+    /// With what each key was completed, since when no effect may follow.
+    closed: BTreeMap<RecordKey, Closed>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Closed {
+    payload: usize,
+    /// The claim's token.
+    token: u64,
+    /// Its effect was made under that claim, so that the ledger has seen the token.
+    under_it: bool,
 }
 
 impl Ledger {
-    /// The key is completed with this payload; answers whether its effect stands.
-    pub(crate) fn close(&mut self, key: &RecordKey, payload: usize) -> bool {
-        self.closed.insert(key.clone(), payload);
-        self.effects.get(key).is_some_and(|effect| effect.payload == payload)
+    /// The key is completed with this payload under a claim with this token; answers whether its effect stands.
+    pub(crate) fn close(&mut self, key: &RecordKey, payload: usize, token: u64) -> bool {
+        let effect = self.effects.get(key).filter(|effect| effect.payload == payload);
+        let under_it = effect.is_some_and(|effect| effect.token == token);
+        let closed = Closed {
+            payload,
+            token,
+            under_it,
+        };
+        self.closed.insert(key.clone(), closed);
+        effect.is_some()
     }
 
     /// The key's record is gone, by an operator or for its age: what was done may be done again.
@@ -49,7 +65,14 @@ impl Checker {
             );
             return false;
         }
-        if self.ledger.closed.get(&sent.key) == Some(&sent.payload) {
+        let closed = self.ledger.closed.get(&sent.key).copied();
+        if let Some(closed) = closed.filter(|closed| closed.payload == sent.payload) {
+            if !closed.under_it && token < closed.token {
+                // A worker recorded what it had done under an earlier claim. The ledger never saw the last one's token, and
+                // takes the effect of a run in between whose process stood still beyond its lease: nobody can hold it back.
+                self.note(&run.who, format!("  makes the effect of {} late", label(run.message)));
+                return true;
+            }
             self.broken(
                 "inv03",
                 format!(

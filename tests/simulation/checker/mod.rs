@@ -228,6 +228,8 @@ pub(crate) struct Checker {
     pub(super) post: Post,
     /// Messages whose record says that they were rejected and their dead letter sent, whichever delivery of their key sent it.
     pub(super) buried: BTreeSet<usize>,
+    /// The last of them of each key, of which its record tells.
+    pub(super) last_buried: BTreeMap<RecordKey, usize>,
     /// How many dead letters of a key and payload there had been when its record was last rejected.
     pub(super) letters_before: BTreeMap<RecordKey, usize>,
     /// Claims under which a worker knows its dead letter to be sent.
@@ -292,6 +294,7 @@ impl Checker {
             over: BTreeMap::new(),
             post: Post::default(),
             buried: BTreeSet::new(),
+            last_buried: BTreeMap::new(),
             letters_before: BTreeMap::new(),
             letters_told: BTreeSet::new(),
             ledger: Ledger::default(),
