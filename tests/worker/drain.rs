@@ -1,7 +1,7 @@
 //! A drain ends in time: the running finish, the waiting are given back, what is done is settled.
 
 use redrive::Context;
-use redrive::faults::{Operation, Rates};
+use redrive::faults::{Fault, Operation, Rates};
 use redrive::inbox::Status;
 use redrive::worker::Fate;
 
@@ -220,6 +220,25 @@ async fn complaint_20_no_message_is_taken_in_flight_after_the_stop() {
             .all(|call| call.ended.is_some_and(|at| at <= ended))
     );
     assert_eq!(rig.queue.visible(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv08_a_claim_that_was_answered_too_late_is_freed_before_the_drain_ends() {
+    let rig = Rig::with(|queue| queue.visibility_timeout(secs(10)));
+    rig.send("k", "1").await;
+    rig.inbox.faults().slow_next(Operation::Claim, 1, secs(14));
+    rig.inbox.faults().fail_next(Operation::Write, 3, Fault::Throttled);
+    let running = start(rig.worker().lease(secs(60)).handler(rig.succeeds()).build().unwrap());
+    running
+        .until("it is received", |status| status.totals.received == 1)
+        .await;
+    rig.queue.faults().set_unreachable(true);
+    running
+        .until("its visibility is lost", |status| status.totals.lost == 1)
+        .await;
+    let status = running.drain().await;
+    assert_eq!((status.totals.received, rig.log.len()), (1, 0));
+    assert_eq!(rig.record("k").unwrap().status, Status::Released);
 }
 
 #[tokio::test(start_paused = true)]

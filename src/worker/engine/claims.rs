@@ -93,10 +93,8 @@ impl Engine {
                 Err(_) => {}
             }
             if self.items.get(&id).is_none_or(|item| item.phase != Phase::Claiming) {
-                // Its delivery was lost meanwhile: the key must not stay claimed for it.
                 if let Ok(ClaimAnswer::Claimed(claim)) = answer {
-                    self.writes
-                        .push(now, (id, Write::new(claim, Change::Release { failure: None })));
+                    self.free_unheld(now, id, Write::new(claim, Change::Release { failure: None }));
                 }
                 continue;
             }

@@ -23,13 +23,23 @@ impl Engine {
         let write = self.last_word(id);
         self.lose(now, id, why);
         let Some(write) = write else { return };
+        self.remember_last_word(id, write);
+        self.try_later(now, id);
+    }
+
+    /// A claim is answered whose delivery was lost meanwhile: the key must not stay claimed for it.
+    pub(super) fn free_unheld(&mut self, now: Instant, id: Id, write: Write) {
+        self.remember_last_word(id, write);
+        self.retry_late(now, id);
+    }
+
+    fn remember_last_word(&mut self, id: Id, write: Write) {
         if self.late.len() >= MAX_UNRECORDED
             && let Some((oldest, _)) = self.late.pop_first()
         {
             self.retries.clear(oldest);
         }
         self.late.insert(id, LateWrite { write, tries: 0 });
-        self.try_later(now, id);
     }
 
     /// What ends the claim as it was to end; where that was still open, it is given back, and nothing counted.

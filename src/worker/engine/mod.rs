@@ -461,9 +461,9 @@ impl Engine {
 
     fn end(&self, now: Instant) -> Option<End> {
         let drain = self.drain?;
-        let flushed = (self.items.is_empty() && self.calls == 0) || flaw::is(Flaw::LosesSettlesAtDrain);
-        let settled = flushed && self.slots_used == 0;
-        if settled {
+        let settled = self.items.is_empty() && self.late.is_empty() && self.calls == 0;
+        let flushed = settled || flaw::is(Flaw::LosesSettlesAtDrain);
+        if flushed && self.slots_used == 0 {
             return Some(End::Drained);
         }
         (drain.stage(now) == Stage::Over).then_some(End::DeadlineOver)
