@@ -69,6 +69,9 @@ use scene::run;
 /// Seeds that are run unless told otherwise.
 const SEEDS: u64 = 500;
 
+/// Seeds beyond these that have shown what was wrong with the library.
+const BROKE_ONCE: [u64; 4] = [3_951, 4_478, 5_725, 16_844];
+
 /// Seeds of one trial.
 const BLOCK: u64 = 25;
 
@@ -114,6 +117,9 @@ fn main() -> ExitCode {
     ];
     let blocks = (0..SEEDS).step_by(usize::try_from(BLOCK).unwrap());
     trials.extend(blocks.map(every_invariant_holds));
+    trials.push(Trial::test("every_invariant_holds::seeds_that_broke_once", || {
+        runner::block(BROKE_ONCE).map_err(Failed::from)
+    }));
     #[cfg(feature = "flaws")]
     trials.extend(FLAWS.into_iter().map(a_flaw_is_caught));
     let (arguments, trials) = asked.select(trials);

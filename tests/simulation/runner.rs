@@ -84,7 +84,7 @@ fn run_all(seeds: Range<u64>, threads: usize, look: impl Fn(Report) -> bool + Sy
 ///
 /// # Errors
 /// The story of the first that breaks something.
-pub(crate) fn block(seeds: Range<u64>) -> Result<(), String> {
+pub(crate) fn block(seeds: impl IntoIterator<Item = u64>) -> Result<(), String> {
     for number in seeds {
         let report = seed(number);
         if report.violation.is_some() {
