@@ -39,7 +39,7 @@ pub(super) const GRACE: Duration = Duration::from_millis(100);
 const RECOVERY: Duration = Duration::from_secs(1);
 
 /// Events after which a run counts as one that does not end.
-const MOST_EVENTS: usize = 400_000;
+const MOST_EVENTS: usize = 2_000_000;
 
 pub(crate) type Who = Arc<str>;
 
