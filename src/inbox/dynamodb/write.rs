@@ -388,7 +388,8 @@ mod tests {
             let time = ServiceTime { lo: now, hi: now + 40 };
             let update = Update::expected(&write, time);
             let holds = update.status == record.status
-                && update.lease_until.is_none_or(|lease_until| record.lease_until <= lease_until);
+                && update.lease_until.is_none_or(|lease_until| record.lease_until <= lease_until)
+                && update.checkpoint_serial.is_none_or(|serial| record.checkpoint_serial < serial);
             match apply_write(Some(&record), &write, time) {
                 Applied::Changed(wanted, written) if holds => {
                     let mut item = item_of(&record);
