@@ -1,7 +1,7 @@
 //! Bugs on purpose, for this project's own tests: what proves that a test of the guarantees can fail.
 //!
-//! Without the feature `flaws` no flaw can be active, [`is`] is a constant, and the code behind it is not built in. With it,
-//! a flaw is active only on the thread that runs inside [`with`].
+//! Without the feature `flaws` no flaw can be active, asking for one is a constant, and the code behind it is not built
+//! in. With it, a flaw is active only on the thread that runs inside [`with`].
 #![cfg_attr(
     not(feature = "flaws"),
     allow(unreachable_pub, reason = "public only with the feature")
