@@ -157,10 +157,18 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     assert!(waited.is_ok(), "waited {PATIENCE:?} in vain: {what}");
 }
 
-/// Whether nothing is in the queue, visible, in flight or delayed. The local server counts exactly.
+/// Whether nothing is in the queue, visible, in flight or delayed. The local server counts exactly, but for the moment in
+/// which it hands messages out: they are no longer visible then, and not yet in flight. So what looks empty is looked at twice.
 pub(crate) async fn is_empty(queue: &SqsQueue) -> bool {
-    let now = patiently("the queue is described", async || queue.describe().await).await;
-    now.visible + now.in_flight + now.delayed == 0
+    let seems_empty = async || {
+        let now = patiently("the queue is described", async || queue.describe().await).await;
+        now.visible + now.in_flight + now.delayed == 0
+    };
+    if !seems_empty().await {
+        return false;
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    seems_empty().await
 }
 
 /// Takes all messages out of a queue, once there are at least `count`.
