@@ -299,8 +299,8 @@ pub enum Change {
     Start,
     /// Keep this for the key's next run.
     Checkpoint {
-        /// The how manieth save under this claim it is, from 1. A request may reach the store after its sender gave it up
-        /// and saved something newer: one that is not newer than what is kept changes nothing.
+        /// Counts the saves under this claim, from 1. A request may reach the store after its sender gave it up and saved
+        /// something newer: one that is not newer than what is kept changes nothing, and succeeds.
         serial: u64,
         /// What is kept.
         data: Bytes,

@@ -334,7 +334,7 @@ macro_rules! inbox_conformance {
             inv03_every_write_needs_both_the_id_and_the_token,
             inv03_a_removed_record_is_not_brought_back_and_tokens_still_grow,
             inv03_what_is_repeated_after_a_lost_reply_succeeds,
-            inv03_a_checkpoint_that_arrives_late_takes_not_the_place_of_a_later_one,
+            inv03_a_checkpoint_that_arrives_late_does_not_replace_a_newer_one,
             inv02_of_one_key_twice_in_a_batch_only_the_first_is_claimed,
             inv11_large_batches_answer_every_entry_by_its_position,
             changes_of_one_key_in_one_batch_keep_their_order,

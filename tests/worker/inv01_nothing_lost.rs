@@ -62,16 +62,7 @@ async fn inv01_an_unwritable_record_keeps_the_lease_and_is_written_later_without
 #[tokio::test(start_paused = true)]
 async fn inv01_a_result_that_outlives_its_lease_unrecorded_is_recorded_by_this_worker_without_a_second_run() {
     let rig = Rig::new();
-    rig.send("k", "1").await;
-    let faults = rig.inbox.faults().clone();
-    let handler = rig.runs(move |_| {
-        faults.set(Operation::Write, Rates::new().before(1.0));
-        async { Ok("a receipt") }
-    });
-    let running = start(rig.worker().handler(handler).build().unwrap());
-    running
-        .until("the lease is lost", |status| status.totals.lost == 1)
-        .await;
+    let running = rig.loses_what_is_done_and_unrecorded().await;
     assert_eq!(rig.queue.len(), 1, "what is not recorded is not deleted");
     // Only once it has claimed the message anew, so that the first claim's last word comes too late.
     running

@@ -59,16 +59,7 @@ async fn inv03_a_letter_whose_lease_was_lost_while_it_waited_is_not_sent() {
 #[tokio::test(start_paused = true)]
 async fn inv06_a_letter_under_a_claim_that_was_freed_is_sent_without_a_heartbeat_for_the_lease() {
     let rig = Rig::new();
-    rig.send("k", "1").await;
-    let faults = rig.inbox.faults().clone();
-    let handler = rig.runs(move |_| {
-        faults.set(Operation::Write, Rates::new().before(1.0));
-        async { Ok("a receipt") }
-    });
-    let running = start(rig.worker().handler(handler).build().unwrap());
-    running
-        .until("the lease is lost", |status| status.totals.lost == 1)
-        .await;
+    let running = rig.loses_what_is_done_and_unrecorded().await;
     // Another payload comes under the key that was done here and could not be recorded: it is claimed, freed and dead-lettered.
     rig.queue.purge();
     rig.inbox.faults().heal();

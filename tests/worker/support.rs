@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use redrive::clock::{Clock, Instant, Random};
 use redrive::dlq::envelope::Envelope;
-use redrive::faults::{FaultPlan, Operation};
+use redrive::faults::{FaultPlan, Operation, Rates};
 use redrive::inbox::Record;
 use redrive::key::{Key, RecordKey};
 use redrive::message::{Attribute, Delivery, KEY_ATTRIBUTE, Outgoing, Receipt};
@@ -203,6 +203,21 @@ impl Rig {
         &self,
     ) -> impl Fn(Context) -> BoxFuture<'static, Result<(), Failure>> + Send + Sync + 'static + use<> {
         self.runs(|_| async { Err(Failure::retry("no luck")) })
+    }
+
+    /// A worker that has done the message `1` of the key `k`, could not record it, and lost its lease. The inbox takes no writes.
+    pub(crate) async fn loses_what_is_done_and_unrecorded(&self) -> Running {
+        self.send("k", "1").await;
+        let faults = self.inbox.faults().clone();
+        let handler = self.runs(move |_| {
+            faults.set(Operation::Write, Rates::new().before(1.0));
+            async { Ok("a receipt") }
+        });
+        let running = start(self.worker().handler(handler).build().unwrap());
+        running
+            .until("the lease is lost", |status| status.totals.lost == 1)
+            .await;
+        running
     }
 
     /// Waits until the queue holds nothing.

@@ -333,7 +333,7 @@ fn inv03_every_write_repeated_after_a_lost_reply_has_succeeded() {
 }
 
 #[test]
-fn inv03_a_checkpoint_that_arrives_late_takes_not_the_place_of_a_later_one() {
+fn inv03_a_checkpoint_that_arrives_late_does_not_replace_a_newer_one() {
     let (record, claim) = first();
     let later = changed(&record, &claim, checkpoint(2, "later"), at(1));
     let late = apply_write(Some(&later), &Write::new(claim.clone(), checkpoint(1, "early")), at(2));

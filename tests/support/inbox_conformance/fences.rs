@@ -154,7 +154,7 @@ pub(crate) async fn inv03_what_is_repeated_after_a_lost_reply_succeeds(bench: Be
 
 /// A save that its sender gave up may arrive after the next one, singly or in a batch: it changes nothing then, and each
 /// claim of the key counts its own.
-pub(crate) async fn inv03_a_checkpoint_that_arrives_late_takes_not_the_place_of_a_later_one(bench: Bench) {
+pub(crate) async fn inv03_a_checkpoint_that_arrives_late_does_not_replace_a_newer_one(bench: Bench) {
     let keys = [bench.key("late-1"), bench.key("late-2")];
     let mut claims = Vec::new();
     for key in &keys {
