@@ -1,0 +1,1 @@
+//! Programs that drain the stand-in queue with other frameworks
