@@ -98,7 +98,7 @@ impl Worker {
     }
 
     /// Runs until SIGTERM, ctrl-c or [`WorkerHandle::drain`], then drains. A second signal ends it at once; what was held
-    /// then comes back by its visibility timeout.
+    /// then comes back by its visibility timeout. It works in a task of its own, which ends when this future is dropped.
     ///
     /// # Errors
     /// When the preflight finds what would lose or repeat work, or signals cannot be listened for. Once it runs, failures of

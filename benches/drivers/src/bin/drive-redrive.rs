@@ -26,7 +26,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     if task.inbox {
         worker = worker.inbox(DynamoInbox::connect(&aws, &task.table).await?);
     }
-    worker.handler(handle).build()?.run().await?;
+    let worker = worker.handler(handle).build()?;
+    worker.run().await?;
     work.answer("redrive", env!("CARGO_PKG_VERSION"));
     Ok(())
 }
