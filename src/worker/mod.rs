@@ -1,6 +1,8 @@
 //! Workers: receive, claim, run, record, settle, and end in order.
 
 mod batcher;
+#[cfg(redrive_bench)]
+pub(crate) mod bench;
 mod builder;
 mod config;
 mod deadlines;

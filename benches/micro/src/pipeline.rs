@@ -26,7 +26,7 @@ pub struct Order {
     pub note: String,
 }
 
-fn body(n: usize) -> String {
+pub(crate) fn body(n: usize) -> String {
     let note =
         "left with the neighbours on the ground floor if nobody answers the door, they know about it and are at home";
     format!(

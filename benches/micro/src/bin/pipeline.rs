@@ -71,6 +71,7 @@ fn main() -> ExitCode {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "it measures the machine's own time")]
 fn run() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let options = options()?;
     println!(
