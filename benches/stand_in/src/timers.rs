@@ -129,7 +129,7 @@ mod alarm {
     pub(super) struct Alarm(AsyncFd<OwnedFd>);
 
     impl Alarm {
-        #[expect(
+        #[allow(
             deprecated,
             reason = "its successor is unsafe, for files that change hands; this one is owned and never replaced"
         )]

@@ -1,5 +1,7 @@
 //! The stand-in as its clients meet it: over HTTP, with nothing between.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};

@@ -38,7 +38,7 @@ pub(crate) fn run(database: &mut Database, text: &str, parameters: &[Value]) -> 
     };
     let written = match &statement.kind {
         Kind::Insert(fields) => {
-            let mut item = Item::default();
+            let mut item = Item::with_room(fields.len());
             for (name, term) in fields {
                 item.set(table.intern(name), value(term)?);
             }
