@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use md5::{Digest, Md5};
 
-use super::queue::{Attribute, AttributeValue, Delivery, Message};
+use super::message::{Attribute, AttributeValue, Delivery, Message};
 use super::source::hex;
 use crate::answer::Parts;
 

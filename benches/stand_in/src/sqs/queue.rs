@@ -1,11 +1,12 @@
 //! A queue: what is received, deleted and visible again, decided for a moment that is given.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::fifo::{Groups, Next};
-use super::source::{Body, Source};
+use super::message::{Attribute, AttributeValue, Delivery, Message, handle, read_handle};
+use super::source::Source;
 use crate::setup::Setup;
 
 /// The most messages of a queue that can be in flight, as of SQS.
@@ -13,66 +14,6 @@ const MOST_IN_FLIGHT: usize = 120_000;
 
 /// For how long a FIFO queue knows the deduplication ids of what was sent.
 const DEDUPLICATION: Duration = Duration::from_secs(300);
-
-/// What every receipt handle ends with: real ones are as long.
-const HANDLE_TAIL: &str = "Yk1xvQ8nT2sZ5dJ0wLhE7rUfCmXoKpAiGbNtVeDyHqSjRzWc4F6a3Blu9PM\
-    Yk1xvQ8nT2sZ5dJ0wLhE7rUfCmXoKpAiGbNtVeDyHqSjRzWc4F6a3Blu9PMYk1xvQ8nT2sZ5dJ0wLhE7rUfCmXoKpAiGbNtVeDyHqSjRzWc4F6a3Blu9PM\
-    Yk1xvQ8nT2sZ5dJ0wLhE7rUfCmXoKpAiGbNtVeDyHqSjRzWc4F6a3Blu9PMYk1xvQ8nT2sZ5dJ0wLhE7rUfCmXoKpAiGbNtVeDyHqSjRzWc4F6a3Blu9PM==";
-
-/// An attribute of a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Attribute {
-    pub(crate) data_type: String,
-    pub(crate) value: AttributeValue,
-}
-
-/// Its value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum AttributeValue {
-    Text(String),
-    Binary(Vec<u8>),
-}
-
-impl Attribute {
-    /// How many bytes it counts for, its name being counted too.
-    pub(crate) fn bytes(&self, name: &str) -> usize {
-        let value = match &self.value {
-            AttributeValue::Text(text) => text.len(),
-            AttributeValue::Binary(bytes) => bytes.len(),
-        };
-        name.len() + self.data_type.len() + value
-    }
-}
-
-/// A message as it lies in a queue.
-#[derive(Clone, Debug)]
-pub(crate) struct Message {
-    pub(crate) number: u64,
-    pub(crate) body: Rc<Body>,
-    pub(crate) attributes: Rc<BTreeMap<String, Attribute>>,
-    pub(crate) group: Option<Rc<str>>,
-    pub(crate) deduplication_id: Option<Rc<str>>,
-    pub(crate) trace: Option<Rc<str>>,
-    pub(crate) source_arn: Option<Rc<str>>,
-    pub(crate) sent_ms: u64,
-    pub(crate) first_received_ms: u64,
-    pub(crate) receive_count: u32,
-}
-
-impl Message {
-    /// How many bytes of payload it has.
-    pub(crate) fn bytes(&self) -> usize {
-        let attributes = self.attributes.iter();
-        self.body.bytes + attributes.map(|(name, attribute)| attribute.bytes(name)).sum::<usize>()
-    }
-}
-
-/// A message that is handed out.
-#[derive(Clone, Debug)]
-pub(crate) struct Delivery {
-    pub(crate) message: Message,
-    pub(crate) handle: String,
-}
 
 /// What a receive comes to.
 #[derive(Debug, Default)]
@@ -491,20 +432,9 @@ impl Queue {
     }
 }
 
-fn handle(number: u64, serial: u64) -> String {
-    format!("AQEB{number:012x}{serial:012x}{HANDLE_TAIL}")
-}
-
-/// The number and the serial in a handle.
-fn read_handle(handle: &str) -> Option<(u64, u64)> {
-    let rest = handle.strip_prefix("AQEB")?.strip_suffix(HANDLE_TAIL)?;
-    let (number, serial) = rest.split_at_checked(12)?;
-    let read = |digits: &str| u64::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 12);
-    Some((read(number)?, read(serial)?))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::source::Body;
     use super::*;
 
     const VISIBILITY: Duration = Duration::from_secs(30);
