@@ -303,3 +303,65 @@ fn a_conditional_put_is_made_once_and_tells_what_it_met() {
         .2;
     assert_eq!(described["Table"]["ItemCount"], 4);
 }
+
+#[test]
+fn a_message_received_fifteen_times_is_found_among_the_dead_letters() {
+    let stand_in = stand_in(Setup {
+        messages: Some(1),
+        visibility_s: 0,
+        ..Setup::default()
+    });
+    stand_in.open();
+    let mut client = Client::new(&stand_in);
+    for count in 1..=15 {
+        let message = client.receive(&stand_in, "bench", 0).remove(0);
+        assert_eq!(message["Attributes"]["ApproximateReceiveCount"], count.to_string());
+    }
+    assert!(client.receive(&stand_in, "bench", 0).is_empty());
+    let dead = client.receive(&stand_in, "bench-dlq", 0).remove(0);
+    assert_eq!(dead["MessageId"], "00000000-0000-4000-8000-000000000001");
+    assert_eq!(
+        dead["Attributes"]["DeadLetterQueueSourceArn"],
+        "arn:aws:sqs:us-east-1:000000000000:bench"
+    );
+    let counts = stand_in.counts();
+    assert_eq!(
+        (counts.received, counts.redelivered, counts.sent_to_dlq, counts.left),
+        (15, 14, 1, Some(0))
+    );
+}
+
+#[test]
+fn what_is_sent_is_received_as_it_was_and_billed_by_its_size() {
+    let stand_in = stand_in(Setup::default());
+    let mut client = Client::new(&stand_in);
+    let entry = |id: &str, body: &str| {
+        json!({
+            "Id": id,
+            "MessageBody": body,
+            "MessageAttributes": { "Idempotency-Key": { "DataType": "String", "StringValue": "k" } },
+        })
+    };
+    let body = json!({
+        "QueueUrl": stand_in.queue_url("bench-dlq"),
+        "Entries": [entry("a", "\"quoted\" \u{e9}\n"), entry("b", &"x".repeat(65_536)), entry("c", "\u{1}")],
+    });
+    let Answer(_, _, sent) = client.call("AmazonSQS.SendMessageBatch", &body);
+    assert_eq!(sent["Failed"][0]["Code"], "InvalidMessageContents");
+    let received = client.receive(&stand_in, "bench-dlq", 0);
+    assert_eq!(
+        (received.len(), &received[0]["Body"]),
+        (2, &json!("\"quoted\" \u{e9}\n"))
+    );
+    for (message, told) in received.iter().zip(sent["Successful"].as_array().unwrap()) {
+        assert_eq!(message["MD5OfBody"], told["MD5OfMessageBody"]);
+        assert_eq!(message["MD5OfMessageAttributes"], told["MD5OfMessageAttributes"]);
+        assert_eq!(message["MessageId"], told["MessageId"]);
+    }
+    let calls = stand_in.counts().calls.sqs;
+    assert_eq!(
+        (calls["SendMessageBatch"].entries, calls["SendMessageBatch"].billed),
+        (3, 2)
+    );
+    assert_eq!(calls["ReceiveMessage"].billed, 2);
+}
