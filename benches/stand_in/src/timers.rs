@@ -249,6 +249,18 @@ mod tests {
     }
 
     #[test]
+    fn one_whose_moment_is_earlier_than_those_that_wait_already_is_woken_first() {
+        within(async |timers| {
+            let start = Instant::now();
+            tokio::select! {
+                biased;
+                () = timers.at(start + Duration::from_secs(3_600)) => panic!("an hour passed"),
+                () = timers.at(start + Duration::from_millis(5)) => {}
+            }
+        });
+    }
+
+    #[test]
     fn one_that_is_given_up_takes_no_other_with_it() {
         within(async |timers| {
             let start = Instant::now();
