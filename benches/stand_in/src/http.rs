@@ -20,7 +20,7 @@ use crate::answer::{Answer, Parts};
 use crate::sqs::protocol::{Called, Receive};
 use crate::timers::Timers;
 use crate::world::World;
-use crate::{control, sqs};
+use crate::{control, dynamodb, sqs};
 
 /// What every connection shares.
 pub(crate) struct Shared {
@@ -51,8 +51,14 @@ pub(crate) async fn serve(shared: Rc<Shared>, listener: TcpListener) -> io::Resu
     let timers = shared.timers.clone();
     let accept = async {
         loop {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                // A client that was gone before it was met.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) => return Err(error),
+            };
+            // It fails on a connection that is closed already, which serving finds out.
+            let _ = stream.set_nodelay(true);
             let shared = Rc::clone(&shared);
             tokio::task::spawn_local(async move {
                 let service = service_fn(move |request| answer(Rc::clone(&shared), request));
@@ -103,6 +109,10 @@ impl Shared {
                 let mut world = self.world.borrow_mut();
                 sqs::protocol::call(&mut world, operation, body, arrived)
             }),
+            Some(("DynamoDB_20120810", name)) => known(&dynamodb::protocol::OPERATIONS, name).map(|operation| {
+                let mut world = self.world.borrow_mut();
+                Called::Done(dynamodb::protocol::call(&mut world, operation, body))
+            }),
             _ => None,
         };
         match answer {
@@ -146,7 +156,7 @@ impl Shared {
         };
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        if let Ok(id) = HeaderValue::from_str(&format!("5tand1n0-0000-4000-8000-{number:012x}")) {
+        if let Ok(id) = HeaderValue::from_str(&format!("57a4d190-0000-4000-8000-{number:012x}")) {
             headers.insert("x-amzn-requestid", id);
         }
         response

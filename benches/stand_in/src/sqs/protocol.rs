@@ -11,7 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Wanted, attributes_md5, message_id, received, sequence_number};
-use super::queue::{Attribute, AttributeValue, Message, Queue, Refusal};
+use super::message::{Attribute, AttributeValue, Message};
+use super::queue::{Queue, Refusal};
 use super::source::Body;
 use crate::answer::Answer;
 use crate::counts::billed;
@@ -262,7 +263,7 @@ fn one_handle(world: &mut World, operation: &'static str, body: &[u8], now: Inst
     let queue = world.queue(&request.queue_url)?;
     let timeout = (operation == "ChangeMessageVisibility").then_some(request.visibility_timeout);
     settle(queue, now, &request.receipt_handle, timeout)?;
-    world.may_have_freed(now, &request.queue_url, timeout.is_some());
+    world.may_have_freed(&request.queue_url, timeout.is_some());
     Ok(Answer::ok("{}"))
 }
 
@@ -312,7 +313,7 @@ fn many_handles(world: &mut World, operation: &'static str, body: &[u8], now: In
             Err(failure) => failed.push(failure.entry(&entry.id)),
         }
     }
-    world.may_have_freed(now, &request.queue_url, changes);
+    world.may_have_freed(&request.queue_url, changes);
     Ok(batch_answer(&successful, &failed))
 }
 
