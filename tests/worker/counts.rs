@@ -60,6 +60,7 @@ async fn at_most_0_22_sqs_calls_a_message_when_calls_and_handlers_take_time() {
             .set(redrive::faults::Operation::Send, redrive::faults::Rates::new());
         let worker = rig.worker().long_poll(secs(20)).concurrency(concurrency);
         let calls = calls_per_message(&rig, worker.handler(rig.takes(ms(4))).build().unwrap()).await;
+        println!("{concurrency} {calls}");
         assert!(calls <= 0.25, "{calls} calls a message with {concurrency} slots");
     }
 }
