@@ -36,7 +36,7 @@ async fn run(rig: &Rig, worker: Builder, handler: Duration) -> Run {
         .until("the run", |counts| counts.deleted >= before.deleted + COUNTED)
         .await;
     rig.stand_in.close();
-    running.all_handled().await;
+    running.all_handled(rig.stand_in.counts().received).await;
     let status = running.drain().await;
     let end = rig.stand_in.counts();
     assert_eq!((end.in_flight, end.left, end.redelivered), (0, Some(0), 0));

@@ -1,11 +1,11 @@
 //! A FIFO queue under a backlog: the order of a group has its price.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redrive::worker::Builder;
 use redrive_stand_in::Setup;
 
-use crate::rig::{Rig, Spent, ms, secs, takes};
+use crate::rig::{Rig, Spent, ms, now, secs, takes};
 
 /// How many messages are counted.
 const COUNTED: u64 = 300;
@@ -24,14 +24,14 @@ async fn run(groups: u64, worker: impl Fn(&Rig) -> Builder) -> Spent {
     .await;
     let worker = worker(&rig).long_poll(LONG_POLL).handler(takes(ms(0)));
     let running = rig.start(worker.build().unwrap()).await;
-    let (start, began) = (rig.stand_in.counts(), Instant::now());
+    let (start, began) = (rig.stand_in.counts(), now());
     rig.stand_in.open();
     let end = rig.until("the run", |counts| counts.deleted >= COUNTED).await;
     let spent = Spent::between(&start, &end);
     running.stop().await;
     // A group that is in hand gives nothing more: receives wait for another, or for its end. They are full when they end.
     let receives = spent.of("ReceiveMessage");
-    let polls = 1 + (began.elapsed().as_secs() / LONG_POLL.as_secs());
+    let polls = 1 + ((now() - began).as_secs() / LONG_POLL.as_secs());
     let most = receives.entries.div_ceil(10) + WAITING * polls;
     assert!(receives.calls <= most, "over {most} with {groups} groups: {spent:#?}");
     assert_eq!(spent.sqs.len(), 2, "nothing else with {groups} groups: {spent:#?}");

@@ -1,9 +1,10 @@
 //! A stand-in with a queue and an inbox on it, workers of them, and what they spent from one moment to another.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
+use redrive::clock::{Clock, Instant};
 use redrive::worker::{Builder, Status, WorkerHandle};
 use redrive::{Context, DynamoInbox, Error, Failure, SqsQueue, Worker};
 use redrive_stand_in::{Counts, DynamoCalls, Setup, SqsCalls, StandIn};
@@ -12,7 +13,11 @@ use tokio::task::JoinSet;
 use crate::aws::config;
 
 /// How long a condition is awaited, on the slowest machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) fn now() -> Instant {
+    Clock::system().now()
+}
 
 pub(crate) const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -53,13 +58,13 @@ impl Rig {
 
     /// Waits until the server has counted that.
     pub(crate) async fn until(&self, what: &str, counted: impl Fn(&Counts) -> bool) -> Counts {
-        let began = Instant::now();
+        let began = now();
         loop {
             let counts = self.stand_in.counts();
             if counted(&counts) {
                 return counts;
             }
-            assert!(began.elapsed() < PATIENCE, "never came: {what}; {counts:#?}");
+            assert!(now() - began < PATIENCE, "never came: {what}; {counts:#?}");
             tokio::time::sleep(ms(1)).await;
         }
     }
@@ -107,17 +112,19 @@ impl Running {
 
     /// Waits until this holds of the worker.
     pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Status) -> bool) {
-        let began = Instant::now();
+        let began = now();
         while !holds(&self.status()) {
-            assert!(began.elapsed() < PATIENCE, "never came: {what}; {:#?}", self.status());
+            assert!(now() - began < PATIENCE, "never came: {what}; {:#?}", self.status());
             tokio::time::sleep(ms(1)).await;
         }
     }
 
-    /// Waits until no handler runs or is to run: nothing is given back by a drain then, only recorded and settled.
-    pub(crate) async fn all_handled(&self) {
-        self.until("all are handled", |status| status.running + status.waiting == 0)
-            .await;
+    /// Waits until all that was ever handed out is handled: a drain gives nothing back then, only records and settles.
+    pub(crate) async fn all_handled(&self, received: u64) {
+        self.until("all are handled", |status| {
+            status.totals.received == received && status.running + status.waiting == 0
+        })
+        .await;
     }
 
     /// Ends it in the middle of whatever it does.
