@@ -1,11 +1,14 @@
 """The charts, as SVG: text as text, an opaque ground for light and dark pages, the same bytes for the same results."""
 
+import io
+import re
+
 import matplotlib
 
 matplotlib.use("svg")
 
 import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.ticker import FuncFormatter, NullFormatter  # noqa: E402
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: E402
 
 from . import plan  # noqa: E402
 from .tables import OPERATIONS, number, usd  # noqa: E402
@@ -13,7 +16,7 @@ from .tables import OPERATIONS, number, usd  # noqa: E402
 INK, FAINT, RULE, GROUND = "#24292f", "#57606a", "#d8dee4", "#ffffff"
 OURS, OURS_TOO, FLOOR, PEER = "#b3421b", "#e0936f", "#57606a", "#8fb0cf"
 COLOURS = {"redrive": OURS, "redrive-inbox": OURS_TOO, "raw": FLOOR}
-OPERATION_COLOURS = dict(zip(OPERATIONS, ("#3f6f9f", "#c98a2b", "#b3421b", "#7a9f5a", "#4f7a3a")))
+OPERATION_COLOURS = dict(zip(OPERATIONS, ("#3f6f9f", "#c98a2b", "#8a5a9e", "#7a9f5a", "#4f7a3a")))
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "redrive",
@@ -39,6 +42,9 @@ STYLE = {
 }
 # Inches: 72 of the SVG's points each.
 WIDTH = 10.0
+# Of the quantiles in figures, in widths of the panel beside which they stand.
+COLUMNS = (1.09, 1.18, 1.28)
+BASE = f"Base case: {plan.CASES['base'].title}. The other panels differ from it in what they name."
 
 
 def colour(driver):
@@ -58,13 +64,13 @@ def _bars(axes, names, values, labels, most, colours=None):
     axes.spines["bottom"].set_visible(False)
 
 
-def _grid(results, cases, drivers, figure_of, label_of, suptitle, mark=None, columns=4):
+def _grid(results, cases, drivers, figure_of, label_of, suptitle, columns=4):
     """Small multiples: a panel for each case, a bar for each driver, the same scale in all."""
     rows = -(-len(cases) // columns)
-    height = rows * (0.42 + 0.2 * len(drivers)) + 0.6
+    height = rows * (0.42 + 0.2 * len(drivers)) + 0.7
     figure, grid = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False, layout="constrained")
     values = {case: [figure_of(case, driver) for driver in drivers] for case in cases}
-    greatest = max([value for row in values.values() for value in row if value is not None] + [mark or 0])
+    greatest = max([value for row in values.values() for value in row if value is not None])
     for place, axes in enumerate(grid.flat):
         if place >= len(cases):
             axes.set_visible(False)
@@ -74,11 +80,9 @@ def _grid(results, cases, drivers, figure_of, label_of, suptitle, mark=None, col
             label_of(case, driver) if value is not None else (results.state(case, driver) or "")
             for driver, value in zip(drivers, values[case])
         ]
-        _bars(axes, drivers, values[case], labels, greatest * 1.5)
+        _bars(axes, drivers, values[case], labels, greatest * 1.55)
         if place % columns:
             axes.set_yticklabels([])
-        if mark is not None:
-            axes.axvline(mark, color=FLOOR, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
         axes.set_title(results.cases[case].title if case != "base" else "base case", fontsize=8)
     figure.suptitle(suptitle, x=0.005, ha="left", fontsize=10)
     return figure
@@ -102,7 +106,7 @@ def ratio(results):
         return f"{value(case, driver):.2f}  {results.median(case, driver, 'rate'):,.0f}/s"
 
     drivers = _shown(results, cases)
-    return _grid(results, cases, drivers, value, label, "Messages/s: ratio to the raw loop (dashed), and messages/s", mark=1.0)
+    return _grid(results, cases, drivers, value, label, f"Messages/s: ratio to the raw loop in the same round, and messages/s\n{BASE}")
 
 
 def cpu(results):
@@ -117,7 +121,7 @@ def cpu(results):
         _shown(results, cases),
         lambda case, driver: results.median(case, driver, "cpu_us"),
         lambda case, driver: f"{number(results.median(case, driver, 'cpu_us'))} µs",
-        "CPU time per message, µs",
+        f"CPU time per message, µs\n{BASE}",
     )
 
 
@@ -134,7 +138,7 @@ def cost(results):
     totals = [results.median("base", driver, "sqs_calls") for driver in drivers]
     most = max(totals) * 1.15
     done = [0.0] * len(drivers)
-    key = 0.0
+    key = None
     for operation in OPERATIONS:
         values = [results.median("base", driver, "sqs." + operation, 0.0) for driver in drivers]
         # What cannot be seen has no place in the key either.
@@ -142,11 +146,13 @@ def cost(results):
             continue
         left.barh(range(len(drivers)), values, left=done, color=OPERATION_COLOURS[operation], height=0.72)
         done = [before + value for before, value in zip(done, values)]
-        left.text(key, -0.85, operation, color=OPERATION_COLOURS[operation], transform=left.get_yaxis_transform(), fontsize=8, weight="bold")
-        key += 0.025 + 0.0165 * len(operation)
+        # The key is a line above the bars, each name after the one before.
+        where = {"xy": (0, -0.95), "xycoords": left.get_yaxis_transform()} if key is None else {"xy": (1, 0), "xycoords": key}
+        style = {"fontsize": 8, "weight": "bold", "color": OPERATION_COLOURS[operation]}
+        key = left.annotate(operation, **where, xytext=(0 if key is None else 12, 0), textcoords="offset points", va="bottom", **style)
     for place, total in enumerate(totals):
         left.text(total + most * 0.01, place, number(total), va="center", fontsize=8)
-    left.axvline(200, color=FLOOR, linewidth=0.8, linestyle=(0, (2, 2)), zorder=3)
+    left.vlines(200, -0.5, len(drivers) - 0.5, color=INK, linewidth=0.8, linestyle=(0, (2, 2)), zorder=3)
     left.set_ylim(len(drivers) - 0.4, -1.3)
     left.set_xlim(0, most)
     left.set_yticks(range(len(drivers)), drivers)
@@ -181,10 +187,11 @@ def latency(results):
             values = [value for _, value in found]
             axes.plot(values, [row] * len(values), color=colour(driver), linewidth=1.5, zorder=2)
             axes.scatter(values, [row] * len(values), color=colour(driver), s=[26, 16, 8][: len(values)], zorder=3)
-            shown = "   ".join(number(value, 2) for value in values)
-            axes.text(1.01, row, shown, va="center", transform=axes.get_yaxis_transform(), fontsize=8)
+            for at, value in zip(COLUMNS, values):
+                axes.text(at, row, number(value, 2), va="center", ha="right", transform=axes.get_yaxis_transform(), fontsize=8)
         axes.axvline(case.latency_ms, color=FLOOR, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("ms")
@@ -193,7 +200,8 @@ def latency(results):
         axes.grid(axis="x", color=RULE, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.set_title(case.title, fontsize=9)
-        axes.text(1.01, -0.75, "p50   p99   p99.9", transform=axes.get_yaxis_transform(), fontsize=7, color=FAINT, va="bottom")
+        for at, name in zip(COLUMNS, ("p50", "p99", "p99.9")):
+            axes.text(at, -0.7, name, ha="right", va="bottom", transform=axes.get_yaxis_transform(), fontsize=7, color=FAINT)
     figure.suptitle("Enqueue to handler start, ms: p50, p99 and p99.9 from the large dot to the small (dashed: the latency of one call)", x=0.005, ha="left", fontsize=10)
     return figure
 
@@ -211,15 +219,15 @@ def million(results):
         ends = []
         for driver, tenths in runs.items():
             x = [tenth["tenth"] / 10 for tenth in tenths]
-            axes.plot(x, [tenth[what] for tenth in tenths], color=colour(driver), linewidth=1.8, marker="o", markersize=3)
+            axes.plot(x, [tenth[what] for tenth in tenths], color=colour(driver), linewidth=1.8, marker="o", markersize=3, clip_on=False)
             ends.append((tenths[-1][what], driver))
         # Labels at the ends of the lines, kept apart.
         at = None
         for value, driver in sorted(ends):
             at = value if at is None else max(value, at + most * 0.09)
-            axes.text(1.02, at, f"{driver} {number(value)}", color=colour(driver), va="center", fontsize=8)
+            axes.text(1.03, at, f"{driver} {number(value)}", color=colour(driver), va="center", fontsize=8)
         axes.set_ylim(0, most * 1.15)
-        axes.set_xlim(0, 1.3)
+        axes.set_xlim(0, 1)
         axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
         axes.set_xlabel("million messages done")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -257,6 +265,14 @@ def inbox(results):
 CHARTS = {"ratio": ratio, "cpu": cpu, "cost": cost, "latency": latency, "million": million, "inbox": inbox}
 
 
+def slim(svg):
+    """The same picture without comments and line breaks, its places in hundredths of a point."""
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r">\s+<", ">\n<", svg)
+    svg = re.sub(r"(-?\d+\.\d{3,})(?![\d.%])", lambda found: f"{float(found.group(1)):.2f}".rstrip("0").rstrip("."), svg)
+    return re.sub(r" ?\n(?=[MLCQzZ\"])", " ", svg)
+
+
 def draw(results, folder, png=False):
     """Draws what the results have figures for; the files' paths. `png` adds pictures of the same, to look at."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -269,7 +285,9 @@ def draw(results, folder, png=False):
             if figure is None:
                 continue
             path = folder / f"{name}.svg"
-            figure.savefig(path, metadata={"Date": None, "Creator": None})
+            drawn = io.StringIO()
+            figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+            path.write_text(slim(drawn.getvalue()))
             if png:
                 figure.savefig(folder / f"{name}.png", dpi=110)
             plt.close(figure)
