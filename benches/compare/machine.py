@@ -30,6 +30,7 @@ def memory_gb():
 
 
 def described(repository, venv, cores):
+    """`venv` holds the Python of the drivers; the Node of its driver comes with its packages."""
     changed = subprocess.run(
         ["git", "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, cwd=repository, check=False
     )
@@ -42,7 +43,7 @@ def described(repository, venv, cores):
         "versions": {
             "rustc": said("rustc", "--version"),
             "cargo": said("cargo", "--version"),
-            "node": said("node", "--version"),
+            "node": said(repository / "benches/peers/node/node_modules/.bin/node", "--version"),
             "python": said(f"{venv}/bin/python", "--version") or said("python3", "--version"),
         },
         "commit": said("git", "rev-parse", "HEAD", cwd=repository),

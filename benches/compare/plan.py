@@ -46,9 +46,9 @@ DRIVERS = {
         Driver("omniqueue", ("{bin}/drive-omniqueue",), "rust-peers", 0.3),
         Driver("ruststream", ("{bin}/drive-ruststream",), "rust-peers", 0.3),
         Driver("beavers", ("{bin}/drive-beavers",), "rust-peers", 0.3),
-        Driver("sqs-consumer", ("node", "peers/node/driver.mjs"), "node", 1.0),
-        Driver("powertools", ("{venv}/bin/python", "peers/python/driver.py"), "python", 2.0, inbox=True, table="powertools"),
-        Driver("boto3", ("{venv}/bin/python", "peers/python/driver.py"), "python", 2.0, table="powertools"),
+        Driver("sqs-consumer", ("peers/node/drive-sqs-consumer",), "node", 1.0),
+        Driver("powertools", ("{venv}/bin/python", "peers/python/drive_boto3.py"), "python", 2.0, inbox=True, table="powertools"),
+        Driver("boto3", ("{venv}/bin/python", "peers/python/drive_boto3.py"), "python", 2.0, table="powertools"),
     )
 }
 
