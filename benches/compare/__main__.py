@@ -70,7 +70,7 @@ def measure(args, cases, rounds, bench):
     for line in os.environ.get("BENCH_ABSENT", "").splitlines():
         need, _, why = line.partition(": ")
         absent |= {name: why for name, driver in plan.DRIVERS.items() if driver.needs == need}
-    stand_in = words(os.environ.get("BENCH_STAND_IN", "")) or [str(release / "stand-in"), "--port", "0"]
+    stand_in = [str(release / "stand-in"), "--port", "0"]
     if not os.access(stand_in[0], os.X_OK):
         sys.exit(f"the stand-in is not built: {stand_in[0]}")
     started = datetime.datetime.now(datetime.timezone.utc)
@@ -156,5 +156,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
-        print("\ninterrupted: what was measured until then is in results.json", file=sys.stderr)
+        print("\ninterrupted: what was measured until then is in results.json; --report makes tables of it", file=sys.stderr)
         sys.exit(130)
