@@ -32,10 +32,8 @@ class Driver:
     @property
     def peer(self):
         """Whether it is somebody else's framework, which redrive is to be ahead of."""
-        return self.name not in OURS
+        return self.name != "raw" and not self.name.startswith("redrive")
 
-
-OURS = ("redrive", "redrive-inbox", "raw")
 
 DRIVERS = {
     driver.name: driver
