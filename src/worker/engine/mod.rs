@@ -4,6 +4,7 @@
 //! happen: something under way ended, a command came, a deadline passed. Calls and handlers run in one set of tasks owned by the
 //! loop, so that nothing outlives it.
 
+mod alarm;
 mod claims;
 mod dispatch;
 mod ends;
@@ -19,6 +20,7 @@ mod unclaimed;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ use tokio::task::JoinSet;
 
 pub(super) use run::Stop;
 
+use self::alarm::{Alarm, after_what_is_ready};
 use super::batcher::Batcher;
 use super::config::{AfterReject, Config};
 use super::deadlines::Deadlines;
@@ -321,6 +324,7 @@ impl Engine {
             self.await_breaker(index, watch);
         }
         let mut commands_open = true;
+        let mut alarm = pin!(Alarm::default());
         loop {
             // What was asked before the first turn counts in it.
             while let Ok(command) = self.commands.try_recv() {
@@ -337,7 +341,7 @@ impl Engine {
                 self.shared.update(|status| status.ended = true);
                 return (end, self.drain_began);
             }
-            let wake = self.next_deadline(now);
+            alarm.as_mut().set(self.next_deadline(now));
             tokio::select! {
                 biased;
                 command = self.commands.recv(), if commands_open => match command {
@@ -349,6 +353,8 @@ impl Engine {
                     None => commands_open = false,
                 },
                 Some(event) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    // What ended together is taken together: one turn for all of it.
+                    after_what_is_ready().await;
                     let now = self.config.clock.now();
                     self.take(now, event);
                     for _ in 1..EVENTS_PER_TURN {
@@ -358,7 +364,7 @@ impl Engine {
                         }
                     }
                 }
-                () = sleep_until(wake) => {}
+                () = alarm.as_mut() => {}
             }
         }
     }
@@ -672,13 +678,6 @@ impl Engine {
 /// How long a call that failed waits for its next try.
 fn call_backoff() -> Backoff {
     Backoff::new(Duration::from_millis(200), Duration::from_secs(5)).unwrap_or_default()
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {
