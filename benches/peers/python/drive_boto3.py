@@ -1,0 +1,94 @@
+"""Drains the queue with boto3: threads that each receive ten messages, handle them one after another and delete them
+with one call; with the inbox on, each message through Powertools' `idempotent_function`."""
+
+import logging
+import signal
+import sys
+import threading
+import time
+
+import boto3
+from botocore.config import Config
+
+import driver
+
+BATCH = 10
+# More threads than this only take turns: one interpreter runs one at a time.
+MOST_THREADS = int(driver.EXTRA.get("threads", 128))
+
+
+class Deadline:
+    """What Powertools asks of a Lambda context: how long the message stays ours, in ms."""
+
+    @staticmethod
+    def get_remaining_time_in_millis():
+        return 30_000
+
+
+def idempotent(config):
+    """The handler behind Powertools' idempotency, the message's id its key."""
+    from aws_lambda_powertools.utilities.idempotency import (
+        DynamoDBPersistenceLayer,
+        IdempotencyConfig,
+        idempotent_function,
+    )
+
+    store = DynamoDBPersistenceLayer(table_name=driver.TABLE, boto_config=config)
+    settings = IdempotencyConfig(lambda_context=Deadline())
+
+    @idempotent_function(data_keyword_argument="message_id", persistence_store=store, config=settings)
+    def handle(text, *, message_id):
+        driver.handle(message_id, text)
+
+    return lambda message_id, text: handle(text, message_id=message_id)
+
+
+def work(sqs, handle, stop, busy):
+    """One thread's loop; `busy` is held while it has messages."""
+    while not stop.is_set():
+        try:
+            answer = sqs.receive_message(QueueUrl=driver.QUEUE_URL, MaxNumberOfMessages=BATCH, WaitTimeSeconds=20)
+        except Exception as error:  # the loop outlives whatever a call may raise
+            if stop.is_set():
+                return
+            logging.warning("receive: %s", error)
+            time.sleep(1)
+            continue
+        with busy:
+            done = []
+            for message in answer.get("Messages", ()):
+                if stop.is_set():
+                    break
+                try:
+                    handle(message["MessageId"], message["Body"])
+                except Exception as error:  # left to be received again
+                    logging.warning("%s: %r", message["MessageId"], error)
+                    if driver.FIFO:
+                        break
+                    continue
+                done.append({"Id": str(len(done)), "ReceiptHandle": message["ReceiptHandle"]})
+            if done:
+                sqs.delete_message_batch(QueueUrl=driver.QUEUE_URL, Entries=done)
+
+
+def main():
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    threads = min(driver.CONCURRENCY, MOST_THREADS)
+    config = Config(max_pool_connections=threads, parameter_validation=False, retries={"mode": "standard"})
+    sqs = boto3.client("sqs", endpoint_url=driver.ENDPOINT, config=config)
+    handle = idempotent(config) if driver.INBOX else driver.handle
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    busy = [threading.Lock() for _ in range(threads)]
+    for mine in busy:
+        threading.Thread(target=work, args=(sqs, handle, stop, mine), daemon=True).start()
+    stop.wait()
+    # Who waits for messages is left waiting; who has some ends the one it is at and deletes what is done.
+    until = time.monotonic() + 4.5
+    for lock in busy:
+        lock.acquire(timeout=max(0.0, until - time.monotonic()))
+    driver.report("boto3-powertools" if driver.INBOX else "boto3", boto3.__version__)
+
+
+if __name__ == "__main__":
+    main()
