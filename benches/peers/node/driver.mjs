@@ -27,7 +27,7 @@ const seen = new Map();
 let handled = 0;
 let violations = 0;
 
-// Bounds the handlers where a trial gives the framework more slots than handlers.
+// Bounds the handlers: the batches of all consumers may hold more messages than may be handled at once.
 let free = settings.concurrency;
 const waiting = [];
 
@@ -50,12 +50,10 @@ function started(messageId) {
 // The handler: parses the body, notes when it started, sleeps and counts.
 export async function handle(message) {
   const body = JSON.parse(message.Body);
-  if (settings.extra.slots !== undefined) {
-    if (free > 0) {
-      free -= 1;
-    } else {
-      await new Promise((resolve) => waiting.push(resolve));
-    }
+  if (free > 0) {
+    free -= 1;
+  } else {
+    await new Promise((resolve) => waiting.push(resolve));
   }
   if (body.sent > 0 && latencies.length < MOST_LATENCIES) {
     const now = (performance.timeOrigin + performance.now()) * 1000;
@@ -69,13 +67,11 @@ export async function handle(message) {
     state.running -= 1;
   }
   handled += 1;
-  if (settings.extra.slots !== undefined) {
-    const next = waiting.shift();
-    if (next === undefined) {
-      free += 1;
-    } else {
-      next();
-    }
+  const next = waiting.shift();
+  if (next === undefined) {
+    free += 1;
+  } else {
+    next();
   }
 }
 

@@ -1,5 +1,6 @@
 // Drains the queue with sqs-consumer: several consumers of batches of ten, each batch handled at once and deleted
-// with one call. The batch sizes add up to the handlers asked for.
+// with one call. A consumer receives nothing while it handles and deletes, so there are more of them than the handlers
+// asked for would fill, and the handler takes one of as many places as were asked for.
 
 import { readFileSync } from "node:fs";
 import { Agent } from "node:http";
@@ -11,17 +12,15 @@ const BATCH = 10;
 
 const { version } = JSON.parse(readFileSync(new URL("node_modules/sqs-consumer/package.json", import.meta.url)));
 
-const slots = settings.extra.slots ?? settings.concurrency;
-const sizes = [];
-for (let left = slots; left > 0; left -= BATCH) {
-  sizes.push(Math.min(BATCH, left));
-}
+// In a FIFO queue a batch may be of one group, and then fills one place.
+const chosen = Math.ceil(settings.fifo ? settings.concurrency : (1.5 * settings.concurrency) / BATCH);
+const count = settings.extra.sources ?? Math.min(256, chosen);
 
 // The SDK's default is 50 connections, which is fewer than there may be consumers.
 const sqs = new SQSClient({
   endpoint: settings.endpoint,
   region: settings.region,
-  requestHandler: { httpAgent: new Agent({ keepAlive: true, maxSockets: Math.max(50, 2 * sizes.length) }) },
+  requestHandler: { httpAgent: new Agent({ keepAlive: true, maxSockets: Math.max(50, 2 * count) }) },
 });
 
 // A batch of a FIFO queue: each group in its order, the groups beside one another.
@@ -42,13 +41,13 @@ async function atOnce(messages) {
 }
 
 let stopping = false;
-const consumers = sizes.map((batchSize) => {
+const consumers = Array.from({ length: count }, () => {
   const state = { busy: false };
   const work = settings.fifo ? inOrder : atOnce;
   state.consumer = Consumer.create({
     sqs,
     queueUrl: settings.queueUrl,
-    batchSize,
+    batchSize: BATCH,
     messageSystemAttributeNames: settings.fifo ? ["MessageGroupId"] : [],
     suppressFifoWarning: true,
     handleMessageBatch: (messages) => {

@@ -25,7 +25,7 @@ class Deadline:
         return 30_000
 
 
-def idempotent(config):
+def idempotent(session, config):
     """The handler behind Powertools' idempotency, the message's id its key."""
     from aws_lambda_powertools.utilities.idempotency import (
         DynamoDBPersistenceLayer,
@@ -33,7 +33,7 @@ def idempotent(config):
         idempotent_function,
     )
 
-    store = DynamoDBPersistenceLayer(table_name=driver.TABLE, boto_config=config)
+    store = DynamoDBPersistenceLayer(table_name=driver.TABLE, boto3_session=session, boto_config=config)
     settings = IdempotencyConfig(lambda_context=Deadline())
 
     @idempotent_function(data_keyword_argument="message_id", persistence_store=store, config=settings)
@@ -75,8 +75,10 @@ def main():
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     threads = min(driver.CONCURRENCY, MOST_THREADS)
     config = Config(max_pool_connections=threads, parameter_validation=False, retries={"mode": "standard"})
-    sqs = boto3.client("sqs", endpoint_url=driver.ENDPOINT, config=config)
-    handle = idempotent(config) if driver.INBOX else driver.handle
+    # boto3 itself reads AWS_DEFAULT_REGION only.
+    session = boto3.session.Session(region_name=driver.REGION)
+    sqs = session.client("sqs", endpoint_url=driver.ENDPOINT, config=config)
+    handle = idempotent(session, config) if driver.INBOX else driver.handle
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     busy = [threading.Lock() for _ in range(threads)]

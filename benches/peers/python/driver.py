@@ -17,6 +17,7 @@ def _text(name, otherwise=None):
 
 
 ENDPOINT = _text("BENCH_ENDPOINT")
+REGION = _text("AWS_REGION", "eu-west-1")
 QUEUE_URL = _text("BENCH_QUEUE_URL")
 TABLE = _text("BENCH_TABLE", "")
 HANDLER_S = float(_text("BENCH_HANDLER_MS", "20")) / 1000

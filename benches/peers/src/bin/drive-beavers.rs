@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let run = Run::new(Settings::from_env());
     let sqs = Sqs::new().endpoint_url(run.settings.endpoint.clone());
     let mut app = App::new();
-    for (part, slots) in shares(run.slots(), run.sources(32, 1, 16)).enumerate() {
+    for (part, slots) in shares(run.slots(), run.sources(4, 2, 64)).enumerate() {
         let handler = {
             let run = run.clone();
             move |record: SqsRecord<Body>| {

@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let receivers = if run.settings.fifo {
         run.slots()
     } else {
-        run.sources(10, 2, 64)
+        run.sources(8, 4, 32)
     };
     let mut loops = JoinSet::new();
     for _ in 0..receivers {

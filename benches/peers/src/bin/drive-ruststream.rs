@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     RustStream::new(AppInfo::new("bench", "0.0.0"))
         .shutdown_timeout(Duration::from_secs(5))
         .with_broker(broker, move |b| {
-            for workers in shares(mounted.slots(), mounted.sources(32, 1, 16)) {
+            for workers in shares(mounted.slots(), mounted.sources(8, 2, 32)) {
                 let queue = SqsQueue::new(mounted.settings.queue_url.clone());
                 let definition = subscriber("bench", Work(mounted.clone()));
                 if mounted.settings.fifo {
