@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 /// The most latencies a driver reports.
 const MOST_LATENCIES: usize = 200_000;
 
+/// The most receivers of a FIFO queue.
+const MOST_OF_FIFO: usize = 256;
+
 /// The body of a message; what pads it is parsed and dropped.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Body {
@@ -44,7 +47,7 @@ pub struct Settings {
     pub extra: Extra,
 }
 
-/// Changes to the configuration chosen, for trying others (`BENCH_EXTRA`).
+/// Changes to the configuration chosen, for trying others (`BENCH_EXTRA`); what is for other drivers is passed over.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(default)]
 pub struct Extra {
@@ -52,8 +55,6 @@ pub struct Extra {
     pub sources: Option<usize>,
     /// Slots of the framework, while `BENCH_CONCURRENCY` still bounds the handlers.
     pub slots: Option<usize>,
-    /// Whether batches are handed over whole, by a framework that can.
-    pub batches: bool,
 }
 
 impl Settings {
@@ -199,9 +200,16 @@ impl Run {
     }
 
     /// The receivers: as many as a trial says, else one for each `each` slots, and from `least` to `most`.
+    ///
+    /// Of a FIFO queue one for each slot, to `MOST_OF_FIFO`: what one call brings is mostly of one group, and then
+    /// fills one slot of those its receiver feeds.
     #[must_use]
     pub fn sources(&self, each: usize, least: usize, most: usize) -> usize {
-        let chosen = self.slots().div_ceil(each).clamp(least, most);
+        let chosen = if self.settings.fifo {
+            self.slots().min(MOST_OF_FIFO)
+        } else {
+            self.slots().div_ceil(each).clamp(least, most)
+        };
         self.settings.extra.sources.unwrap_or(chosen).clamp(1, self.slots())
     }
 
