@@ -20,7 +20,7 @@ use crate::answer::{Answer, Parts};
 use crate::sqs::protocol::{Called, Receive};
 use crate::timers::Timers;
 use crate::world::World;
-use crate::{control, sqs};
+use crate::{control, dynamodb, sqs};
 
 /// What every connection shares.
 pub(crate) struct Shared {
@@ -103,6 +103,10 @@ impl Shared {
                 let mut world = self.world.borrow_mut();
                 sqs::protocol::call(&mut world, operation, body, arrived)
             }),
+            Some(("DynamoDB_20120810", name)) => known(&dynamodb::protocol::OPERATIONS, name).map(|operation| {
+                let mut world = self.world.borrow_mut();
+                Called::Done(dynamodb::protocol::call(&mut world, operation, body))
+            }),
             _ => None,
         };
         match answer {
@@ -146,7 +150,7 @@ impl Shared {
         };
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        if let Ok(id) = HeaderValue::from_str(&format!("5tand1n0-0000-4000-8000-{number:012x}")) {
+        if let Ok(id) = HeaderValue::from_str(&format!("57a4d190-0000-4000-8000-{number:012x}")) {
             headers.insert("x-amzn-requestid", id);
         }
         response

@@ -6,6 +6,7 @@
 mod answer;
 mod control;
 mod counts;
+mod dynamodb;
 mod http;
 mod setup;
 mod sqs;

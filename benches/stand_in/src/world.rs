@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use crate::answer::Answer;
 use crate::counts::{Calls, Counts, cpu_us};
+use crate::dynamodb::Database;
 use crate::setup::Setup;
 use crate::sqs::queue::{DeadLetters, Message, Queue};
 
@@ -58,6 +59,7 @@ pub(crate) struct World {
     pub(crate) setup: Setup,
     started: (Instant, u64),
     queues: Vec<Queue>,
+    pub(crate) database: Database,
     /// How many messages were sent.
     pub(crate) sent: u64,
     pub(crate) calls: Tallies,
@@ -82,6 +84,7 @@ impl World {
             setup: Setup::default(),
             started: (Instant::now(), u64::try_from(unix.as_micros()).unwrap_or(u64::MAX)),
             queues: Vec::new(),
+            database: Database::new(0),
             sent: 0,
             calls: Tallies::default(),
             first_receive: None,
@@ -114,6 +117,7 @@ impl World {
             Queue::new("bench-dlq", visibility, None),
             Queue::new("bench-dlq.fifo", visibility, None),
         ];
+        self.database = Database::new(setup.inbox_items);
         self.sent = 0;
         self.calls = Tallies::default();
         self.first_receive = None;
@@ -189,7 +193,7 @@ impl World {
     }
 
     /// As [`changed`](Self::changed), after messages of a queue were deleted, or their visibility changed.
-    pub(crate) fn may_have_freed(&mut self, _now: Instant, url: &str, visibility_changed: bool) {
+    pub(crate) fn may_have_freed(&mut self, url: &str, visibility_changed: bool) {
         if visibility_changed || self.queue(url).is_ok_and(|queue| queue.is_fifo()) {
             self.changed();
         }

@@ -262,7 +262,7 @@ fn one_handle(world: &mut World, operation: &'static str, body: &[u8], now: Inst
     let queue = world.queue(&request.queue_url)?;
     let timeout = (operation == "ChangeMessageVisibility").then_some(request.visibility_timeout);
     settle(queue, now, &request.receipt_handle, timeout)?;
-    world.may_have_freed(now, &request.queue_url, timeout.is_some());
+    world.may_have_freed(&request.queue_url, timeout.is_some());
     Ok(Answer::ok("{}"))
 }
 
@@ -312,7 +312,7 @@ fn many_handles(world: &mut World, operation: &'static str, body: &[u8], now: In
             Err(failure) => failed.push(failure.entry(&entry.id)),
         }
     }
-    world.may_have_freed(now, &request.queue_url, changes);
+    world.may_have_freed(&request.queue_url, changes);
     Ok(batch_answer(&successful, &failed))
 }
 
