@@ -15,6 +15,8 @@ import driver
 BATCH = 10
 # More threads than this only take turns: one interpreter runs one at a time.
 MOST_THREADS = int(driver.EXTRA.get("threads", 128))
+# The message attribute that is the key of the inbox; without one, the message's id is.
+KEY = driver.EXTRA.get("key_attribute")
 
 
 class Deadline:
@@ -26,7 +28,7 @@ class Deadline:
 
 
 def idempotent(session, config):
-    """The handler behind Powertools' idempotency, the message's id its key."""
+    """The handler behind Powertools' idempotency."""
     from aws_lambda_powertools.utilities.idempotency import (
         DynamoDBPersistenceLayer,
         IdempotencyConfig,
@@ -36,18 +38,30 @@ def idempotent(session, config):
     store = DynamoDBPersistenceLayer(table_name=driver.TABLE, boto3_session=session, boto_config=config)
     settings = IdempotencyConfig(lambda_context=Deadline())
 
-    @idempotent_function(data_keyword_argument="message_id", persistence_store=store, config=settings)
-    def handle(text, *, message_id):
-        driver.handle(message_id, text)
+    @idempotent_function(data_keyword_argument="key", persistence_store=store, config=settings)
+    def handle(message, *, key):
+        driver.handle(message["MessageId"], message["Body"])
 
-    return lambda message_id, text: handle(text, message_id=message_id)
+    def keyed(message):
+        attribute = message.get("MessageAttributes", {}).get(KEY) if KEY else None
+        handle(message, key=attribute["StringValue"] if attribute else message["MessageId"])
+
+    return keyed
+
+
+def plain(message):
+    """The handler alone."""
+    driver.handle(message["MessageId"], message["Body"])
 
 
 def work(sqs, handle, stop, busy):
     """One thread's loop; `busy` is held while it has messages."""
+    receive = {"QueueUrl": driver.QUEUE_URL, "MaxNumberOfMessages": BATCH, "WaitTimeSeconds": 20}
+    if KEY:
+        receive["MessageAttributeNames"] = [KEY]
     while not stop.is_set():
         try:
-            answer = sqs.receive_message(QueueUrl=driver.QUEUE_URL, MaxNumberOfMessages=BATCH, WaitTimeSeconds=20)
+            answer = sqs.receive_message(**receive)
         except Exception as error:  # the loop outlives whatever a call may raise
             if stop.is_set():
                 return
@@ -60,7 +74,7 @@ def work(sqs, handle, stop, busy):
                 if stop.is_set():
                     break
                 try:
-                    handle(message["MessageId"], message["Body"])
+                    handle(message)
                 except Exception as error:  # left to be received again
                     logging.warning("%s: %r", message["MessageId"], error)
                     if driver.FIFO:
@@ -68,7 +82,10 @@ def work(sqs, handle, stop, busy):
                     continue
                 done.append({"Id": str(len(done)), "ReceiptHandle": message["ReceiptHandle"]})
             if done:
-                sqs.delete_message_batch(QueueUrl=driver.QUEUE_URL, Entries=done)
+                try:
+                    sqs.delete_message_batch(QueueUrl=driver.QUEUE_URL, Entries=done)
+                except Exception as error:
+                    logging.warning("delete: %s", error)
 
 
 def main():
@@ -78,7 +95,7 @@ def main():
     # boto3 itself reads AWS_DEFAULT_REGION only.
     session = boto3.session.Session(region_name=driver.REGION)
     sqs = session.client("sqs", endpoint_url=driver.ENDPOINT, config=config)
-    handle = idempotent(session, config) if driver.INBOX else driver.handle
+    handle = idempotent(session, config) if driver.INBOX else plain
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     busy = [threading.Lock() for _ in range(threads)]
