@@ -54,12 +54,6 @@ impl Parts {
             self.parts.push_back(part);
         }
     }
-
-    /// All in one, for tests.
-    #[cfg(test)]
-    pub(crate) fn concat(&self) -> Vec<u8> {
-        self.parts.iter().flat_map(|part| part.iter().copied()).collect()
-    }
 }
 
 impl Body for Parts {

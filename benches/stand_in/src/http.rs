@@ -51,8 +51,14 @@ pub(crate) async fn serve(shared: Rc<Shared>, listener: TcpListener) -> io::Resu
     let timers = shared.timers.clone();
     let accept = async {
         loop {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                // A client that was gone before it was met.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) => return Err(error),
+            };
+            // It fails on a connection that is closed already, which serving finds out.
+            let _ = stream.set_nodelay(true);
             let shared = Rc::clone(&shared);
             tokio::task::spawn_local(async move {
                 let service = service_fn(move |request| answer(Rc::clone(&shared), request));

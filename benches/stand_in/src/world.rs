@@ -10,7 +10,8 @@ use crate::answer::Answer;
 use crate::counts::{Calls, Counts, cpu_us};
 use crate::dynamodb::Database;
 use crate::setup::Setup;
-use crate::sqs::queue::{DeadLetters, Message, Queue};
+use crate::sqs::message::Message;
+use crate::sqs::queue::{DeadLetters, Queue};
 
 /// How often a message of a standard queue is received at most.
 const MAX_RECEIVE_COUNT: u32 = 15;

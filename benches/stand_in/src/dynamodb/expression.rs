@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::rc::Rc;
 
-use super::lexer::{Reader, Token, tokens};
+use super::lexer::{Language, Reader, Token, tokens};
 use super::value::{Item, Map, Names, Value};
 
 /// How two values are compared.
@@ -166,7 +166,7 @@ impl Condition {
     /// # Errors
     /// Names what the stand-in does not understand.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let tokens = tokens(text)?;
+        let tokens = tokens(text, Language::Expression)?;
         let mut parser = Parser::new(&tokens);
         let test = parser.any()?;
         parser.finish(ConditionMeaning(test))
@@ -215,7 +215,7 @@ impl Update {
     /// # Errors
     /// Names what the stand-in does not understand.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let tokens = tokens(text)?;
+        let tokens = tokens(text, Language::Expression)?;
         let mut parser = Parser::new(&tokens);
         let mut update = UpdateMeaning::default();
         while !parser.reader.is_at_end() {
@@ -422,5 +422,145 @@ fn one_or(mut tests: Vec<Test>, make: fn(Vec<Test>) -> Test) -> Test {
     match tests.len() {
         1 => tests.remove(0),
         _ => make(tests),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(json: &str) -> Map<'_> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn item(json: &str) -> Item {
+        let mut item = Item::default();
+        for (name, value) in map(json).0 {
+            item.set(name.as_ref().into(), value);
+        }
+        item
+    }
+
+    fn check(expression: &str, of: Option<&str>) -> bool {
+        let names = serde_json::from_str(r##"{"#pk":"pk","#s":"status","#u":"lease_until","#none":"none"}"##).unwrap();
+        let values = map(
+            r#"{":done":{"S":"done"},":null":{"NULL":true},":false":{"BOOL":false},":5":{"N":"5"},":50":{"N":"5e1"},
+                ":9":{"S":"9"},":d":{"S":"do"}}"#,
+        );
+        let bindings = Bindings {
+            names: &names,
+            values: &values,
+        };
+        Condition::parse(expression)
+            .unwrap()
+            .holds(of.map(item).as_ref(), bindings)
+    }
+
+    #[test]
+    fn conditions_hold_as_dynamodb_reads_them() {
+        let done = Some(r#"{"pk":{"S":"k"},"status":{"S":"done"},"lease_until":{"N":"50"},"flag":{"NULL":true}}"#);
+        for (expression, of_item, of_none) in [
+            ("attribute_not_exists(#pk)", false, true),
+            ("attribute_exists(pk)", true, false),
+            ("#s = :done", true, false),
+            ("#s <> :done", false, true),
+            (
+                "#u = :50 AND #u > :5 AND NOT #u < :5 AND #u >= :50 AND #u <= :50",
+                true,
+                false,
+            ),
+            ("#u < :9", false, false),
+            ("NOT #u < :9", true, true),
+            ("#u BETWEEN :5 AND :50 AND begins_with(#s, :d)", true, false),
+            ("(attribute_not_exists(flag) OR flag IN (:null, :false))", true, true),
+            ("(attribute_not_exists(#s) OR #s IN (:null, :false))", false, true),
+            ("#none = :null", false, false),
+            (
+                "attribute_not_exists(#pk) OR #s = :d OR (#u = :50 AND attribute_exists(#s) AND #s = :done)",
+                true,
+                true,
+            ),
+            ("#s = :d AND #s = :done OR #u = :50", true, false),
+            ("#s = :d AND (#s = :done OR #u = :50)", false, false),
+        ] {
+            assert_eq!(
+                (check(expression, done), check(expression, None)),
+                (of_item, of_none),
+                "{expression}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for (expression, named) in [
+            ("contains(#s, :d)", "contains"),
+            ("size(#s) > :5", "size"),
+            ("#s.#u = :5", "whole attribute"),
+            ("#s = :5 extra", "extra"),
+            ("#s", "a comparison"),
+            ("", "an attribute"),
+            ("(#s = :5", "`)`"),
+        ] {
+            let error = Condition::parse(expression).unwrap_err();
+            assert!(error.contains(named), "{expression}: {error}");
+        }
+        for (expression, named) in [
+            ("ADD #n :5", "ADD"),
+            ("SET #n = #n + :5", "+"),
+            ("SET #n = list_append(#n, :5)", "list_append"),
+            ("SET", "an attribute"),
+            ("", "nothing"),
+        ] {
+            let error = Update::parse(expression).unwrap_err();
+            assert!(error.contains(named), "{expression}: {error}");
+        }
+    }
+
+    #[test]
+    fn updates_set_and_remove_by_the_item_as_it_was() {
+        let update =
+            Update::parse("SET a = :x, #b = a, c = if_not_exists(c, :x), d = if_not_exists(d, :x) REMOVE e, f");
+        let update = update.unwrap();
+        let names = serde_json::from_str(r##"{"#b":"b"}"##).unwrap();
+        let values = map(r#"{":x":{"S":"x"}}"#);
+        let bindings = Bindings {
+            names: &names,
+            values: &values,
+        };
+        assert!(bindings.check(None, Some(&update)).is_ok());
+        let mut changed = item(r#"{"a":{"S":"old"},"c":{"N":"1"},"e":{"NULL":true}}"#);
+        update.apply(&mut changed, bindings, |name| name.into()).unwrap();
+        let wanted = item(r#"{"a":{"S":"x"},"c":{"N":"1"},"b":{"S":"old"},"d":{"S":"x"}}"#);
+        assert_eq!(changed, wanted);
+        assert_eq!(
+            update.changed(&bindings).collect::<Vec<_>>(),
+            ["a", "b", "c", "d", "e", "f"]
+        );
+        let missing = Update::parse("SET a = nowhere").unwrap();
+        assert!(missing.apply(&mut changed, bindings, |name| name.into()).is_err());
+    }
+
+    #[test]
+    fn placeholders_must_be_given_and_used() {
+        let condition = Condition::parse("#a = :a").unwrap();
+        let check = |names: &str, values: &str| {
+            let (names, values): (Names<'_>, Map<'_>) = (
+                serde_json::from_str(names).unwrap(),
+                serde_json::from_str(values).unwrap(),
+            );
+            Bindings {
+                names: &names,
+                values: &values,
+            }
+            .check(Some(&condition), None)
+            .err()
+            .unwrap_or_default()
+        };
+        assert_eq!(check(r##"{"#a":"a"}"##, r#"{":a":{"S":""}}"#), "");
+        assert!(check("{}", r#"{":a":{"S":""}}"#).ends_with("attribute name: #a"));
+        assert!(check(r##"{"#a":"a"}"##, "{}").ends_with("attribute value: :a"));
+        assert!(check(r##"{"#a":"a","#b":"b"}"##, r#"{":a":{"S":""}}"#).ends_with("keys: {#b}"));
+        assert!(check(r##"{"#a":"a"}"##, r#"{":a":{"S":""},":b":{"S":""}}"#).ends_with("keys: {:b}"));
     }
 }

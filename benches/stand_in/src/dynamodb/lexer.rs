@@ -21,11 +21,20 @@ const SYMBOLS: [&str; 20] = [
     "<>", "<=", ">=", "!=", "=", "<", ">", "(", ")", ",", "?", "{", "}", ":", ".", "[", "]", "+", "-", "*",
 ];
 
+/// Which language a text is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Language {
+    /// Where a colon begins a placeholder.
+    Expression,
+    /// Where it stands between a name and its value.
+    PartiQl,
+}
+
 /// Cuts a text into its tokens.
 ///
 /// # Errors
 /// Names what cannot be read.
-pub(crate) fn tokens(text: &str) -> Result<Vec<Token>, String> {
+pub(crate) fn tokens(text: &str, language: Language) -> Result<Vec<Token>, String> {
     let mut tokens = Vec::new();
     let mut rest = text.trim_start();
     while let Some(first) = rest.chars().next() {
@@ -34,7 +43,7 @@ pub(crate) fn tokens(text: &str) -> Result<Vec<Token>, String> {
                 let length = 1 + word(&rest[1..]);
                 (Token::Name(rest[..length].to_owned()), length)
             }
-            ':' if word(&rest[1..]) > 0 => {
+            ':' if language == Language::Expression && word(&rest[1..]) > 0 => {
                 let length = 1 + word(&rest[1..]);
                 (Token::Placeholder(rest[..length].to_owned()), length)
             }
@@ -152,7 +161,8 @@ mod tests {
 
     #[test]
     fn texts_are_cut_into_their_tokens() {
-        let cut = tokens(r#"INSERT INTO "a""b" VALUE {'it''s':?,'n':12.5} #x<=:y :"#).unwrap();
+        let partiql = |text| tokens(text, Language::PartiQl);
+        let cut = partiql(r#"INSERT INTO "a""b" VALUE {'it''s':?,'n':12.5}"#).unwrap();
         let symbol = Token::Symbol;
         let expected = vec![
             Token::Word("INSERT".into()),
@@ -168,14 +178,13 @@ mod tests {
             symbol(":"),
             Token::Number("12.5".into()),
             symbol("}"),
-            Token::Name("#x".into()),
-            symbol("<="),
-            Token::Placeholder(":y".into()),
-            symbol(":"),
         ];
         assert_eq!(cut, expected);
+        let cut = tokens("#x<=:1 :", Language::Expression).unwrap();
+        let (name, value) = (Token::Name("#x".into()), Token::Placeholder(":1".into()));
+        assert_eq!(cut, [name, symbol("<="), value, symbol(":")]);
         for wrong in ["'open", "a ; b", "é"] {
-            assert!(tokens(wrong).is_err(), "{wrong}");
+            assert!(partiql(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -61,7 +61,7 @@ impl Database {
 
 /// A record of the inbox as a handled message leaves it.
 fn earlier(table: &mut Table, key: &str, number: u64) -> Item {
-    let mut item = Item::default();
+    let mut item = Item::with_room(12);
     let values = [
         ("pk", Value::text(key)),
         ("status", Value::text("completed")),

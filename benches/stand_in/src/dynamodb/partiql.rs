@@ -1,7 +1,7 @@
 //! Statements of PartiQL: the `INSERT`, `UPDATE` and `DELETE` of one item.
 
 use super::expression::Comparison;
-use super::lexer::{Reader, Token, tokens};
+use super::lexer::{Language, Reader, Token, tokens};
 use super::value::Value;
 
 /// What stands for a value.
@@ -50,7 +50,7 @@ impl Statement {
     /// # Errors
     /// Names what the stand-in does not understand.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let tokens = tokens(text)?;
+        let tokens = tokens(text, Language::PartiQl)?;
         let mut parser = Parser {
             reader: Reader::new(&tokens),
             parameters: 0,
@@ -192,6 +192,75 @@ impl Parser<'_> {
             Ok(())
         } else {
             Err(self.reader.unexpected(keyword))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_are_read_with_their_parameters_in_order() {
+        let insert = Statement::parse(r#"INSERT INTO "my.inbox" VALUE {'pk':?,'n':-1.5,'x': ?}"#).unwrap();
+        assert_eq!((insert.table.as_str(), insert.parameters), ("my.inbox", 2));
+        let fields = vec![
+            ("pk".to_owned(), Term::Parameter(0)),
+            ("n".to_owned(), Term::Literal(Value::N("-1.5".into()))),
+            ("x".to_owned(), Term::Parameter(1)),
+        ];
+        assert_eq!(insert.kind, Kind::Insert(fields));
+
+        let update = r#"UPDATE "t" SET "a"=? SET b = 'x', c=null REMOVE "d" WHERE "pk"=? AND "a"<=? and "e"<>true"#;
+        let update = Statement::parse(update).unwrap();
+        let text = |text: &str| Term::Literal(Value::text(text));
+        let Kind::Update {
+            sets,
+            removes,
+            conditions,
+        } = update.kind
+        else {
+            panic!("{:?}", update.kind)
+        };
+        assert_eq!(update.parameters, 3);
+        let null = Term::Literal(Value::Null);
+        assert_eq!(
+            sets,
+            [
+                ("a".into(), Term::Parameter(0)),
+                ("b".into(), text("x")),
+                ("c".into(), null)
+            ]
+        );
+        assert_eq!(removes, ["d"]);
+        let yes = Term::Literal(Value::Bool(true));
+        let wanted: [Clause; 3] = [
+            ("pk".into(), Comparison::Equal, Term::Parameter(1)),
+            ("a".into(), Comparison::LessOrEqual, Term::Parameter(2)),
+            ("e".into(), Comparison::NotEqual, yes),
+        ];
+        assert_eq!(conditions, wanted);
+        let delete = Statement::parse(r#"DELETE FROM "t" WHERE "pk"=?"#).unwrap();
+        assert_eq!(
+            delete.kind,
+            Kind::Delete(vec![("pk".into(), Comparison::Equal, Term::Parameter(0))])
+        );
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for (statement, named) in [
+            (r#"SELECT * FROM "t""#, "SELECT"),
+            (r#"UPDATE "t" SET a=? WHERE pk=? OR b=?"#, "OR"),
+            (r#"UPDATE "t" SET a=a+? WHERE pk=?"#, "\"a\""),
+            (r#"UPDATE "t" WHERE pk=?"#, "SET or REMOVE"),
+            (r#"UPDATE "t" SET a=?"#, "WHERE"),
+            (r#"UPDATE "t" SET a=? WHERE attribute_exists(b)"#, "a comparison"),
+            (r#"INSERT INTO "t" VALUE {"pk":?}"#, "single quotes"),
+            (r#"DELETE FROM "t" WHERE pk=? RETURNING ALL OLD *"#, "RETURNING"),
+        ] {
+            let error = Statement::parse(statement).unwrap_err();
+            assert!(error.contains(named), "{statement}: {error}");
         }
     }
 }

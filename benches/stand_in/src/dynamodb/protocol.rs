@@ -224,7 +224,7 @@ fn write(
             Some(item)
         }
         _ => {
-            let mut item = Item::default();
+            let mut item = Item::with_room(subject.0.len());
             for (name, value) in subject.0 {
                 item.set(table.intern(&name), value);
             }

@@ -38,7 +38,7 @@ pub(crate) fn run(database: &mut Database, text: &str, parameters: &[Value]) -> 
     };
     let written = match &statement.kind {
         Kind::Insert(fields) => {
-            let mut item = Item::default();
+            let mut item = Item::with_room(fields.len());
             for (name, term) in fields {
                 item.set(table.intern(name), value(term)?);
             }
@@ -115,4 +115,94 @@ fn all_hold(item: &Item, conditions: &[&Clause], parameters: &[Value]) -> bool {
             _ => false,
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(json: &str) -> Vec<Value> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn done(database: &mut Database, text: &str, parameters: &str) -> bool {
+        run(database, text, &values(parameters)).unwrap().written.done
+    }
+
+    #[test]
+    fn an_insert_is_done_once_and_updates_and_deletes_on_their_conditions() {
+        let mut database = Database::new(0);
+        let insert = r#"INSERT INTO "bench-inbox" VALUE {'pk':?,'claim':?,'n':?}"#;
+        assert!(done(&mut database, insert, r#"[{"S":"k"},{"S":"c1"},{"N":"1"}]"#));
+        assert!(!done(&mut database, insert, r#"[{"S":"k"},{"S":"c2"},{"N":"2"}]"#));
+        let update = r#"UPDATE "bench-inbox" SET "n"=? SET "r"=? WHERE "pk"=? AND "claim"=? AND "n"<?"#;
+        let with =
+            |claim: &str, n: u32| format!(r#"[{{"N":"{n}"}},{{"S":"r"}},{{"S":"k"}},{{"S":"{claim}"}},{{"N":"{n}"}}]"#);
+        assert!(!done(&mut database, update, &with("c2", 5)));
+        assert!(!done(&mut database, update, &with("c1", 1)));
+        assert!(done(&mut database, update, &with("c1", 10)));
+        assert!(!done(&mut database, update, &with("c1", 9)));
+        let missing = r#"UPDATE "bench-inbox" SET "n"=? WHERE "pk"=? AND "none"<>?"#;
+        assert!(!done(&mut database, missing, r#"[{"N":"1"},{"S":"k"},{"N":"1"}]"#));
+        let absent = r#"UPDATE "bench-inbox" SET "n"=? WHERE "pk"=?"#;
+        assert!(!done(&mut database, absent, r#"[{"N":"1"},{"S":"other"}]"#));
+        let delete = r#"DELETE FROM "bench-inbox" WHERE "pk"=? AND "n"=?"#;
+        assert!(!done(&mut database, delete, r#"[{"S":"k"},{"N":"9"}]"#));
+        assert!(done(&mut database, delete, r#"[{"S":"k"},{"N":"10.0"}]"#));
+        assert_eq!(database.table("bench-inbox").unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_statement_that_cannot_be_run_changes_nothing_and_is_told() {
+        let mut database = Database::new(3);
+        for (text, parameters, code, named) in [
+            (
+                r#"INSERT INTO "bench-inbox" VALUE {'pk':?}"#,
+                r#"[{"N":"0"}]"#,
+                "ValidationException",
+                "pk",
+            ),
+            (
+                r#"INSERT INTO "bench-inbox" VALUE {'pk':?}"#,
+                "[]",
+                "ValidationException",
+                "parameters",
+            ),
+            (
+                r#"INSERT INTO "none" VALUE {'pk':?}"#,
+                r#"[{"S":"0"}]"#,
+                "ResourceNotFoundException",
+                "none",
+            ),
+            (
+                r#"UPDATE "bench-inbox" SET n=1 WHERE n=2"#,
+                "[]",
+                "ValidationException",
+                "key",
+            ),
+            (
+                r#"UPDATE "bench-inbox" SET n=1 WHERE pk>'a'"#,
+                "[]",
+                "ValidationException",
+                "key",
+            ),
+            (
+                r#"UPDATE "bench-inbox" SET pk='b' WHERE pk='a'"#,
+                "[]",
+                "ValidationException",
+                "pk",
+            ),
+            (
+                r#"SELECT "n" FROM "bench-inbox""#,
+                "[]",
+                "ValidationException",
+                "SELECT",
+            ),
+        ] {
+            let failure = run(&mut database, text, &values(parameters)).unwrap_err();
+            assert_eq!(failure.code, code, "{text}");
+            assert!(failure.message.contains(named), "{text}: {}", failure.message);
+        }
+        assert_eq!(database.table("bench-inbox").unwrap().len(), 3);
+    }
 }

@@ -295,6 +295,11 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for PairsVisitor<T> {
 pub(crate) struct Item(Vec<(Rc<str>, Value)>);
 
 impl Item {
+    /// One with room for so many attributes and no more: there may be millions of it.
+    pub(crate) fn with_room(attributes: usize) -> Self {
+        Self(Vec::with_capacity(attributes))
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.0
             .iter()

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use md5::{Digest, Md5};
 
-use super::queue::{Attribute, AttributeValue, Delivery, Message};
+use super::message::{Attribute, AttributeValue, Delivery, Message};
 use super::source::hex;
 use crate::answer::Parts;
 
@@ -212,4 +212,48 @@ pub(crate) fn attributes_md5<'a>(attributes: impl Iterator<Item = (&'a String, &
 fn quoted(out: &mut Vec<u8>, text: &str) {
     // Writing to a vector does not fail.
     let _ = serde_json::to_writer(out, text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_md5_of_attributes_is_that_of_sqs() {
+        let attribute = |data_type: &str, value| Attribute {
+            data_type: data_type.to_owned(),
+            value,
+        };
+        let attributes: BTreeMap<String, Attribute> = [
+            (
+                "b".to_owned(),
+                attribute("Binary", AttributeValue::Binary(vec![0, 0x9f])),
+            ),
+            (
+                "a".to_owned(),
+                attribute("String", AttributeValue::Text("é".to_owned())),
+            ),
+        ]
+        .into();
+        assert_eq!(attributes_md5(attributes.iter()), "14f6e4d4d13d68eb092ffa21af46d5dd");
+    }
+
+    #[test]
+    fn attributes_are_wanted_by_name_by_prefix_or_all() {
+        let wanted = |name: &str| Wanted::new([].into_iter(), vec![name.to_owned()]);
+        for (asked, of_a_b, of_c) in [
+            ("All", true, true),
+            (".*", true, true),
+            ("a.*", true, false),
+            ("c", false, true),
+        ] {
+            let wanted = wanted(asked);
+            assert_eq!(
+                (wanted.attribute("a.b"), wanted.attribute("c")),
+                (of_a_b, of_c),
+                "{asked}"
+            );
+        }
+        assert!(!Wanted::default().attribute("c"));
+    }
 }

@@ -11,7 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Wanted, attributes_md5, message_id, received, sequence_number};
-use super::queue::{Attribute, AttributeValue, Message, Queue, Refusal};
+use super::message::{Attribute, AttributeValue, Message};
+use super::queue::{Queue, Refusal};
 use super::source::Body;
 use crate::answer::Answer;
 use crate::counts::billed;

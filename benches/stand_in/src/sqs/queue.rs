@@ -1,11 +1,12 @@
 //! A queue: what is received, deleted and visible again, decided for a moment that is given.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::fifo::{Groups, Next};
-use super::source::{Body, Source};
+use super::message::{Attribute, AttributeValue, Delivery, Message, handle, read_handle};
+use super::source::Source;
 use crate::setup::Setup;
 
 /// The most messages of a queue that can be in flight, as of SQS.
@@ -13,66 +14,6 @@ const MOST_IN_FLIGHT: usize = 120_000;
 
 /// For how long a FIFO queue knows the deduplication ids of what was sent.
 const DEDUPLICATION: Duration = Duration::from_secs(300);
-
-/// What every receipt handle ends with: real ones are as long.
-const HANDLE_TAIL: &str = "Yk1xvQ8nT2sZ5dJ0wLhE7rUfCmXoKpAiGbNtVeDyHqSjRzWc4F6a3Blu9PM\
-    Yk1xvQ8nT2sZ5dJ0wLhE7rUfCmXoKpAiGbNtVeDyHqSjRzWc4F6a3Blu9PMYk1xvQ8nT2sZ5dJ0wLhE7rUfCmXoKpAiGbNtVeDyHqSjRzWc4F6a3Blu9PM\
-    Yk1xvQ8nT2sZ5dJ0wLhE7rUfCmXoKpAiGbNtVeDyHqSjRzWc4F6a3Blu9PMYk1xvQ8nT2sZ5dJ0wLhE7rUfCmXoKpAiGbNtVeDyHqSjRzWc4F6a3Blu9PM==";
-
-/// An attribute of a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Attribute {
-    pub(crate) data_type: String,
-    pub(crate) value: AttributeValue,
-}
-
-/// Its value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum AttributeValue {
-    Text(String),
-    Binary(Vec<u8>),
-}
-
-impl Attribute {
-    /// How many bytes it counts for, its name being counted too.
-    pub(crate) fn bytes(&self, name: &str) -> usize {
-        let value = match &self.value {
-            AttributeValue::Text(text) => text.len(),
-            AttributeValue::Binary(bytes) => bytes.len(),
-        };
-        name.len() + self.data_type.len() + value
-    }
-}
-
-/// A message as it lies in a queue.
-#[derive(Clone, Debug)]
-pub(crate) struct Message {
-    pub(crate) number: u64,
-    pub(crate) body: Rc<Body>,
-    pub(crate) attributes: Rc<BTreeMap<String, Attribute>>,
-    pub(crate) group: Option<Rc<str>>,
-    pub(crate) deduplication_id: Option<Rc<str>>,
-    pub(crate) trace: Option<Rc<str>>,
-    pub(crate) source_arn: Option<Rc<str>>,
-    pub(crate) sent_ms: u64,
-    pub(crate) first_received_ms: u64,
-    pub(crate) receive_count: u32,
-}
-
-impl Message {
-    /// How many bytes of payload it has.
-    pub(crate) fn bytes(&self) -> usize {
-        let attributes = self.attributes.iter();
-        self.body.bytes + attributes.map(|(name, attribute)| attribute.bytes(name)).sum::<usize>()
-    }
-}
-
-/// A message that is handed out.
-#[derive(Clone, Debug)]
-pub(crate) struct Delivery {
-    pub(crate) message: Message,
-    pub(crate) handle: String,
-}
 
 /// What a receive comes to.
 #[derive(Debug, Default)]
@@ -491,14 +432,232 @@ impl Queue {
     }
 }
 
-fn handle(number: u64, serial: u64) -> String {
-    format!("AQEB{number:012x}{serial:012x}{HANDLE_TAIL}")
-}
+#[cfg(test)]
+mod tests {
+    use super::super::source::Body;
+    use super::*;
 
-/// The number and the serial in a handle.
-fn read_handle(handle: &str) -> Option<(u64, u64)> {
-    let rest = handle.strip_prefix("AQEB")?.strip_suffix(HANDLE_TAIL)?;
-    let (number, serial) = rest.split_at_checked(12)?;
-    let read = |digits: &str| u64::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 12);
-    Some((read(number)?, read(serial)?))
+    const VISIBILITY: Duration = Duration::from_secs(30);
+
+    struct Bench {
+        queue: Queue,
+        start: Instant,
+    }
+
+    impl Bench {
+        fn new(setup: Setup) -> Self {
+            let start = Instant::now();
+            let name = if setup.fifo_groups > 0 { "bench.fifo" } else { "bench" };
+            let dead = DeadLetters {
+                queue: "dead".to_owned(),
+                max_receive_count: 3,
+            };
+            let mut queue = Queue::new(name, VISIBILITY, Some(dead)).with_source(&setup);
+            queue.open(start, 0);
+            Self { queue, start }
+        }
+
+        fn at(&self, seconds: u64) -> Instant {
+            self.start + Duration::from_secs(seconds)
+        }
+
+        fn receive(&mut self, seconds: u64, max: usize) -> Vec<Delivery> {
+            let received = self.queue.receive(self.at(seconds), seconds * 1_000, max, None);
+            assert!(received.dead.is_empty());
+            received.deliveries
+        }
+
+        fn delete(&mut self, seconds: u64, delivery: &Delivery) -> Result<(), Refusal> {
+            self.queue.delete(self.at(seconds), &delivery.handle)
+        }
+
+        fn left(&mut self, seconds: u64) -> (u64, Option<u64>) {
+            let now = self.at(seconds);
+            (self.queue.in_flight(now), self.queue.left(now))
+        }
+    }
+
+    fn numbers(deliveries: &[Delivery]) -> Vec<u64> {
+        deliveries.iter().map(|delivery| delivery.message.number).collect()
+    }
+
+    fn backlog(messages: u64, fifo_groups: u64) -> Setup {
+        Setup {
+            messages: Some(messages),
+            fifo_groups,
+            ..Setup::default()
+        }
+    }
+
+    #[test]
+    fn a_message_comes_back_when_its_visibility_timeout_is_over_with_another_handle_and_count() {
+        let mut bench = Bench::new(backlog(2, 0));
+        let first = bench.receive(0, 10);
+        assert_eq!((numbers(&first), bench.left(0)), (vec![1, 2], (2, Some(0))));
+        assert_eq!(bench.queue.next_event(bench.at(0)), Some(bench.at(30)));
+        bench.delete(1, &first[0]).unwrap();
+        assert!(bench.receive(29, 10).is_empty());
+        let again = bench.receive(30, 10);
+        assert_eq!((numbers(&again), bench.left(30)), (vec![2], (1, Some(0))));
+        assert_eq!(
+            (again[0].message.receive_count, again[0].message.first_received_ms),
+            (2, 0)
+        );
+        assert_ne!(again[0].handle, first[1].handle);
+        let tally = Tally {
+            received: 3,
+            deleted: 1,
+            redelivered: 1,
+            dead: 0,
+        };
+        assert_eq!(bench.queue.tally, tally);
+    }
+
+    #[test]
+    fn a_stale_handle_is_taken_for_done_and_does_nothing_and_a_made_up_one_is_refused() {
+        let mut bench = Bench::new(backlog(1, 0));
+        let first = bench.receive(0, 1).remove(0);
+        let second = bench.receive(30, 1).remove(0);
+        assert_eq!(bench.delete(31, &first), Ok(()));
+        assert_eq!((bench.queue.tally.deleted, bench.left(31)), (0, (1, Some(0))));
+        let now = bench.at(31);
+        assert_eq!(
+            bench.queue.change_visibility(now, &first.handle, VISIBILITY),
+            Err(Refusal::Stale)
+        );
+        assert_eq!(bench.delete(31, &second), Ok(()));
+        assert_eq!(bench.delete(31, &second), Ok(()));
+        assert_eq!((bench.queue.tally.deleted, bench.left(31)), (1, (0, Some(0))));
+        assert_eq!(
+            bench.queue.change_visibility(now, &second.handle, VISIBILITY),
+            Err(Refusal::Stale)
+        );
+        for handle in [
+            "",
+            "AQEB",
+            &second.handle[1..],
+            &handle(1, 99),
+            &second.handle.replace('0', "x"),
+        ] {
+            assert_eq!(bench.queue.delete(now, handle), Err(Refusal::Malformed), "{handle}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_visible_again_is_deleted_by_its_last_handle_on_a_standard_queue() {
+        let mut bench = Bench::new(backlog(1, 0));
+        let delivery = bench.receive(0, 1).remove(0);
+        assert_eq!(bench.left(40), (0, Some(1)));
+        bench.delete(40, &delivery).unwrap();
+        assert_eq!(bench.left(40), (0, Some(0)));
+        assert!(bench.receive(41, 10).is_empty());
+    }
+
+    #[test]
+    fn a_visibility_timeout_is_changed_from_the_moment_of_the_change() {
+        let mut bench = Bench::new(backlog(2, 0));
+        let both = bench.receive(0, 2);
+        let (ten, twenty) = (bench.at(10), bench.at(20));
+        bench
+            .queue
+            .change_visibility(ten, &both[0].handle, Duration::from_secs(60))
+            .unwrap();
+        assert_eq!(numbers(&bench.receive(30, 10)), [2]);
+        assert!(bench.receive(59, 10).is_empty());
+        let third = bench.receive(70, 10);
+        assert!(numbers(&third).contains(&1));
+        let mut bench = Bench::new(backlog(1, 0));
+        let one = bench.receive(15, 1).remove(0);
+        bench
+            .queue
+            .change_visibility(twenty, &one.handle, Duration::ZERO)
+            .unwrap();
+        assert_eq!(bench.left(20), (0, Some(1)));
+    }
+
+    #[test]
+    fn a_message_received_too_often_leaves_for_the_dead_letters() {
+        let mut bench = Bench::new(backlog(1, 0));
+        for time in 0..3 {
+            assert_eq!(bench.receive(time * 30, 10).len(), 1);
+        }
+        let received = bench.queue.receive(bench.at(90), 0, 10, None);
+        assert!(received.deliveries.is_empty());
+        assert_eq!((received.dead.len(), bench.queue.tally.dead), (1, 1));
+        assert_eq!(bench.left(200), (0, Some(0)));
+    }
+
+    #[test]
+    fn a_group_with_a_message_in_flight_gives_nothing_and_its_order_stands() {
+        let mut bench = Bench::new(backlog(40, 2));
+        let odd = bench.receive(0, 3);
+        assert_eq!(odd[0].message.group.as_deref(), odd[2].message.group.as_deref());
+        let even = bench.receive(0, 10);
+        let both: std::collections::BTreeSet<_> = [numbers(&odd)[0] % 2, numbers(&even)[0] % 2].into();
+        assert_eq!(both.len(), 2);
+        assert!(bench.receive(0, 10).is_empty());
+        bench.delete(1, &odd[0]).unwrap();
+        bench.delete(1, &odd[2]).unwrap();
+        assert!(bench.receive(1, 10).is_empty());
+        let held = bench.at(1);
+        bench
+            .queue
+            .change_visibility(held, &odd[1].handle, Duration::ZERO)
+            .unwrap();
+        let rest = bench.receive(1, 10);
+        let first = numbers(&odd)[1];
+        let wanted: Vec<u64> = [first].into_iter().chain((0..9).map(|n| first + 4 + 2 * n)).collect();
+        assert_eq!(numbers(&rest), wanted);
+        assert_eq!(rest[0].message.receive_count, 2);
+    }
+
+    #[test]
+    fn a_receive_takes_of_more_groups_only_when_one_does_not_fill_it() {
+        let mut bench = Bench::new(backlog(12, 3));
+        let received = bench.receive(0, 10);
+        let groups: Vec<_> = received.iter().map(|delivery| delivery.message.number % 3).collect();
+        assert_eq!(groups, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]);
+        assert_eq!(numbers(&received)[..4], [3, 6, 9, 12]);
+        assert_eq!(bench.left(0), (10, Some(2)));
+    }
+
+    #[test]
+    fn a_fifo_queue_refuses_handles_that_are_stale_or_over() {
+        let mut bench = Bench::new(backlog(1, 1));
+        let first = bench.receive(0, 1).remove(0);
+        assert_eq!(bench.delete(30, &first), Err(Refusal::Stale));
+        let second = bench.receive(30, 1).remove(0);
+        assert_eq!(bench.delete(31, &first), Err(Refusal::Stale));
+        assert_eq!(bench.delete(31, &second), Ok(()));
+        assert_eq!(bench.delete(31, &second), Ok(()));
+        assert_eq!(bench.queue.tally.deleted, 1);
+    }
+
+    #[test]
+    fn sent_messages_wait_for_their_delay_and_fifo_queues_know_their_ids() {
+        let mut bench = Bench::new(backlog(0, 1));
+        let (start, late) = (bench.at(0), bench.at(301));
+        let message = |number, id: &str| Message {
+            number,
+            body: Rc::new(Body::new("x")),
+            attributes: Rc::default(),
+            group: Some("g".into()),
+            deduplication_id: Some(id.into()),
+            trace: None,
+            source_arn: None,
+            sent_ms: 0,
+            first_received_ms: 0,
+            receive_count: 0,
+        };
+        assert_eq!(bench.queue.send(start, message(7, "a"), Duration::ZERO), 7);
+        assert_eq!(bench.queue.send(start, message(8, "a"), Duration::ZERO), 7);
+        assert_eq!(bench.queue.send(start, message(9, "b"), Duration::from_secs(5)), 9);
+        assert_eq!((bench.queue.delayed(), bench.left(0)), (1, (0, Some(1))));
+        let first = bench.receive(1, 10);
+        assert_eq!(numbers(&first), [7]);
+        bench.delete(1, &first[0]).unwrap();
+        assert!(bench.receive(4, 10).is_empty());
+        assert_eq!(numbers(&bench.receive(5, 10)), [9]);
+        assert_eq!(bench.queue.send(late, message(10, "a"), Duration::ZERO), 10);
+    }
 }
