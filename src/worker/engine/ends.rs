@@ -17,6 +17,7 @@ impl Engine {
     pub(super) fn ended(&mut self, now: Instant, ended: Ended) {
         // The slot is free again, before anything is recorded or settled.
         self.slots_used = self.slots_used.saturating_sub(1);
+        self.adapt(now, &ended);
         let Ended { ids, outcomes, took } = ended;
         let mut outcomes = outcomes.into_iter();
         // One call that fails a whole batch is one failure for the breaker, not as many as it had messages.
