@@ -27,16 +27,17 @@ use redrive::{Failure, MemoryQueue, Worker};
 use tokio::time::Instant;
 
 /// When the limit is expected to have found its place, in seconds after the start or after the downstream changed.
-const SETTLED: f64 = 60.0;
+const SETTLED: f64 = 45.0;
 
 /// For how long it is looked at then.
-const LOOK: f64 = 60.0;
+const LOOK: f64 = 30.0;
 
 /// The bounds are a tenth of the knee and eight times it.
 const KNEE: usize = 40;
 
-/// What one call takes when nothing waits.
+/// What one call takes when nothing waits: 800 a second where that varies. What is constant needs no many.
 const TIME: f64 = 0.05;
+const CONSTANT_TIME: f64 = 0.2;
 
 /// How the time of a call varies; the mean is always the same.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +73,11 @@ impl Shape {
             beyond,
             noise,
             knee: KNEE,
-            time: TIME,
+            time: if matches!(noise, Noise::None) {
+                CONSTANT_TIME
+            } else {
+                TIME
+            },
         }
     }
 }
@@ -251,15 +256,19 @@ async fn sleep(seconds: f64) {
 
 /// The best fixed setting.
 async fn best_fixed(shape: Shape) -> (usize, Figures) {
-    let mut all = Vec::new();
-    for share in [0.5, 0.75, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25, 1.5, 2.0, 4.0] {
-        let handlers = (share * shape.knee as f64).round() as usize;
+    let fixed = async |handlers, seconds| {
         let downstream = Downstream::new(shape, 1);
-        run(Setting::Fixed(handlers), &downstream, 1, async |_| sleep(22.0).await).await;
-        all.push((handlers, downstream.between(2.0, 22.0)));
+        run(Setting::Fixed(handlers), &downstream, 1, async |_| sleep(seconds).await).await;
+        downstream.between(2.0, seconds)
+    };
+    let mut all = Vec::new();
+    for share in [0.75, 0.9, 0.95, 1.0, 1.05, 1.25, 2.0] {
+        let handlers = (share * shape.knee as f64).round() as usize;
+        all.push((handlers, fixed(handlers, 12.0).await));
     }
     let highest = all.iter().map(|(_, figures)| figures.rate).fold(0.0, f64::max);
-    *all.iter().find(|(_, figures)| figures.rate >= 0.99 * highest).unwrap()
+    let (handlers, _) = *all.iter().find(|(_, figures)| figures.rate >= 0.99 * highest).unwrap();
+    (handlers, fixed(handlers, 32.0).await)
 }
 
 fn say(shape: Shape, best: (usize, Figures), from: &str, found: Figures, lost: Option<f64>, limit: usize) {
@@ -274,7 +283,7 @@ fn say(shape: Shape, best: (usize, Figures), from: &str, found: Figures, lost: O
         100.0 * found.rate / best.1.rate,
         found.p99 * 1e3,
         100.0 * found.p99 / best.1.p99,
-        lost.map(|lost| format!(", first minute {:.1} %", 100.0 * lost))
+        lost.map(|lost| format!(", until then {:.1} %", 100.0 * lost))
             .unwrap_or_default(),
     );
 }
@@ -290,13 +299,7 @@ fn assert_near(shape: Shape, best: Figures, found: Figures) {
 
 async fn from_any_start(shape: Shape) {
     let best = best_fixed(shape).await;
-    for (seed, start, name) in [
-        (2, KNEE / 10, "min"),
-        (3, KNEE, "the knee"),
-        (4, 8 * KNEE, "max"),
-        (5, KNEE / 10, "min"),
-        (6, 8 * KNEE, "max"),
-    ] {
+    for (seed, start, name) in [(2, KNEE / 10, "min"), (3, KNEE, "the knee"), (4, 8 * KNEE, "max")] {
         let downstream = Downstream::new(shape, seed);
         let limit = run(Setting::From(start), &downstream, seed, async |handle| {
             sleep(SETTLED + LOOK).await;
@@ -341,44 +344,50 @@ async fn what_refuses_at_exponential_times() {
     from_any_start(Shape::new(Beyond::Refused, Noise::Exponential)).await;
 }
 
-/// Half way the downstream changes.
-async fn after(change: &str, knee: usize, time: f64) {
-    for (seed, noise) in [(7, Noise::None), (8, Noise::Exponential)] {
-        let before = Shape::new(Beyond::Waits, noise);
-        let shape = Shape { knee, time, ..before };
-        let best = best_fixed(shape).await;
-        let downstream = Downstream::new(before, seed);
-        let limit = run(Setting::From(16), &downstream, seed, async |handle| {
-            sleep(SETTLED).await;
-            downstream.inner.lock().unwrap().shape = shape;
-            sleep(1.5 * SETTLED + LOOK).await;
-            handle.status().concurrency
-        })
-        .await;
-        let found = downstream.between(2.5 * SETTLED, 2.5 * SETTLED + LOOK);
-        say(shape, best, change, found, None, limit);
-        assert_near(shape, best.1, found);
-    }
+/// Half way the downstream changes: its knee, and its time.
+async fn after(change: &str, noise: Noise, knee: f64, time: f64) {
+    let before = Shape::new(Beyond::Waits, noise);
+    let shape = Shape {
+        knee: (knee * KNEE as f64) as usize,
+        time: time * before.time,
+        ..before
+    };
+    let best = best_fixed(shape).await;
+    let downstream = Downstream::new(before, 7);
+    let limit = run(Setting::From(16), &downstream, 7, async |handle| {
+        sleep(SETTLED).await;
+        downstream.inner.lock().unwrap().shape = shape;
+        // A minute until more is tried, and as long as it takes from any start.
+        sleep(60.0 + SETTLED + LOOK).await;
+        handle.status().concurrency
+    })
+    .await;
+    let from = 60.0 + 2.0 * SETTLED;
+    let found = downstream.between(from, from + LOOK);
+    say(shape, best, change, found, None, limit);
+    assert_near(shape, best.1, found);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_knee_that_falls() {
-    after("knee / 2", KNEE / 2, TIME).await;
+    after("knee / 2", Noise::None, 0.5, 1.0).await;
+    after("knee / 2", Noise::Exponential, 0.5, 1.0).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_knee_that_rises() {
-    after("knee x 2", 2 * KNEE, TIME).await;
+    after("knee x 2", Noise::None, 2.0, 1.0).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_downstream_that_becomes_slower() {
-    after("time x 2", KNEE, 2.0 * TIME).await;
+    after("time x 2", Noise::None, 1.0, 2.0).await;
+    after("time x 2", Noise::Exponential, 1.0, 2.0).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_downstream_that_becomes_faster() {
-    after("time / 2", KNEE, TIME / 2.0).await;
+    after("time / 2", Noise::None, 1.0, 0.5).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -396,7 +405,7 @@ async fn a_number_set_by_hand_holds() {
     })
     .await;
     let rate = downstream.between(30.0, 80.0).rate;
-    assert!((59.0..=61.0).contains(&rate), "{rate}");
+    assert!((14.0..=16.0).contains(&rate), "{rate}");
 }
 
 #[tokio::test(start_paused = true)]
