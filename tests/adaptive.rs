@@ -18,13 +18,12 @@ use std::collections::BinaryHeap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use redrive::clock::{Clock, Random};
+use redrive::clock::{Clock, Instant, Random};
 use redrive::flow::AdaptiveConcurrency;
 use redrive::message::Outgoing;
 use redrive::queue::Queue;
 use redrive::worker::{WithoutDeadLetters, WorkerHandle};
 use redrive::{Failure, MemoryQueue, Worker};
-use tokio::time::Instant;
 
 /// When the limit is expected to have found its place, in seconds after the start or after the downstream changed.
 const SETTLED: f64 = 45.0;
@@ -84,6 +83,7 @@ impl Shape {
 
 #[derive(Clone)]
 struct Downstream {
+    clock: Clock,
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -100,28 +100,30 @@ struct Inner {
 
 impl Downstream {
     fn new(shape: Shape, seed: u64) -> Self {
+        let clock = Clock::system();
         let inner = Inner {
             shape,
             random: Random::seeded(seed),
             calls: 0,
             servers: BinaryHeap::new(),
-            origin: Instant::now(),
+            origin: clock.now(),
             ended: Vec::new(),
         };
         Self {
+            clock,
             inner: Arc::new(Mutex::new(inner)),
         }
     }
 
     async fn call(&self) -> Result<(), Failure> {
-        let begun = Instant::now();
+        let begun = self.clock.now();
         let (until, served) = self.inner.lock().unwrap().arrive(begun);
         tokio::time::sleep_until(until).await;
         let mut inner = self.inner.lock().unwrap();
         if served {
             inner.calls -= 1;
         }
-        let now = Instant::now();
+        let now = self.clock.now();
         let (at, took) = ((now - inner.origin).as_secs_f64(), (now - begun).as_secs_f64());
         inner.ended.push((at, took, served));
         if served { Ok(()) } else { Err(Failure::retry("429")) }

@@ -89,7 +89,7 @@ pub(super) const RIVALS: [&[&str]; 4] = [
 ];
 
 /// Every setting that a worker has and that is no code.
-pub(super) const SETTINGS: [Setting; 48] = [
+pub(super) const SETTINGS: [Setting; 51] = [
     setting(
         INBOX,
         "table",
@@ -199,7 +199,7 @@ pub(super) const SETTINGS: [Setting; 48] = [
         "concurrency-max",
         "REDRIVE_CONCURRENCY_MAX",
         Whole,
-        "",
+        "adaptive_concurrency",
         "The most messages at once, where their number finds itself by how long they take; with --concurrency-min",
     ),
     setting(
@@ -207,7 +207,7 @@ pub(super) const SETTINGS: [Setting; 48] = [
         "concurrency-start",
         "REDRIVE_CONCURRENCY_START",
         Whole,
-        "",
+        "adaptive_concurrency",
         "With how many messages at once it begins to find itself; 16 unless set",
     ),
     setting(
