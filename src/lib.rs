@@ -52,6 +52,9 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(redrive_bench)]
+#[doc(hidden)]
+pub mod bench;
 pub mod clock;
 pub mod dlq;
 #[cfg(doctest)]

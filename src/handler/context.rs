@@ -23,10 +23,11 @@ struct Inner {
     key: Key,
     attempt: u32,
     queue: Arc<str>,
-    envelope: Option<Envelope>,
+    envelope: Option<Arc<Envelope>>,
     claim: Option<(Arc<dyn Inbox>, Arc<Claim>)>,
     cancellation: CancellationToken,
-    kept: Kept,
+    /// None without a claim.
+    kept: Option<Kept>,
 }
 
 /// What was kept last under a claim: by the run before, until this one keeps something itself. Clones share, so that runs
@@ -66,8 +67,8 @@ impl Context {
     /// A run of `delivery` under `key`, as attempt number `attempt` (from 1) on the queue named `queue`.
     #[must_use]
     pub fn new(delivery: Arc<Delivery>, key: Key, attempt: u32, queue: Arc<str>) -> Self {
-        let envelope = Envelope::of(&delivery.message);
-        let (claim, kept) = (None, Kept::default());
+        let envelope = Envelope::of(&delivery.message).map(Arc::new);
+        let (claim, kept) = (None, None);
         Self::assembled(
             delivery,
             key,
@@ -89,9 +90,9 @@ impl Context {
         key: Key,
         attempt: u32,
         queue: Arc<str>,
-        envelope: Option<Envelope>,
+        envelope: Option<Arc<Envelope>>,
         claim: Option<(Arc<dyn Inbox>, Arc<Claim>)>,
-        kept: Kept,
+        kept: Option<Kept>,
         cancellation: CancellationToken,
     ) -> Self {
         Self {
@@ -142,7 +143,7 @@ impl Context {
     /// The dead-letter envelope, if the message was replayed or redriven.
     #[must_use]
     pub fn envelope(&self) -> Option<&Envelope> {
-        self.inner.envelope.as_ref()
+        self.inner.envelope.as_deref()
     }
 
     /// The claim it runs under, unless the worker has no inbox.
@@ -165,12 +166,13 @@ impl Context {
 
     /// What was kept last for this message.
     pub(crate) fn checkpoint(&self) -> Option<Bytes> {
-        self.inner.kept.lock().checkpoint.clone()
+        self.inner.kept.as_ref()?.lock().checkpoint.clone()
     }
 
     /// A save begins, of this number under its claim: until it is known to have ended, what is kept is unsure.
     pub(crate) fn keeping_checkpoint(&self) -> u64 {
-        let mut kept = self.inner.kept.lock();
+        let Some(kept) = &self.inner.kept else { return 0 };
+        let mut kept = kept.lock();
         kept.unsure = true;
         kept.saves = kept.saves.saturating_add(1);
         kept.saves
@@ -178,7 +180,8 @@ impl Context {
 
     /// Remembers what this run kept.
     pub(crate) fn keep_checkpoint(&self, data: Bytes) {
-        let mut kept = self.inner.kept.lock();
+        let Some(kept) = &self.inner.kept else { return };
+        let mut kept = kept.lock();
         kept.checkpoint = Some(data);
         kept.unsure = false;
     }

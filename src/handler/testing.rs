@@ -59,7 +59,7 @@ pub(crate) fn claimed(inbox: &Arc<FakeInbox>, checkpoint: Option<&'static [u8]>)
         "orders".into(),
         None,
         Some((inbox, Arc::new(claim))),
-        kept,
+        Some(kept),
         CancellationToken::new(),
     )
 }

@@ -1,11 +1,12 @@
 //! A delivery the worker holds, and what is still to be done for it.
 
-use std::collections::VecDeque;
+use std::borrow::Borrow;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
+use super::engine::Stop;
 use super::status::Fate;
 use crate::clock::Instant;
 use crate::dlq::envelope::Envelope;
@@ -19,6 +20,54 @@ use crate::message::{Delivery, Receipt};
 /// Names a held delivery within its worker, in the order of receives.
 pub(super) type Id = u64;
 
+/// A map by ids. Their hash need not withstand anybody: the worker counts them itself.
+pub(super) type IdMap<V> = HashMap<Id, V, BuildHasherDefault<IdHasher>>;
+
+/// Spreads ids, which are counted, over a table.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // 2^64 divided by the golden ratio: what Knuth's multiplicative hashing takes.
+        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// A held delivery as the key of a map by MessageId, so that the id is not stored twice.
+#[derive(Clone, Debug)]
+pub(super) struct ByMessageId(pub(super) Arc<Delivery>);
+
+impl Borrow<str> for ByMessageId {
+    fn borrow(&self) -> &str {
+        &self.0.message.id
+    }
+}
+
+impl PartialEq for ByMessageId {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.message.id == other.0.message.id
+    }
+}
+
+impl Eq for ByMessageId {}
+
+impl Hash for ByMessageId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.message.id.as_str().hash(state);
+    }
+}
+
 /// A delivery from its receive until it is settled or given up.
 pub(super) struct Item {
     pub(super) delivery: Arc<Delivery>,
@@ -31,7 +80,7 @@ pub(super) struct Item {
     pub(super) key: Key,
     pub(super) record_key: RecordKey,
     pub(super) fingerprint: Option<Fingerprint>,
-    pub(super) envelope: Option<Envelope>,
+    pub(super) envelope: Option<Arc<Envelope>>,
     pub(super) group: Option<Arc<str>>,
     /// The id of its claim, from the first try on: a claim whose reply was lost is taken up again under it.
     pub(super) claim_id: Option<String>,
@@ -79,9 +128,8 @@ pub(super) struct Item {
     pub(super) ticket: Option<Ticket>,
     pub(super) permit: Option<BulkheadPermit>,
     pub(super) tenant_admitted: bool,
-    /// Stops its run; its child, which the handler sees, only asks it to end.
-    pub(super) kill: Option<CancellationToken>,
-    pub(super) ask: Option<CancellationToken>,
+    /// Ends its run.
+    pub(super) stop: Option<Stop>,
     pub(super) ready_since: Instant,
     /// Its run, or its claim, failed while a breaker was not closed: others are probes before it is one again.
     pub(super) failed_in_outage: bool,

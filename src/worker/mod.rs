@@ -1,6 +1,8 @@
 //! Workers: receive, claim, run, record, settle, and end in order.
 
 mod batcher;
+#[cfg(redrive_bench)]
+pub(crate) mod bench;
 mod builder;
 mod config;
 mod deadlines;
@@ -98,7 +100,7 @@ impl Worker {
     }
 
     /// Runs until SIGTERM, ctrl-c or [`WorkerHandle::drain`], then drains. A second signal ends it at once; what was held
-    /// then comes back by its visibility timeout.
+    /// then comes back by its visibility timeout. It works in a task of its own, which ends when this future is dropped.
     ///
     /// # Errors
     /// When the preflight finds what would lose or repeat work, or signals cannot be listened for. Once it runs, failures of

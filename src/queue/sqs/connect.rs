@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
@@ -150,6 +150,7 @@ impl SqsQueueBuilder {
         let endpoint = EndpointProbe::new(self.allow_http);
         Ok(Calls {
             client: self.worker_client(&endpoint),
+            waiting: Arc::default(),
             endpoint,
             timeout: self.call_timeout,
             clock: self.clock.clone(),
@@ -228,12 +229,31 @@ pub(super) fn timeouts(call: Duration, wait: Duration) -> TimeoutConfig {
 #[derive(Clone, Debug)]
 pub(super) struct Calls {
     pub(super) client: Client,
+    /// The client of the last receive and how long it waited: settings made anew for every call cost more than all else of it.
+    waiting: Arc<Mutex<Option<(Duration, Client)>>>,
     pub(super) endpoint: EndpointProbe,
     pub(super) timeout: Duration,
     clock: Clock,
 }
 
 impl Calls {
+    /// The client for calls that the service may hold for `wait`.
+    pub(super) fn client_waiting(&self, wait: Duration) -> Client {
+        if wait.is_zero() {
+            return self.client.clone();
+        }
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*waiting {
+            Some((for_this, client)) if *for_this == wait => client.clone(),
+            _ => {
+                let config = self.client.config().to_builder();
+                let client = Client::from_conf(config.timeout_config(timeouts(self.timeout, wait)).build());
+                *waiting = Some((wait, client.clone()));
+                client
+            }
+        }
+    }
+
     /// Awaits a call of the SQS action `operation` on a queue, and notes how long it took.
     pub(super) async fn answer<T, E>(
         &self,

@@ -18,7 +18,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::config::Builder as ConfigBuilder;
 use aws_sdk_sqs::config::http::HttpResponse;
 use aws_sdk_sqs::error::{BuildError, ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::{
@@ -166,8 +165,8 @@ impl SqsQueue {
         let wait = whole_seconds(request.wait.min(MAX_WAIT));
         let max = request.max.clamp(1, MAX_BATCH);
         let calls = &self.connection.calls;
-        let call = self
-            .client()
+        let call = calls
+            .client_waiting(wait)
             .receive_message()
             .queue_url(self.url())
             .max_number_of_messages(i32::try_from(max).unwrap_or(1))
@@ -176,9 +175,7 @@ impl SqsQueue {
             .set_message_system_attribute_names(Some(system_attributes(self.connection.attributes.fifo)))
             // Handlers read attributes by names of their own, and a dead letter must carry every one of them.
             .message_attribute_names("All")
-            .set_receive_request_attempt_id(self.attempt_id())
-            .customize()
-            .config_override(ConfigBuilder::new().timeout_config(connect::timeouts(calls.timeout, wait)));
+            .set_receive_request_attempt_id(self.attempt_id());
         let received_at = self.clock.now();
         // The SDK does not compare the checksums that SQS gives of bodies and attributes; TLS guards them on their way.
         let answer = self.answer("ReceiveMessage", call.send()).await?;

@@ -4,18 +4,29 @@ use super::run::Ended;
 use super::{Engine, Instant};
 use crate::outcome::Outcome;
 
+/// Whether a run did what it could, or its message is to be tried again. A reject is the message's own.
+fn is_done(outcome: &Outcome) -> bool {
+    !matches!(outcome, Outcome::Failed(failure) if !failure.is_reject())
+}
+
 impl Engine {
     /// What a run took tells the limit that finds itself; only the run itself counts, not what it waited for before.
     pub(super) fn adapt(&mut self, now: Instant, ended: &Ended) {
         let Some(adaptive) = &mut self.adaptive else { return };
-        let count = |wanted: fn(&Outcome) -> bool| {
-            let outcomes = ended.outcomes.iter().flatten();
-            outcomes.filter(|outcome| wanted(outcome)).count()
+        let ((done, all), took) = match ended {
+            Ended::One { outcome, took, .. } => {
+                let done = outcome.as_ref().is_some_and(is_done);
+                ((usize::from(done), usize::from(outcome.is_some())), took)
+            }
+            Ended::Batch { outcomes, took, .. } => {
+                let known = || outcomes.iter().flatten();
+                (
+                    (known().filter(|outcome| is_done(outcome)).count(), known().count()),
+                    took,
+                )
+            }
         };
-        let failed = count(|outcome| matches!(outcome, Outcome::Failed(failure) if !failure.is_reject()));
-        // A reject is the message's own: the run did what it could.
-        let done = count(|_| true) - failed;
-        adaptive.ended(now, ended.took, done, failed);
+        adaptive.ended(now, *took, done, all - done);
         let limit = adaptive.limit();
         let was = std::mem::replace(&mut self.slots, limit);
         if limit.abs_diff(was) > was / 4 {

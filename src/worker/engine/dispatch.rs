@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::gate::Gate;
 use super::guard::guard;
-use super::run::{Lease, Start};
+use super::run::{Lease, Start, Stop};
 use super::{Engine, Fate, Id, Instant, Phase, Step};
 use crate::flow::Admission;
 use crate::inbox::Change;
@@ -100,15 +100,25 @@ impl Engine {
             if gate == Gate::Probe && !self.choose_probe() {
                 return;
             }
+            if self.handler.batch().is_none() {
+                let Some(id) = self.admit_next(now, gate) else { return };
+                self.start_one(now, id);
+                continue;
+            }
             let size = if gate == Gate::Probe { 1 } else { self.batch_size() };
             if size > 1 && !self.batch_is_due(now, size) {
                 return;
             }
-            let ids = self.admit_next(now, size, gate);
+            let mut ids = Vec::with_capacity(size.min(self.ready.len()));
+            while ids.len() < size
+                && let Some(id) = self.admit_next(now, gate)
+            {
+                ids.push(id);
+            }
             if ids.is_empty() {
                 return;
             }
-            self.start(now, ids);
+            self.start_batch(now, ids);
         }
     }
 
@@ -130,11 +140,9 @@ impl Engine {
         Some(first.ready_since + policy.linger)
     }
 
-    /// Takes up to `size` deliveries that may start now, each with its tokens and its admission.
-    fn admit_next(&mut self, now: Instant, size: usize, gate: Gate) -> Vec<Id> {
-        let mut ids = Vec::with_capacity(size.min(self.ready.len()));
-        while ids.len() < size {
-            let Some(id) = self.ready.pop_front() else { break };
+    /// The next delivery that may start now, with its tokens and its admission.
+    fn admit_next(&mut self, now: Instant, gate: Gate) -> Option<Id> {
+        while let Some(id) = self.ready.pop_front() {
             if self.items.get(&id).is_none_or(|item| item.phase != Phase::Waiting) {
                 continue;
             }
@@ -152,7 +160,7 @@ impl Engine {
             if !self.take_token(now) {
                 self.leave_bulkhead(id);
                 self.ready.push_front(id);
-                break;
+                return None;
             }
             if self.announce(now, id) {
                 continue;
@@ -160,15 +168,12 @@ impl Engine {
             if !self.admit_breaker(now, id, gate) {
                 self.leave_bulkhead(id);
                 self.ready.push_front(id);
-                break;
+                return None;
             }
             self.token_in_hand = false;
-            ids.push(id);
-            if gate == Gate::Probe {
-                break;
-            }
+            return Some(id);
         }
-        ids
+        None
     }
 
     /// The worker's rate token; one that was taken for a handler that did not start is kept for the next.
@@ -365,44 +370,55 @@ impl Engine {
         true
     }
 
-    fn start(&mut self, now: Instant, ids: Vec<Id>) {
+    fn start_batch(&mut self, now: Instant, ids: Vec<Id>) {
         self.slots_used += 1;
-        let mut starts = Vec::with_capacity(ids.len());
-        for &id in &ids {
-            self.enter(id, Phase::Running);
-            self.intake.message_started(now);
-            let inbox = self.inbox.clone();
-            let Some(item) = self.items.get_mut(&id) else { continue };
-            let kill = self.kill.child_token();
-            let asked = kill.child_token();
-            let delay = now.saturating_duration_since(item.delivery.received_at);
-            self.meter.starting(delay);
-            item.kill = Some(kill.clone());
-            item.tenant_admitted = false;
-            if let Some((suspect, begun)) = &mut self.suspect_running
-                && *suspect == id
-            {
-                *begun = Some(now);
-            }
-            item.ask = Some(asked.clone());
-            let claim = inbox.zip(item.claim.clone());
-            // A shadow's lease keeps nothing from running.
-            let lease = claim.as_ref().filter(|_| !self.config.shadow).map(|(inbox, _)| Lease {
-                inbox: Arc::clone(inbox),
-                until: item.lease_until,
-            });
-            let context = crate::handler::Context::assembled(
-                Arc::clone(&item.delivery),
-                item.key.clone(),
-                item.attempts_before() + 1,
-                Arc::clone(&self.queue_name),
-                item.envelope.clone(),
-                claim,
-                item.kept.clone().unwrap_or_default(),
-                asked,
-            );
-            starts.push(Start { context, kill, lease });
+        let starts = ids.into_iter().filter_map(|id| self.begin(now, id)).collect();
+        self.run_batch(starts);
+    }
+
+    fn start_one(&mut self, now: Instant, id: Id) {
+        if let Some(start) = self.begin(now, id) {
+            self.slots_used += 1;
+            self.run_one(start);
         }
-        self.run_handler(ids, starts);
+    }
+
+    /// It is running from here on.
+    fn begin(&mut self, now: Instant, id: Id) -> Option<Start> {
+        self.enter(id, Phase::Running);
+        self.intake.message_started(now);
+        let item = self.items.get_mut(&id)?;
+        let (stop, asked, stopped) = Stop::new();
+        self.meter
+            .starting(now.saturating_duration_since(item.delivery.received_at));
+        item.stop = Some(stop);
+        item.tenant_admitted = false;
+        if let Some((suspect, begun)) = &mut self.suspect_running
+            && *suspect == id
+        {
+            *begun = Some(now);
+        }
+        let claim = self.inbox.clone().zip(item.claim.clone());
+        // A shadow's lease keeps nothing from running.
+        let lease = claim.as_ref().filter(|_| !self.config.shadow).map(|(inbox, _)| Lease {
+            inbox: Arc::clone(inbox),
+            until: item.lease_until,
+        });
+        let context = crate::handler::Context::assembled(
+            Arc::clone(&item.delivery),
+            item.key.clone(),
+            item.attempts_before() + 1,
+            Arc::clone(&self.queue_name),
+            item.envelope.clone(),
+            claim,
+            item.kept.clone(),
+            asked,
+        );
+        Some(Start {
+            id,
+            context,
+            stopped,
+            lease,
+        })
     }
 }

@@ -18,36 +18,50 @@ impl Engine {
         // The slot is free again, before anything is recorded or settled.
         self.slots_used = self.slots_used.saturating_sub(1);
         self.adapt(now, &ended);
-        let Ended { ids, outcomes, took } = ended;
-        let mut outcomes = outcomes.into_iter();
         // One call that fails a whole batch is one failure for the breaker, not as many as it had messages.
         let mut batch_verdict = None;
-        for id in ids {
-            let outcome = outcomes.next().flatten();
-            if self.watched_probe == Some(id) {
-                self.watched_probe = None;
-            }
-            self.remember_lost_run(id, outcome.as_ref());
-            // A run whose lease was lost was given up already.
-            let Some(item) = self.items.get_mut(&id) else { continue };
-            if item.phase != Phase::Running {
-                continue;
-            }
-            item.kill = None;
-            item.ask = None;
-            item.permit = None;
-            self.meter.handled(outcome.as_ref(), took);
-            match outcome {
-                None => {
-                    self.record_verdict(now, id, Verdict::Ignored);
-                    self.release(now, id);
+        match ended {
+            Ended::One { id, outcome, took } => self.ended_one(now, id, outcome, took, &mut batch_verdict),
+            Ended::Batch { ids, outcomes, took } => {
+                let mut outcomes = outcomes.into_iter();
+                for id in ids {
+                    let outcome = outcomes.next().flatten();
+                    self.ended_one(now, id, outcome, took, &mut batch_verdict);
                 }
-                Some(Outcome::Done(result)) => {
-                    self.record_verdict(now, id, Verdict::Success);
-                    self.complete(now, id, result);
-                }
-                Some(Outcome::Failed(failure)) => self.failed(now, id, &failure, &mut batch_verdict),
             }
+        }
+    }
+
+    fn ended_one(
+        &mut self,
+        now: Instant,
+        id: Id,
+        outcome: Option<Outcome>,
+        took: Duration,
+        batch_verdict: &mut Option<bool>,
+    ) {
+        if self.watched_probe == Some(id) {
+            self.watched_probe = None;
+        }
+        self.remember_lost_run(id, outcome.as_ref());
+        // A run whose lease was lost was given up already.
+        let Some(item) = self.items.get_mut(&id) else { return };
+        if item.phase != Phase::Running {
+            return;
+        }
+        item.stop = None;
+        item.permit = None;
+        self.meter.handled(outcome.as_ref(), took);
+        match outcome {
+            None => {
+                self.record_verdict(now, id, Verdict::Ignored);
+                self.release(now, id);
+            }
+            Some(Outcome::Done(result)) => {
+                self.record_verdict(now, id, Verdict::Success);
+                self.complete(now, id, result);
+            }
+            Some(Outcome::Failed(failure)) => self.failed(now, id, &failure, batch_verdict),
         }
     }
 

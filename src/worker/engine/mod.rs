@@ -26,7 +26,8 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+
+pub(super) use run::Stop;
 
 use super::batcher::Batcher;
 use super::config::{AfterReject, Config};
@@ -35,7 +36,7 @@ use super::drain::{Drain, Stage};
 use super::fifo::Groups;
 use super::handle::Command;
 use super::intake::Intake;
-use super::item::{Id, Item, Phase, Step};
+use super::item::{ByMessageId, Id, Item, Phase, Step};
 use super::meter::Meter;
 use super::status::{Fate, Shared};
 use super::unrecorded::{MAX_UNRECORDED, Payload, Unrecorded};
@@ -51,6 +52,10 @@ use crate::telemetry::{said, shown};
 
 /// Inbox writes per batch: what DynamoDB takes in one `BatchExecuteStatement`.
 const WRITE_BATCH: usize = 25;
+
+/// How many times as long as an inbox write a delete waits for others: nobody waits for it. What is next in a FIFO group is
+/// not kept waiting by it either.
+const DELETES_LINGER: u32 = 4;
 
 /// Batches of one kind under way at once.
 const BATCHES_IN_FLIGHT: usize = 16;
@@ -138,9 +143,10 @@ pub(super) struct Engine {
     /// Calls under way, without handlers and watches.
     calls: usize,
 
-    items: BTreeMap<Id, Item>,
+    /// Boxed: a map of large values moves them about.
+    items: BTreeMap<Id, Box<Item>>,
     last_id: Id,
-    by_message: HashMap<String, Id>,
+    by_message: HashMap<ByMessageId, Id>,
     by_key: HashMap<RecordKey, Id>,
     groups: Groups,
 
@@ -210,7 +216,6 @@ pub(super) struct Engine {
     paused: bool,
     drain: Option<Drain>,
     drain_began: Option<Instant>,
-    kill: CancellationToken,
 }
 
 impl Engine {
@@ -295,7 +300,7 @@ impl Engine {
             retries: Deadlines::default(),
             unclaimed: Deadlines::default(),
             writes: Batcher::new(WRITE_BATCH, config.linger, BATCHES_IN_FLIGHT),
-            deletes: Batcher::new(MAX_BATCH, config.linger, BATCHES_IN_FLIGHT),
+            deletes: Batcher::new(MAX_BATCH, config.linger * DELETES_LINGER, BATCHES_IN_FLIGHT),
             hides: Batcher::new(MAX_BATCH, config.linger, BATCHES_IN_FLIGHT),
             sends: Batcher::new(MAX_BATCH, config.linger, BATCHES_IN_FLIGHT),
             dead_letter_queue,
@@ -307,7 +312,6 @@ impl Engine {
             paused: false,
             drain: None,
             drain_began: None,
-            kill: CancellationToken::new(),
             queue,
             config,
         }
@@ -348,10 +352,11 @@ impl Engine {
                     None => commands_open = false,
                 },
                 Some(event) = self.tasks.join_next(), if !self.tasks.is_empty() => {
-                    self.take(event);
+                    let now = self.config.clock.now();
+                    self.take(now, event);
                     for _ in 1..EVENTS_PER_TURN {
                         match self.tasks.try_join_next() {
-                            Some(event) => self.take(event),
+                            Some(event) => self.take(now, event),
                             None => break,
                         }
                     }
@@ -377,8 +382,7 @@ impl Engine {
         self.receive(now);
     }
 
-    fn take(&mut self, event: Result<Event, tokio::task::JoinError>) {
-        let now = self.config.clock.now();
+    fn take(&mut self, now: Instant, event: Result<Event, tokio::task::JoinError>) {
         let event = match event {
             Ok(event) => event,
             // Calls catch their panics and are never aborted: there is nothing to give back here.
@@ -453,12 +457,18 @@ impl Engine {
         match self.drain.map(|drain| drain.stage(now)) {
             Some(Stage::Cancelling) => {
                 for item in self.items.values() {
-                    if let Some(ask) = &item.ask {
-                        ask.cancel();
+                    if let Some(stop) = &item.stop {
+                        stop.ask();
                     }
                 }
             }
-            Some(Stage::Flushing) => self.kill.cancel(),
+            Some(Stage::Flushing) => {
+                for item in self.items.values() {
+                    if let Some(stop) = &item.stop {
+                        stop.now();
+                    }
+                }
+            }
             _ => {}
         }
     }
@@ -599,7 +609,7 @@ impl Engine {
         if self.by_message.get(item.message_id()) == Some(&id) {
             self.by_message.remove(item.message_id());
         }
-        if self.by_key.get(&item.record_key) == Some(&id) {
+        if !self.by_key.is_empty() && self.by_key.get(&item.record_key) == Some(&id) {
             self.by_key.remove(&item.record_key);
         }
         if self.suspect_running.is_some_and(|(running, _)| running == id) {
@@ -625,8 +635,8 @@ impl Engine {
             worker = %self.config.name, key = %shown(item.key.as_str()), message_id = %shown(item.message_id()), why,
             "lost: left to whoever has it now"
         );
-        if let Some(kill) = item.kill.take() {
-            kill.cancel();
+        if let Some(stop) = item.stop.take() {
+            stop.now();
         }
         item.fate = Fate::Lost;
         if item.phase == Phase::Running && self.inbox.is_some() {

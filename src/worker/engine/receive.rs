@@ -1,11 +1,11 @@
 //! Receiving, and taking in what was received.
 
-use std::collections::btree_map::Entry;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::gate::Gate;
 use super::guard::guard;
-use super::{CALL_LIMIT, Engine, Event, Id, Instant, Item, Phase, Step, unanswered};
+use super::{ByMessageId, CALL_LIMIT, Engine, Event, Id, Instant, Item, Phase, Step, unanswered};
 use crate::dlq::envelope::Envelope;
 use crate::flaw::{self, Flaw};
 use crate::inbox::{Change, ClaimAnswer, Rejection};
@@ -129,34 +129,37 @@ impl Engine {
         self.shared.count(|totals| totals.received += count);
         let mut fresh = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
-            if let Some(&held) = self.by_message.get(&delivery.message.id) {
+            if let Some(&held) = self.by_message.get(delivery.message.id.as_str()) {
                 self.adopt(now, held, answered, delivery);
             } else {
                 fresh.push(self.hold(now, answered, delivery));
             }
         }
         let draining = self.drain.is_some();
-        let (back, fresh): (Vec<Id>, Vec<Id>) = fresh
-            .into_iter()
-            .partition(|&id| draining || self.is_behind_what_goes_back(id));
+        let going_back = self.groups_going_back();
+        let behind = |id: &Id| {
+            let group = self.items.get(id).and_then(|item| item.group.as_ref());
+            group.is_some_and(|group| going_back.contains(group))
+        };
+        let (back, fresh): (Vec<Id>, Vec<Id>) = fresh.into_iter().partition(|id| draining || behind(id));
         for id in back {
             self.release(now, id);
         }
         self.admit(now, fresh);
     }
 
-    /// Whether one of its group that is held goes back to the queue: that one may come before it, so it goes back too.
-    fn is_behind_what_goes_back(&self, id: Id) -> bool {
-        let Some(group) = self.items.get(&id).and_then(|item| item.group.as_ref()) else {
-            return false;
-        };
+    /// The groups of which something held goes back to the queue: that may come before what was just received of them, so this
+    /// goes back too.
+    fn groups_going_back(&self) -> BTreeSet<Arc<str>> {
+        if !self.fifo {
+            return BTreeSet::new();
+        }
         // One whose claim is not answered yet goes back as soon as it is.
         let goes_back = |item: &Item| {
             item.orphaned || (item.phase == Phase::Ending && item.plan.iter().any(|step| matches!(step, Step::Hide(_))))
         };
-        self.items
-            .values()
-            .any(|item| item.group.as_ref() == Some(group) && goes_back(item))
+        let going = self.items.values().filter(|item| goes_back(item));
+        going.filter_map(|item| item.group.clone()).collect()
     }
 
     /// A held message was received again: its newer receipt is the one that counts.
@@ -218,7 +221,7 @@ impl Engine {
             delivery: Arc::new(delivery),
             key,
             record_key,
-            envelope,
+            envelope: envelope.map(Arc::new),
             group,
             claim_id: None,
             looked_up: false,
@@ -246,22 +249,19 @@ impl Engine {
             ticket: None,
             permit: None,
             tenant_admitted: false,
-            kill: None,
-            ask: None,
+            stop: None,
             ready_since: now,
             failed_in_outage: false,
             probed_in_vain: 0,
             not_before: None,
             kept_since: None,
         };
-        self.by_message.insert(item.message_id().to_owned(), id);
+        self.by_message.insert(ByMessageId(Arc::clone(&item.delivery)), id);
         if let Some(group) = &item.group {
             self.groups.push(group, id);
         }
         self.waiting += 1;
-        if let Entry::Vacant(entry) = self.items.entry(id) {
-            entry.insert(item);
-        }
+        self.items.insert(id, Box::new(item));
         id
     }
 
@@ -333,7 +333,7 @@ impl Engine {
     /// Whether another payload than this one's is claimed under its key, and is processed or done: only then the inbox would
     /// say so too. What goes back or is given up frees the key.
     fn differs_from_claimed(&self, id: Id, held: Id) -> bool {
-        let fingerprint = |id| self.items.get(&id).and_then(|item: &Item| item.fingerprint);
+        let fingerprint = |id| self.items.get(&id).and_then(|item| item.fingerprint);
         let goes_on = |step: &Step| matches!(step, Step::Run | Step::Write(Change::Complete { .. }));
         let claimed = self.items.get(&held).is_some_and(|item| {
             let processed = item.phase != Phase::Ending || item.plan.iter().any(goes_on);

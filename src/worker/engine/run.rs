@@ -1,11 +1,12 @@
 //! Running a handler: timed, cancellable, panic-safe.
 
 use std::any::Any;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::join_all;
+use futures::future::{AbortHandle, AbortRegistration, Abortable, Either, join_all, select};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -14,19 +15,57 @@ use crate::handler::Context;
 use crate::inbox::Inbox;
 use crate::outcome::{Failure, Outcome};
 
-/// A run ended: one delivery's, or those of a batch, with an outcome each.
-pub(super) struct Ended {
-    pub(super) ids: Vec<Id>,
-    /// By position; none for a run that was stopped.
-    pub(super) outcomes: Vec<Option<Outcome>>,
-    pub(super) took: Duration,
+/// A run ended: one delivery's, or those of a batch. The outcome is none where the run was stopped.
+pub(super) enum Ended {
+    One {
+        id: Id,
+        outcome: Option<Outcome>,
+        took: Duration,
+    },
+    /// Outcomes by position.
+    Batch {
+        ids: Vec<Id>,
+        outcomes: Vec<Option<Outcome>>,
+        took: Duration,
+    },
 }
 
 /// A delivery whose handler is about to be called.
 pub(super) struct Start {
+    pub(super) id: Id,
     pub(super) context: Context,
-    pub(super) kill: CancellationToken,
+    pub(super) stopped: AbortRegistration,
     pub(super) lease: Option<Lease>,
+}
+
+/// Ends a run.
+pub(in crate::worker) struct Stop {
+    asked: CancellationToken,
+    now: AbortHandle,
+}
+
+impl Stop {
+    /// What ends a run, the token by which it is asked to end, and what tells the run that it is stopped.
+    pub(super) fn new() -> (Self, CancellationToken, AbortRegistration) {
+        let (now, stopped) = AbortHandle::new_pair();
+        let asked = CancellationToken::new();
+        let stop = Self {
+            asked: asked.clone(),
+            now,
+        };
+        (stop, asked, stopped)
+    }
+
+    /// Asks the handler to end.
+    pub(super) fn ask(&self) {
+        self.asked.cancel();
+    }
+
+    /// Drops the handler, and tells whatever it has begun elsewhere.
+    pub(super) fn now(&self) {
+        self.asked.cancel();
+        self.now.abort();
+    }
 }
 
 /// What a delivery is held by, as it was when its run was decided on.
@@ -47,40 +86,12 @@ impl Start {
 }
 
 impl Engine {
-    /// Runs the handler for these deliveries in the loop's set of tasks. What is no longer held when its task begins is not run,
-    /// and ends like a run that was stopped.
-    pub(super) fn run_handler(&mut self, ids: Vec<Id>, mut starts: Vec<Start>) {
+    /// Runs the handler for a delivery in the loop's set of tasks. What is no longer held when the task begins is not run, and
+    /// ends like a run that was stopped.
+    pub(super) fn run_one(&mut self, start: Start) {
         let handler = Arc::clone(&self.handler);
         let clock = self.config.clock.clone();
         let limit = self.config.handler_timeout;
-        if handler.batch().is_some() {
-            self.tasks.spawn(async move {
-                let begun = clock.now();
-                let held: Vec<bool> = starts.iter().map(Start::may_begin).collect();
-                let mut is_held = held.iter().copied();
-                starts.retain(|_| is_held.next().unwrap_or(false));
-                let count = starts.len();
-                let (contexts, kills): (Vec<_>, Vec<_>) =
-                    starts.into_iter().map(|start| (start.context, start.kill)).unzip();
-                // A batch stops when none of its deliveries is wanted any more, and does not begin without any.
-                let stopped = join_all(kills.iter().map(CancellationToken::cancelled)).map(|_| ());
-                let run = async move { handler.call_batch(contexts).await };
-                let outcomes: Vec<Option<Outcome>> = match guarded(Box::pin(run), limit, stopped).await {
-                    Some(Ok(outcomes)) => outcomes.into_iter().map(Some).collect(),
-                    Some(Err(failure)) => (0..count).map(|_| Some(Outcome::Failed(failure.clone()))).collect(),
-                    None => Vec::new(),
-                };
-                let mut outcomes = outcomes.into_iter();
-                let outcomes = held
-                    .into_iter()
-                    .map(|held| if held { outcomes.next().flatten() } else { None })
-                    .collect();
-                let took = clock.now().saturating_duration_since(begun);
-                Event::Ended(Ended { ids, outcomes, took })
-            });
-            return;
-        }
-        let Some(start) = starts.pop() else { return };
         let context = &start.context;
         let span = crate::telemetry::delivery_span(
             context.queue(),
@@ -89,57 +100,90 @@ impl Engine {
             context.attempt(),
             context.claim().map(|claim| claim.fencing_token),
         );
-        self.tasks.spawn(
-            async move {
-                let begun = clock.now();
-                let held = start.may_begin();
-                let Start { context, kill, .. } = start;
-                let ended = if held {
-                    guarded(async move { handler.call(context).await }, limit, kill.cancelled()).await
-                } else {
-                    None
-                };
-                let outcome = match ended {
+        let id = start.id;
+        let run = async move {
+            let begun = clock.now();
+            let outcome = if start.may_begin() {
+                let Start { context, stopped, .. } = start;
+                let run = async move { handler.call(context).await };
+                match guarded(run, limit, told(stopped)).await {
                     Some(Ok(outcome)) => Some(outcome),
                     Some(Err(failure)) => Some(Outcome::Failed(failure)),
                     None => None,
-                };
-                let took = clock.now().saturating_duration_since(begun);
-                Event::Ended(Ended {
-                    ids,
-                    outcomes: vec![outcome],
-                    took,
-                })
-            }
-            .instrument(span),
-        );
+                }
+            } else {
+                None
+            };
+            let took = clock.now().saturating_duration_since(begun);
+            (outcome, took)
+        };
+        let ended = move |(outcome, took)| Event::Ended(Ended::One { id, outcome, took });
+        self.tasks.spawn(run.instrument(span).map(ended));
     }
+
+    /// As [`run_one`](Self::run_one), for all deliveries of a batch.
+    pub(super) fn run_batch(&mut self, mut starts: Vec<Start>) {
+        let handler = Arc::clone(&self.handler);
+        let clock = self.config.clock.clone();
+        let limit = self.config.handler_timeout;
+        self.tasks.spawn(async move {
+            let begun = clock.now();
+            let ids: Vec<Id> = starts.iter().map(|start| start.id).collect();
+            let held: Vec<bool> = starts.iter().map(Start::may_begin).collect();
+            let mut is_held = held.iter().copied();
+            starts.retain(|_| is_held.next().unwrap_or(false));
+            let count = starts.len();
+            let (contexts, stops): (Vec<_>, Vec<_>) =
+                starts.into_iter().map(|start| (start.context, start.stopped)).unzip();
+            // A batch stops when none of its deliveries is wanted any more, and does not begin without any.
+            let stopped = join_all(stops.into_iter().map(told)).map(|_| ());
+            let run = async move { handler.call_batch(contexts).await };
+            let outcomes: Vec<Option<Outcome>> = match guarded(run, limit, stopped).await {
+                Some(Ok(outcomes)) => outcomes.into_iter().map(Some).collect(),
+                Some(Err(failure)) => (0..count).map(|_| Some(Outcome::Failed(failure.clone()))).collect(),
+                None => Vec::new(),
+            };
+            let mut outcomes = outcomes.into_iter();
+            let outcomes = held
+                .into_iter()
+                .map(|held| if held { outcomes.next().flatten() } else { None })
+                .collect();
+            let took = clock.now().saturating_duration_since(begun);
+            Event::Ended(Ended::Batch { ids, outcomes, took })
+        });
+    }
+}
+
+/// Ends when the run is stopped.
+fn told(stopped: AbortRegistration) -> impl Future<Output = ()> {
+    Abortable::new(std::future::pending::<()>(), stopped).map(|_| ())
 }
 
 /// Runs to the end, to the time limit, or to a panic; `None` when it was stopped. What is stopped is dropped, and a panic of
 /// that is caught as well.
-async fn guarded<T>(
+///
+/// No `async fn`, which would keep its arguments beside what it makes of them: every running handler holds one of these.
+fn guarded<T>(
     run: impl Future<Output = T>,
     limit: Option<Duration>,
     stopped: impl Future<Output = ()>,
-) -> Option<Result<T, Failure>> {
-    let timed = async {
-        match limit {
-            None => Ok(run.await),
-            Some(limit) => tokio::time::timeout(limit, run)
-                .await
-                .map_err(|_| Failure::timed_out(limit)),
+) -> impl Future<Output = Option<Result<T, Failure>>> {
+    let timed = match limit {
+        None => run.map(Ok).left_future(),
+        Some(limit) => {
+            let failed = move |_| Failure::timed_out(limit);
+            Box::pin(tokio::time::timeout(limit, run).map(move |ended| ended.map_err(failed))).right_future()
         }
     };
-    let whole = async {
-        tokio::select! {
-            biased;
-            () = stopped => None,
-            ended = timed => Some(ended),
+    let whole = async move {
+        let (timed, stopped) = (pin!(timed), pin!(stopped));
+        match select(stopped, timed).await {
+            Either::Left(_) => None,
+            Either::Right((ended, _)) => Some(ended),
         }
     };
-    let caught = std::panic::AssertUnwindSafe(whole).catch_unwind().await;
-    caught.unwrap_or_else(|panic| Some(Err(Failure::panicked(text_of(&*panic)))))
+    let caught = std::panic::AssertUnwindSafe(whole).catch_unwind();
+    caught.map(|ended| ended.unwrap_or_else(|panic| Some(Err(Failure::panicked(text_of(&*panic))))))
 }
 
 /// What a panic said.

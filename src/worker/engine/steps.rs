@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::heartbeat::no_answer;
-use super::{CALL_LIMIT, Engine, Event, Fate, Id, Instant, Item, Payload, Phase, Step, unanswered, unanswered_inbox};
+use super::{CALL_LIMIT, Engine, Event, Fate, Id, Instant, Payload, Phase, Step, unanswered, unanswered_inbox};
 use crate::dlq::envelope::{Envelope, dead_letter};
 use crate::flaw::{self, Flaw};
 use crate::inbox::{Answers, Change, InboxError, Write, Written};
@@ -256,7 +256,7 @@ impl Engine {
     /// Without those whose lease was lost while they waited to be sent: whoever has them now sends them.
     fn letters_still_held(&mut self, now: Instant, mut batch: Vec<(Id, Outgoing)>) -> Vec<(Id, Outgoing)> {
         batch.retain(|&(id, _)| {
-            let waits = self.items.get(&id).is_some_and(Item::is_sending);
+            let waits = self.items.get(&id).is_some_and(|item| item.is_sending());
             if waits && !self.holds(id) {
                 self.lose(now, id, "lease");
                 return false;
