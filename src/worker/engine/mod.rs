@@ -4,6 +4,7 @@
 //! happen: something under way ended, a command came, a deadline passed. Calls and handlers run in one set of tasks owned by the
 //! loop, so that nothing outlives it.
 
+mod adapt;
 mod alarm;
 mod claims;
 mod dispatch;
@@ -44,7 +45,7 @@ use super::status::{Fate, Shared};
 use super::unrecorded::{MAX_UNRECORDED, Payload, Unrecorded};
 use crate::clock::Instant;
 use crate::flaw::{self, Flaw};
-use crate::flow::{Backoff, BreakerWatch, Bulkhead, CircuitBreaker, Ticket, TokenBucket};
+use crate::flow::{AdaptiveLimit, Backoff, BreakerWatch, Bulkhead, CircuitBreaker, Ticket, TokenBucket};
 use crate::handler::SharedHandler;
 use crate::inbox::{Answers, ClaimAnswer, Inbox, InboxError, Write, Written};
 use crate::key::RecordKey;
@@ -172,6 +173,7 @@ pub(super) struct Engine {
     token_at: Option<Instant>,
     slots: usize,
     slots_used: usize,
+    adaptive: Option<AdaptiveLimit>,
     /// Deliveries whose handler runs; a batch has several in one slot.
     running: usize,
     /// Deliveries that wait for their claim or their turn.
@@ -281,6 +283,7 @@ impl Engine {
             token_at: None,
             slots: config.concurrency,
             slots_used: 0,
+            adaptive: config.adaptive.map(|setting| AdaptiveLimit::new(setting, now)),
             running: 0,
             waiting: 0,
             claiming: 0,
@@ -378,6 +381,7 @@ impl Engine {
         self.claim_again(now);
         self.beat(now);
         self.dispatch(now);
+        self.note_load(now);
         // What can probe a breaker has begun to by now.
         self.keep_or_give_back(now);
         self.flush(now);
@@ -423,7 +427,7 @@ impl Engine {
                 self.config.settings.rate = rate;
                 self.token_at = None;
             }
-            Command::SetConcurrency(slots) => self.slots = slots,
+            Command::SetConcurrency(slots) => self.set_concurrency(slots),
             Command::Drain => self.begin_drain(now),
             // Taken in `run`, where it ends the loop.
             Command::Stop => {}
@@ -518,6 +522,7 @@ impl Engine {
         let inbox_breaker = self.inbox_breaker.as_ref().map(|breaker| breaker.state(now));
         let ending = self.ending();
         self.meter.held(self.running, self.waiting, ending);
+        self.meter.concurrency(self.slots);
         self.meter.silent(now.saturating_duration_since(self.last_receive));
         self.shared.update(|status| {
             status.started = true;
@@ -528,6 +533,7 @@ impl Engine {
             status.waiting = self.waiting;
             status.ending = ending;
             status.concurrency = self.slots;
+            status.adaptive = self.adaptive.is_some();
             status.breaker = breaker;
             status.inbox_breaker = inbox_breaker;
         });
