@@ -29,16 +29,18 @@ impl Ids {
     }
 
     pub(super) fn remove(&mut self, id: &str, seq: u64) {
-        let Some(copies) = self.entries.get_mut(id) else {
+        // Few have copies, and without any it is gone at the first go.
+        let Some((id, mut copies)) = self.entries.remove_entry(id) else {
             return;
         };
         if copies.first != seq {
             copies.more.retain(|held| *held != seq);
         } else if copies.more.is_empty() {
-            self.entries.remove(id);
+            return;
         } else {
             copies.first = copies.more.remove(0);
         }
+        self.entries.insert(id, copies);
     }
 
     /// How many MessageIds have an entry.

@@ -91,12 +91,21 @@ const DIGITS: usize = 16;
 
 /// A receipt handle: the queue's tag, the entry, and the number of its delivery.
 pub(super) fn receipt(tag: u64, seq: u64, delivery: u64) -> Receipt {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
+    const PAIRS: [[u8; 2]; 256] = {
+        let hex = b"0123456789abcdef";
+        let mut pairs = [[0; 2]; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            pairs[byte] = [hex[byte >> 4], hex[byte & 15]];
+            byte += 1;
+        }
+        pairs
+    };
     // By hand, because `format!` costs ten times as much, and every delivery has its receipt made.
     let mut text = [0; 3 * DIGITS];
     for (digits, number) in text.as_chunks_mut::<DIGITS>().0.iter_mut().zip([tag, seq, delivery]) {
         for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(number.to_be_bytes()) {
-            *pair = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
+            *pair = PAIRS[usize::from(byte)];
         }
     }
     Receipt::shared(str::from_utf8(&text).unwrap_or_default().into())

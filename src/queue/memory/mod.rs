@@ -13,6 +13,7 @@ mod schedule;
 mod store;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::fmt;
 use std::sync::{Arc, PoisonError};

@@ -15,6 +15,7 @@ use super::groups::Groups;
 use super::ids::Ids;
 use super::limits;
 use super::schedule::Schedule;
+use super::window::Window;
 
 /// How long a FIFO queue swallows a repeated deduplication id (Amazon SQS Developer Guide, "Exactly-once processing").
 const DEDUPLICATION_WINDOW: Duration = Duration::from_secs(5 * 60);
@@ -84,9 +85,7 @@ pub(super) struct Store {
     random: Random,
     tag: u64,
     minted: u64,
-    next_seq: u64,
-    /// Boxed, because the map moves what it holds.
-    entries: BTreeMap<u64, Box<Entry>>,
+    entries: Window<Box<Entry>>,
     ids: Ids,
     order: Order,
     expiries: Schedule,
@@ -122,8 +121,7 @@ impl Store {
             tag: tag ^ random.next_u64(),
             random,
             minted: 0,
-            next_seq: 0,
-            entries: BTreeMap::new(),
+            entries: Window::default(),
             ids: Ids::default(),
             order,
             expiries: Schedule::default(),
@@ -169,7 +167,7 @@ impl Store {
     }
 
     pub(super) fn find(&self, id: &str) -> Option<&Entry> {
-        self.entries.get(&self.ids.first(id)?).map(|entry| &**entry)
+        self.entries.get(self.ids.first(id)?).map(|entry| &**entry)
     }
 
     /// Brings everything to `now`: delays and visibility timeouts end, what is past retention vanishes.
@@ -270,7 +268,7 @@ impl Store {
             };
             for seq in self.order.groups.first_members(&group, limit - taken.deliveries.len()) {
                 let visible =
-                    matches!(self.entries.get(&seq), Some(entry) if matches!(entry.state, State::Visible { .. }));
+                    matches!(self.entries.get(seq), Some(entry) if matches!(entry.state, State::Visible { .. }));
                 if !visible {
                     break;
                 }
@@ -295,7 +293,7 @@ impl Store {
 
     fn hand_out(&mut self, now: Instant, seq: u64, visibility: Duration, taken: &mut Taken) {
         let copied = self.holds_copies();
-        let Some(entry) = self.entries.get_mut(&seq) else {
+        let Some(entry) = self.entries.get_mut(seq) else {
             return;
         };
         let count = entry.receive_count.saturating_add(1);
@@ -326,7 +324,7 @@ impl Store {
         let delivery = Delivery::new(entry.message.clone(), receipt, count, now);
         if copied {
             for copy in self.ids.of(&delivery.message.id) {
-                if let Some(copy) = self.entries.get_mut(&copy) {
+                if let Some(copy) = self.entries.get_mut(copy) {
                     copy.receive_count = count;
                 }
             }
@@ -341,7 +339,7 @@ impl Store {
 
     pub(super) fn delete(&mut self, receipt: &Receipt) -> Result<Deleted, EntryError> {
         let (seq, delivery) = self.resolve(receipt)?;
-        let Some(entry) = self.entries.get(&seq) else {
+        let Some(entry) = self.entries.get(seq) else {
             return Ok(Deleted::Nothing);
         };
         if self.settings.fifo && (entry.delivery != delivery || !matches!(entry.state, State::InFlight { .. })) {
@@ -370,7 +368,7 @@ impl Store {
             return Err(limits::visibility_too_long(timeout));
         }
         let (seq, delivery) = self.resolve(receipt)?;
-        let Some(entry) = self.entries.get(&seq) else {
+        let Some(entry) = self.entries.get(seq) else {
             return Err(limits::receipt_of_nothing(receipt));
         };
         let State::InFlight { until, received_at } = entry.state else {
@@ -389,7 +387,7 @@ impl Store {
         self.order.timers.remove(until, seq);
         let until = now + timeout;
         self.order.set_timer(until, seq);
-        if let Some(entry) = self.entries.get_mut(&seq) {
+        if let Some(entry) = self.entries.get_mut(seq) {
             entry.state = State::InFlight { until, received_at };
         }
         Ok(())
@@ -433,7 +431,7 @@ impl Store {
     /// Counts receives that no client saw. `false` if the message is not held.
     pub(super) fn raise_receive_count(&mut self, id: &str, by: u32) -> bool {
         for seq in self.ids.of(id) {
-            if let Some(entry) = self.entries.get_mut(&seq) {
+            if let Some(entry) = self.entries.get_mut(seq) {
                 entry.receive_count = entry.receive_count.saturating_add(by);
             }
         }
@@ -442,20 +440,19 @@ impl Store {
 
     /// Removes everything held; what was accepted for deduplication stays.
     pub(super) fn purge(&mut self) {
-        while let Some(seq) = self.entries.keys().next().copied() {
+        while let Some(seq) = self.entries.first() {
             self.remove(seq);
         }
     }
 
     fn resolve(&self, receipt: &Receipt) -> Result<(u64, u64), EntryError> {
         limits::parse_receipt(self.tag, receipt)
-            .filter(|(seq, _)| *seq < self.next_seq)
+            .filter(|(seq, _)| *seq < self.entries.next())
             .ok_or_else(|| limits::unknown_receipt(receipt))
     }
 
     fn insert(&mut self, now: Instant, enqueued_at: Instant, delay: Duration, message: Message, receive_count: u32) {
-        let seq = self.next_seq;
-        self.next_seq += 1;
+        let seq = self.entries.next();
         self.ids.add(&message.id, seq);
         self.expiries.insert(enqueued_at + self.settings.retention, seq);
         if let Some(group) = message.group_id.as_deref().filter(|_| self.settings.fifo) {
@@ -469,7 +466,7 @@ impl Store {
             enqueued_at,
             delivery: 0,
         };
-        self.entries.insert(seq, Box::new(entry));
+        self.entries.push(Box::new(entry));
         self.order.delayed += 1;
         if delay.is_zero() {
             self.show(seq, now);
@@ -480,7 +477,7 @@ impl Store {
 
     /// Makes a message visible, whatever it was before.
     fn show(&mut self, seq: u64, since: Instant) {
-        let Some(entry) = self.entries.get_mut(&seq) else {
+        let Some(entry) = self.entries.get_mut(seq) else {
             return;
         };
         self.order.withdraw(seq, entry);
@@ -490,7 +487,7 @@ impl Store {
             self.order.visible.insert(since, seq);
         } else if let Some(group) = self
             .entries
-            .get(&seq)
+            .get(seq)
             .and_then(|entry| entry.message.group_id.as_deref())
         {
             Self::refresh(&mut self.order.groups, &self.entries, group);
@@ -500,7 +497,7 @@ impl Store {
     /// Removes every copy of the message that an entry is of, and answers the entry.
     fn remove_message(&mut self, seq: u64) -> Option<Box<Entry>> {
         if self.holds_copies() {
-            let id = &self.entries.get(&seq)?.message.id;
+            let id = &self.entries.get(seq)?.message.id;
             let copies: Vec<u64> = self.ids.of(id).filter(|copy| *copy != seq).collect();
             for copy in copies {
                 self.remove(copy);
@@ -510,7 +507,7 @@ impl Store {
     }
 
     fn remove(&mut self, seq: u64) -> Option<Box<Entry>> {
-        let entry = self.entries.remove(&seq)?;
+        let entry = self.entries.remove(seq)?;
         self.order.withdraw(seq, &entry);
         self.expiries.remove(entry.enqueued_at + self.settings.retention, seq);
         self.ids.remove(&entry.message.id, seq);
@@ -521,10 +518,10 @@ impl Store {
         Some(entry)
     }
 
-    fn refresh(groups: &mut Groups, entries: &BTreeMap<u64, Box<Entry>>, group: &str) {
+    fn refresh(groups: &mut Groups, entries: &Window<Box<Entry>>, group: &str) {
         groups.refresh(
             group,
-            |head| matches!(entries.get(&head), Some(entry) if matches!(entry.state, State::Visible { .. })),
+            |head| matches!(entries.get(head), Some(entry) if matches!(entry.state, State::Visible { .. })),
         );
     }
 
