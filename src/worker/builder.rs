@@ -308,7 +308,8 @@ impl<S: Clone + Send + Sync + 'static> Builder<S> {
         self
     }
 
-    /// How long a delete, a visibility change or an inbox write waits for others to share a call; 5 ms unless set.
+    /// How long an inbox write or a visibility change waits for others to share a call, and a delete four times as long, as
+    /// nobody waits for it; 5 ms unless set.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.settings.linger = linger;
         self
