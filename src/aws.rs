@@ -287,6 +287,8 @@ const PLAIN_HTTP: &str = "nothing was sent: ";
 #[derive(Clone, Debug)]
 pub struct EndpointProbe {
     found: Arc<OnceLock<String>>,
+    /// Found, and not refused: what every call but the first goes to.
+    passed: Arc<OnceLock<String>>,
     allow_http: bool,
 }
 
@@ -296,6 +298,7 @@ impl EndpointProbe {
     pub fn new(allow_http: bool) -> Self {
         Self {
             found: Arc::default(),
+            passed: Arc::default(),
             allow_http,
         }
     }
@@ -319,12 +322,19 @@ impl Intercept for EndpointProbe {
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let url = context.request().uri();
+        let at = origin(url);
+        if self.passed.get().is_some_and(|passed| passed == at) {
+            return Ok(());
+        }
         if self.found.get().is_none() {
-            let _ = self.found.set(origin(url).to_owned());
+            let _ = self.found.set(at.to_owned());
         }
         match transport::exposed_host(url) {
             Some(host) if !self.allow_http => Err(format!("{PLAIN_HTTP}{}", transport::refusal(host)).into()),
-            _ => Ok(()),
+            _ => {
+                let _ = self.passed.set(at.to_owned());
+                Ok(())
+            }
         }
     }
 }

@@ -161,6 +161,11 @@ impl Receipt {
         Self(handle.into().into())
     }
 
+    /// A receipt handle that need not be copied.
+    pub(crate) fn shared(handle: Arc<str>) -> Self {
+        Self(handle)
+    }
+
     /// The handle as the queue gave it.
     #[must_use]
     pub fn as_str(&self) -> &str {

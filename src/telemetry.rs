@@ -123,6 +123,8 @@ metrics_table! {
         "Messages that became dead letters. Beyond 100 reasons of a worker, others are `other`.";
     IN_FLIGHT = Gauge "redrive.in_flight.messages" in "{message}" by [QUEUE, KIND]:
         "Messages held: `running`, `waiting` for a token, a slot or a breaker, or `settling`.";
+    CONCURRENCY = Gauge "redrive.concurrency" in "{message}" by [QUEUE]:
+        "Handlers that may run at once: as set, or as an adaptive limit finds best now.";
     MESSAGE_AGE = Histogram "redrive.message.age" in "s" by [QUEUE]:
         "How old a message is when it is received, from when it was sent, by the service's and the host's clocks.";
     START_DELAY = Histogram "redrive.start.delay" in "s" by [QUEUE]:

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`Backoff`] | what failed together from coming back together |
 //! | [`TokenBucket`], [`KeyedBuckets`] | a rate, of all or of each tenant |
+//! | [`AdaptiveConcurrency`] | more from being started than what they call can take |
 //! | [`Bulkhead`] | what is slow in its own compartment |
 //! | [`CircuitBreaker`] | an outage from being taken for failures of the messages |
 //! | [`RetryBudget`] | retries from making an outage |
@@ -12,6 +13,7 @@
 //! All but `Downstream` and the waiting side of `Bulkhead` are plain state machines that take `now`. Settings are checked
 //! when they are made: a [`FlowError`] names the setting, the value, and what would be accepted.
 
+mod adaptive;
 mod advice;
 mod backoff;
 mod breaker;
@@ -30,6 +32,8 @@ mod window;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+pub use adaptive::AdaptiveConcurrency;
+pub(crate) use adaptive::AdaptiveLimit;
 pub use advice::{Advice, Classify};
 pub use backoff::{Backoff, Jitter, LONGEST_DELAY};
 pub use breaker::{Admission, BreakerConfig, BreakerState, CircuitBreaker, Recorded, Ticket, Transition, Verdict};

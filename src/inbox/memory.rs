@@ -1,6 +1,7 @@
 //! The embedded inbox: the same rules in this process's memory, for tests, examples and local work.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod records;
+
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -19,6 +20,8 @@ use crate::inbox::{
 use crate::key::RecordKey;
 use crate::outcome::StoredResult;
 use crate::sync::{Mutex, MutexGuard};
+
+use records::Records;
 
 /// What errors call it.
 const NAME: &str = "embedded";
@@ -56,9 +59,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    records: BTreeMap<RecordKey, Record>,
-    /// The records by the second they expire in, to find those that may be deleted.
-    expiries: BTreeSet<(u64, RecordKey)>,
+    records: Records,
     counts: InboxCounts,
 }
 
@@ -127,7 +128,7 @@ impl MemoryInbox {
     /// All records stored, in the order of their keys, even if expired.
     #[must_use]
     pub fn records(&self) -> Vec<Record> {
-        self.lock().records.values().cloned().collect()
+        self.lock().records.sorted()
     }
 
     /// How many records are stored, expired ones that are not deleted yet among them.
@@ -139,17 +140,17 @@ impl MemoryInbox {
     /// Whether nothing is stored.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.lock().records.is_empty()
+        self.len() == 0
     }
 
     /// Stores a record past all rules, in place of the one of its key.
     pub fn insert(&self, record: Record) {
-        self.lock().put(record);
+        self.lock().records.put(Box::new(record));
     }
 
     /// Removes a record past all rules, as an operator or the table's TTL would.
     pub fn remove(&self, key: &RecordKey) -> Option<Record> {
-        self.lock().take(key)
+        self.lock().records.take(key)
     }
 
     /// Runs `work` on the records, as far as the faults drawn for the call let it come about.
@@ -196,7 +197,7 @@ impl MemoryInbox {
             answers.push(match (earlier, decision) {
                 (Some(earlier), _) => Ok(behind(&answers[earlier], request, time)),
                 (None, Decision::Take(record, answer)) => {
-                    self.lock().put(*record);
+                    self.lock().records.put(record);
                     Ok(answer)
                 }
                 (None, Decision::Answer(answer)) => Ok(answer),
@@ -350,70 +351,50 @@ impl Inbox for MemoryInbox {
 
 impl State {
     fn claim(&mut self, request: &ClaimRequest, time: ServiceTime) -> ClaimAnswer {
-        let existing = self.records.get(&request.key);
-        match decide_claim(existing, request, time) {
-            Decision::Take(record, answer) => {
-                self.counts.write_units += units(&record);
-                self.put(*record);
-                answer
-            }
-            Decision::Answer(answer) => {
-                self.counts.write_units += existing.map_or(1, units);
-                self.counts.claims.failed_conditions += 1;
-                answer
-            }
-        }
+        let counts = &mut self.counts;
+        self.records
+            .change(&request.key, |existing| match decide_claim(existing, request, time) {
+                Decision::Take(record, answer) => {
+                    counts.write_units += units(&record);
+                    (Some(record), answer)
+                }
+                Decision::Answer(answer) => {
+                    counts.write_units += existing.map_or(1, units);
+                    counts.claims.failed_conditions += 1;
+                    (None, answer)
+                }
+            })
     }
 
     fn write(&mut self, write: &Write, time: ServiceTime) -> Result<Written, InboxError> {
-        let existing = self.records.get(&write.claim.key);
-        let before = existing.map_or(1, units);
-        match apply_write(existing, write, time) {
-            Applied::Changed(record, written) => {
-                self.counts.write_units += before.max(units(&record));
-                self.put(*record);
-                Ok(written)
+        let counts = &mut self.counts;
+        self.records.change(&write.claim.key, |existing| {
+            let before = existing.map_or(1, units);
+            match apply_write(existing, write, time) {
+                Applied::Changed(record, written) => {
+                    counts.write_units += before.max(units(&record));
+                    (Some(record), Ok(written))
+                }
+                Applied::AlreadyDone(written) => {
+                    counts.write_units += before;
+                    counts.writes.failed_conditions += 1;
+                    (None, Ok(written))
+                }
+                Applied::Lost => {
+                    counts.write_units += before;
+                    counts.writes.failed_conditions += 1;
+                    let key = write.claim.key.clone();
+                    (None, Err(InboxError::LeaseLost { key }))
+                }
             }
-            Applied::AlreadyDone(written) => {
-                self.counts.write_units += before;
-                self.counts.writes.failed_conditions += 1;
-                Ok(written)
-            }
-            Applied::Lost => {
-                self.counts.write_units += before;
-                self.counts.writes.failed_conditions += 1;
-                Err(InboxError::LeaseLost {
-                    key: write.claim.key.clone(),
-                })
-            }
-        }
-    }
-
-    fn put(&mut self, record: Record) {
-        self.take(&record.key);
-        self.expiries.insert((record.expires_at, record.key.clone()));
-        self.records.insert(record.key.clone(), record);
-    }
-
-    fn take(&mut self, key: &RecordKey) -> Option<Record> {
-        let old = self.records.remove(key)?;
-        self.expiries.remove(&(old.expires_at, old.key.clone()));
-        Some(old)
+        })
     }
 
     fn purge(&mut self, time: ServiceTime) {
         let Some(before) = (time.lo / 1000).checked_sub(PURGE_LAG) else {
             return;
         };
-        while self
-            .expiries
-            .first()
-            .is_some_and(|(expires_at, _)| *expires_at <= before)
-        {
-            if let Some((_, key)) = self.expiries.pop_first() {
-                self.records.remove(&key);
-            }
-        }
+        self.records.purge(before);
     }
 }
 

@@ -12,7 +12,7 @@ use super::error::BuildError;
 use super::settings::{Check, Settings};
 use super::status::Shared;
 use crate::clock::{Clock, Random};
-use crate::flow::{Backoff, BreakerConfig, Downstream, KeyedBuckets, RateLimit};
+use crate::flow::{AdaptiveConcurrency, Backoff, BreakerConfig, Downstream, KeyedBuckets, RateLimit};
 use crate::handler::{BoxedHandler, Handler, SharedHandler};
 use crate::inbox::Inbox;
 use crate::key::{Key, KeySource};
@@ -111,7 +111,14 @@ impl<S: Clone + Send + Sync + 'static> Builder<S> {
 
     /// How many handlers run at once; 16 unless set.
     pub fn concurrency(mut self, handlers: usize) -> Self {
-        self.settings.concurrency = handlers;
+        self.settings.concurrency = Some(handlers);
+        self
+    }
+
+    /// Lets the worker find how many handlers run at once, by how long they take: for handlers whose downstream has a knee.
+    /// Instead of [`concurrency`](Self::concurrency), and of each worker alone.
+    pub fn adaptive_concurrency(mut self, between: AdaptiveConcurrency) -> Self {
+        self.settings.adaptive = Some(between);
         self
     }
 

@@ -79,6 +79,8 @@ pub(super) struct Config {
     pub(super) settings: Settings,
     pub(super) name: String,
     pub(super) consumer: String,
+    /// How many handlers run at once at first.
+    pub(super) concurrency: usize,
     pub(super) held_back: usize,
     pub(super) dead_letters: DeadLetters,
     pub(super) key_source: KeySource,

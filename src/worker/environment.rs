@@ -10,6 +10,9 @@ use crate::flow::{BreakerConfig, FlowError, Jitter};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Environment {
     pub(super) concurrency: Option<usize>,
+    pub(super) concurrency_min: Option<usize>,
+    pub(super) concurrency_max: Option<usize>,
+    pub(super) concurrency_start: Option<usize>,
     pub(super) rate: Option<f64>,
     pub(super) burst: Option<u32>,
     pub(super) max_attempts: Option<u32>,
@@ -64,8 +67,14 @@ pub(super) struct BreakerTuning {
 
 /// Every variable that is read, with what it sets.
 #[cfg(test)]
-pub(super) const VARIABLES: [(&str, &str); 34] = [
+pub(super) const VARIABLES: [(&str, &str); 37] = [
     ("REDRIVE_CONCURRENCY", "handlers at once"),
+    (
+        "REDRIVE_CONCURRENCY_MIN",
+        "the fewest handlers at once that the worker may find best",
+    ),
+    ("REDRIVE_CONCURRENCY_MAX", "the most"),
+    ("REDRIVE_CONCURRENCY_START", "how many at first"),
     ("REDRIVE_RATE", "handler starts per second"),
     ("REDRIVE_BURST", "handler starts at once above the rate"),
     ("REDRIVE_MAX_ATTEMPTS", "attempts per message"),
@@ -288,6 +297,9 @@ impl Environment {
                 probes: number("REDRIVE_BREAKER_PROBES")?,
             },
             concurrency: size("REDRIVE_CONCURRENCY")?,
+            concurrency_min: size("REDRIVE_CONCURRENCY_MIN")?,
+            concurrency_max: size("REDRIVE_CONCURRENCY_MAX")?,
+            concurrency_start: size("REDRIVE_CONCURRENCY_START")?,
             rate: parse(&get, "REDRIVE_RATE", "give messages per second above 0", |text| {
                 text.parse::<f64>().ok().filter(|rate| rate.is_finite() && *rate > 0.0)
             })?,

@@ -58,7 +58,8 @@ impl WorkerHandle {
         self.send(Command::SetRate(rate));
     }
 
-    /// Sets how many handlers may run at once; running ones are let finish.
+    /// Sets how many handlers may run at once; running ones are let finish. A number that found itself until now does so no
+    /// more: this one holds, within its bounds or not, until the worker ends.
     ///
     /// # Errors
     /// When it is 0; [`pause`](Self::pause) is for that.

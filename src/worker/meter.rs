@@ -29,6 +29,7 @@ pub(super) struct Meter {
     running: Gauge,
     waiting: Gauge,
     ending: Gauge,
+    concurrency: Gauge,
     completed: Counter,
     done: Histogram,
     failed: Histogram,
@@ -60,6 +61,7 @@ impl Meter {
             running: held("running"),
             waiting: held("waiting"),
             ending: held("settling"),
+            concurrency: gauge(&t::CONCURRENCY, &[(t::QUEUE, queue)]),
             completed: counter(&t::SETTLED, &[(t::QUEUE, queue), (t::OUTCOME, "completed")]),
             done: ran("completed"),
             failed: ran("failed"),
@@ -126,6 +128,11 @@ impl Meter {
         self.running.set(running as f64);
         self.waiting.set(waiting as f64);
         self.ending.set(ending as f64);
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "a limit is far below 2^52")]
+    pub(super) fn concurrency(&self, slots: usize) {
+        self.concurrency.set(slots as f64);
     }
 
     pub(super) fn handled(&self, outcome: Option<&Outcome>, took: Duration) {

@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::config::{
-    AfterReject, Config, CountsAsFailure, DeadLetters, FingerprintSource, Observer, OnDuplicate, TenantLimit,
-    WithoutDeadLetters, check_concurrency,
+    AfterReject, Config, CountsAsFailure, DeadLetters, FingerprintSource, MAX_CONCURRENCY, Observer, OnDuplicate,
+    TenantLimit, WithoutDeadLetters, check_concurrency,
 };
 use super::environment::{BreakerTuning, DeadLetterMode, Environment};
 use super::error::BuildError;
 use crate::clock::{Clock, Random};
-use crate::flow::{Backoff, BreakerConfig, BreakerWatch, FlowError, RateLimit};
+use crate::flow::{AdaptiveConcurrency, Backoff, BreakerConfig, BreakerWatch, FlowError, RateLimit};
 use crate::inbox::{MAX_LEASE, MIN_LEASE};
 use crate::key::KeySource;
 use crate::queue::{MAX_VISIBILITY, MAX_WAIT, Queue};
+
+/// How many handlers run at once unless set.
+const CONCURRENCY: usize = 16;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -22,7 +25,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) struct Settings {
     pub(super) name: Option<String>,
     pub(super) consumer: Option<String>,
-    pub(super) concurrency: usize,
+    pub(super) concurrency: Option<usize>,
+    pub(super) adaptive: Option<AdaptiveConcurrency>,
     pub(super) rate: Option<RateLimit>,
     pub(super) tenants: Option<TenantLimit>,
     pub(super) bulkheads: BTreeMap<String, usize>,
@@ -61,7 +65,8 @@ impl Default for Settings {
         Self {
             name: None,
             consumer: None,
-            concurrency: 16,
+            concurrency: None,
+            adaptive: None,
             rate: None,
             tenants: None,
             bulkheads: BTreeMap::new(),
@@ -147,7 +152,6 @@ impl Settings {
             value: value.to_string(),
             why: error.to_string(),
         };
-        set(&mut self.concurrency, env.concurrency.as_ref());
         set(&mut self.max_attempts, env.max_attempts.as_ref());
         set(&mut self.drain_deadline, env.drain_deadline.as_ref());
         set(&mut self.long_poll, env.long_poll.as_ref());
@@ -182,6 +186,7 @@ impl Settings {
                 self.dead_letters = Some(DeadLetters::Without(WithoutDeadLetters::Discard));
             }
         }
+        self.apply_concurrency(env)?;
         self.handler_timeout = env.handler_timeout.or(self.handler_timeout);
         self.max_receives = env.max_receives.or(self.max_receives);
         if let Some(rate) = env.rate {
@@ -220,6 +225,72 @@ impl Settings {
         self.tune_breaker(&env.tuning)
     }
 
+    /// One way of saying how many run at once takes the place of the other.
+    fn apply_concurrency(&mut self, env: &Environment) -> Result<(), BuildError> {
+        let (min, max, start) = (env.concurrency_min, env.concurrency_max, env.concurrency_start);
+        let bounds = [
+            ("REDRIVE_CONCURRENCY_MIN", min),
+            ("REDRIVE_CONCURRENCY_MAX", max),
+            ("REDRIVE_CONCURRENCY_START", start),
+        ];
+        let given = bounds
+            .into_iter()
+            .find_map(|(variable, value)| Some((variable, value?)));
+        let refuse = |(variable, value): (&str, usize), why: &str| BuildError::Variable {
+            variable: variable.to_owned(),
+            value: value.to_string(),
+            why: why.to_owned(),
+        };
+        match (env.concurrency, given) {
+            (None, None) => {}
+            (Some(concurrency), None) => {
+                self.concurrency = Some(concurrency);
+                self.adaptive = None;
+            }
+            (Some(_), Some(given)) => {
+                return Err(refuse(given, "REDRIVE_CONCURRENCY says the number; set either of them"));
+            }
+            (None, Some(given)) => {
+                let known = self.adaptive;
+                let (Some(min), Some(max)) = (
+                    min.or_else(|| known.map(|known| known.min())),
+                    max.or_else(|| known.map(|known| known.max())),
+                ) else {
+                    return Err(refuse(
+                        given,
+                        "both bounds are needed; set REDRIVE_CONCURRENCY_MIN and REDRIVE_CONCURRENCY_MAX",
+                    ));
+                };
+                let bounds = AdaptiveConcurrency::between(min, max);
+                self.adaptive = Some(match start.or_else(|| known.and_then(|known| known.start_setting())) {
+                    Some(start) => bounds.start_at(start),
+                    None => bounds,
+                });
+                self.concurrency = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many handlers run at once at first, and at most.
+    fn slots(&self, check: &Check<'_>) -> Result<(usize, usize), BuildError> {
+        match (self.concurrency, self.adaptive) {
+            (Some(_), Some(_)) => Err(check.wrong(
+                "adaptive_concurrency",
+                "`.concurrency(…)` says the number; set either of them",
+            )),
+            (None, Some(adaptive)) => match adaptive.problem(MAX_CONCURRENCY) {
+                Some(problem) => Err(check.wrong("adaptive_concurrency", problem)),
+                None => Ok((adaptive.start(), adaptive.max())),
+            },
+            (concurrency, None) => {
+                let concurrency = concurrency.unwrap_or(CONCURRENCY);
+                check_concurrency(concurrency).map_err(|error| check.flow(error))?;
+                Ok((concurrency, concurrency))
+            }
+        }
+    }
+
     fn tune_breaker(&mut self, tuning: &BreakerTuning) -> Result<(), BuildError> {
         let Some((variable, value)) = tuning.first() else {
             return Ok(());
@@ -252,7 +323,7 @@ impl Settings {
         has_inbox: bool,
     ) -> Result<Config, BuildError> {
         let attributes = queue.attributes();
-        check_concurrency(self.concurrency).map_err(|error| check.flow(error))?;
+        let (concurrency, most) = self.slots(check)?;
         if self.max_attempts == 0 {
             return Err(check.wrong(
                 "max_attempts",
@@ -361,12 +432,13 @@ impl Settings {
         Ok(Config {
             name: name.to_owned(),
             consumer,
-            held_back: self.held_back.unwrap_or_else(|| self.concurrency.max(100)),
+            concurrency,
+            held_back: self.held_back.unwrap_or_else(|| most.max(100)),
             dead_letters,
             key_source,
             lease,
             visibility: visibility.min(MAX_VISIBILITY),
-            max_receives: self.max_receives.unwrap_or_else(|| (1 + self.concurrency / 4).min(16)),
+            max_receives: self.max_receives.unwrap_or_else(|| (1 + most / 4).min(16)),
             stall_after: self.stall_after.unwrap_or(3 * self.long_poll + Duration::from_secs(60)),
             settings: self,
         })

@@ -147,8 +147,10 @@ pub struct Status {
     pub waiting: usize,
     /// Deliveries whose outcome is being recorded or settled.
     pub ending: usize,
-    /// Slots.
+    /// Slots; with [`adaptive_concurrency`](super::Builder::adaptive_concurrency), as many as are thought best now.
     pub concurrency: usize,
+    /// Whether that number finds itself.
+    pub adaptive: bool,
     /// Whether its own breaker is open, half open or closed; `None` without one.
     pub breaker: Option<BreakerState>,
     /// The inbox's breaker.
@@ -197,6 +199,7 @@ impl Shared {
             waiting: 0,
             ending: 0,
             concurrency,
+            adaptive: false,
             breaker: None,
             inbox_breaker: None,
             last_receive: None,

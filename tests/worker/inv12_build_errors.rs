@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redrive::extract::{Checkpoint, FencingToken, State};
-use redrive::flow::{Backoff, BreakerConfig, RateLimit};
+use redrive::flow::{AdaptiveConcurrency, Backoff, BreakerConfig, RateLimit};
 use redrive::handler::{Handler, batch};
 use redrive::worker::{BuildError, Builder, WithoutDeadLetters};
 use redrive::{Failure, MemoryQueue, Router, Worker};
@@ -242,4 +242,26 @@ fn inv12_flow_settings_say_what_is_allowed() {
             "{text}"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv12_a_concurrency_that_finds_itself_within_bounds_that_cannot_be() {
+    let between = |min, max| set(|worker| worker.adaptive_concurrency(AdaptiveConcurrency::between(min, max)));
+    refused(between(0, 8), &["adaptive_concurrency", "at least 1"]);
+    refused(between(9, 8), &["adaptive_concurrency", "9", "8"]);
+    refused(between(1, 1_000_000), &["adaptive_concurrency", "1000000", "100000"]);
+    let start = AdaptiveConcurrency::between(4, 8).start_at(3);
+    refused(
+        set(|worker| worker.adaptive_concurrency(start)),
+        &["adaptive_concurrency", "the start, 3", "4 to 8"],
+    );
+    refused(
+        set(|worker| {
+            worker
+                .concurrency(16)
+                .adaptive_concurrency(AdaptiveConcurrency::between(4, 64))
+        }),
+        &["adaptive_concurrency", ".concurrency(", "either"],
+    );
+    assert!(between(4, 4).is_ok());
 }

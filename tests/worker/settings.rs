@@ -1,6 +1,6 @@
 //! Settings that change what a worker does: by code, by variables, shadow mode, keys and fingerprints.
 
-use redrive::flow::{BreakerState, RateLimit};
+use redrive::flow::{AdaptiveConcurrency, BreakerState, RateLimit};
 use redrive::inbox::{Record, Status};
 use redrive::key::{Key, RecordKey};
 use redrive::message::Message;
@@ -465,4 +465,48 @@ async fn shadow_mode_runs_what_has_spent_its_attempts_or_killed_processes() {
     rig.emptied(&running).await;
     running.drain().await;
     assert_eq!((rig.log.done(), rig.dead.len()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn variables_choose_between_a_number_and_one_that_finds_itself() {
+    let bounds = [
+        ("REDRIVE_CONCURRENCY_MIN", "2"),
+        ("REDRIVE_CONCURRENCY_MAX", "40"),
+        ("REDRIVE_CONCURRENCY_START", "7"),
+    ];
+    let number = [("REDRIVE_CONCURRENCY", "5")];
+    let build = |set: &[(&str, &str)], fixed: Option<usize>| {
+        let rig = Rig::new();
+        let worker = match fixed {
+            Some(fixed) => rig.worker().concurrency(fixed),
+            None => rig
+                .worker()
+                .adaptive_concurrency(AdaptiveConcurrency::between(4, 64).start_at(9)),
+        };
+        worker
+            .from_variables(variables(set))
+            .handler(rig.takes(secs(1)))
+            .build()
+    };
+    let slots = |set: &[(&str, &str)], fixed| build(set, fixed).unwrap().handle().status().concurrency;
+    assert_eq!(slots(&[], None), 9);
+    assert_eq!(slots(&number, None), 5, "a number takes the place of bounds");
+    assert_eq!(slots(&bounds, Some(64)), 7, "and bounds that of a number");
+    assert_eq!(slots(&bounds[..1], None), 9, "one bound of those in code is changed");
+    assert_eq!(slots(&bounds[2..], None), 7);
+    let wrong = |set: &[(&str, &str)], fixed| build(set, fixed).unwrap_err().to_string();
+    let both = wrong(&[bounds[0], number[0], bounds[1]], None);
+    assert!(
+        both.contains("REDRIVE_CONCURRENCY_MIN=`2`") && both.contains("either"),
+        "{both}"
+    );
+    let one = wrong(&bounds[1..2], Some(64));
+    assert!(
+        one.contains("REDRIVE_CONCURRENCY_MAX=`40`") && one.contains("REDRIVE_CONCURRENCY_MIN"),
+        "{one}"
+    );
+    let zero = wrong(&[("REDRIVE_CONCURRENCY_MIN", "0")], None);
+    assert!(zero.contains("whole number above 0"), "{zero}");
+    let crossed = wrong(&[("REDRIVE_CONCURRENCY_MIN", "65")], None);
+    assert!(crossed.contains("adaptive_concurrency"), "{crossed}");
 }

@@ -125,6 +125,7 @@ async fn complaint_24_the_main_metrics_tell_what_happened() {
         sum("redrive.inbox.calls", &["messaging.operation.name=write"]),
         inbox.writes.calls as f64
     );
+    assert_eq!(sum("redrive.concurrency", &[queue]), 16.0);
     for kind in ["running", "waiting", "settling"] {
         assert_eq!(
             sum("redrive.in_flight.messages", &[queue, &format!("kind={kind}")]),

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_dynamodb::config::StalledStreamProtectionConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata};
 use aws_sdk_dynamodb::types::{
@@ -321,7 +322,10 @@ impl Table {
 /// The client's settings, with a worker's time limits where a call has none at all, not even a lifted one: one that is never
 /// answered would hang whoever waits for it.
 fn bounded(config: &Config) -> config::Builder {
-    let builder = config.to_builder();
+    // Answers are small and calls have their time limit: what this protection watches for ends there.
+    let builder = config
+        .to_builder()
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
     let own = config.timeout_config().cloned();
     let mut limits = own.unwrap_or_else(|| TimeoutConfig::builder().build());
     if limits.operation_timeout().is_some() || limits.operation_attempt_timeout().is_some() {

@@ -3,14 +3,17 @@
 mod builder;
 mod counts;
 mod groups;
+mod ids;
 mod limits;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
 mod reference;
+mod schedule;
 mod store;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::fmt;
 use std::sync::{Arc, PoisonError};
@@ -341,10 +344,12 @@ impl MemoryQueue {
         loop {
             let mut arrival = std::pin::pin!(self.shared.arrivals.notified());
             arrival.as_mut().enable();
-            let (taken, next_due) = self.take(&request)?;
+            let (mut taken, next_due) = self.take(&request)?;
             if !taken.is_empty() {
-                let delivery = |(message, receipt, count)| Delivery::new(message, receipt, count, asked);
-                return Ok(taken.into_iter().map(delivery).collect());
+                for delivery in &mut taken {
+                    delivery.received_at = asked;
+                }
+                return Ok(taken);
             }
             if self.shared.clock.now() >= deadline {
                 return Ok(Vec::new());
@@ -361,8 +366,7 @@ impl MemoryQueue {
         }
     }
 
-    #[allow(clippy::type_complexity, reason = "one caller, which takes it apart at once")]
-    fn take(&self, request: &Receive) -> Result<(Vec<(Message, Receipt, u32)>, Option<Instant>), QueueError> {
+    fn take(&self, request: &Receive) -> Result<(Vec<Delivery>, Option<Instant>), QueueError> {
         let fifo = self.fixed().fifo;
         let epoch_ms = self.shared.clock.epoch_ms();
         let taken = self.with(|store, now| {

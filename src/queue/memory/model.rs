@@ -100,8 +100,9 @@ impl Run {
         let taken = self.store.take(self.now, max, None, self.dice.chance(0.5));
         assert!(taken.deliveries.len() <= max.min(room));
         let mut last: BTreeMap<String, u64> = BTreeMap::new();
-        for (message, receipt, count) in taken.deliveries {
-            assert!(count <= 4);
+        for delivery in taken.deliveries {
+            let (message, receipt) = (delivery.message, delivery.receipt);
+            assert!(delivery.receive_count <= 4);
             if let Some(group) = message.group_id {
                 assert!(!locked.contains(&group), "group {group} is in flight");
                 let body: u64 = message.body.parse().unwrap();
@@ -199,8 +200,8 @@ impl Run {
             self.store.advance(self.now);
             let taken = self.store.take(self.now, 10, None, false);
             self.moved += taken.moved.len();
-            for (_, receipt, _) in taken.deliveries {
-                self.store.delete(&receipt).unwrap();
+            for delivery in taken.deliveries {
+                self.store.delete(&delivery.receipt).unwrap();
             }
             if self.store.messages() == 0 {
                 return;

@@ -165,12 +165,12 @@ proptest! {
                     let (given, moved) = due(&list, now, max, fifo, most);
                     let taken = store.take(at(now), max, Some(Duration::from_secs(visibility_s)), false);
                     let bodies: Vec<usize> = given.iter().map(|&at| list[at].body).collect();
-                    let got: Vec<usize> = taken.deliveries.iter().map(|taken| taken.0.body.parse().unwrap()).collect();
+                    let got: Vec<usize> = taken.deliveries.iter().map(|taken| taken.message.body.parse().unwrap()).collect();
                     prop_assert_eq!(&got, &bodies);
-                    for (position, (message, receipt, count)) in given.iter().zip(taken.deliveries) {
-                        let held = &mut list[*position];
+                    for (position, delivery) in given.iter().zip(taken.deliveries) {
+                        let (held, receipt) = (&mut list[*position], delivery.receipt);
                         held.count += 1;
-                        prop_assert_eq!((&message.id, count), (&held.id, held.count));
+                        prop_assert_eq!((&delivery.message.id, delivery.receive_count), (&held.id, held.count));
                         held.hidden = now + visibility_s * 1_000;
                         held.received = now;
                         held.out = Some(receipt.clone());

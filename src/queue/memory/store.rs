@@ -3,16 +3,19 @@
 //! Every step costs O(log n): what is visible is ordered by when it became so, and what will become visible or expire by
 //! when it is due.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::clock::{Instant, Random};
-use crate::message::{Message, Outgoing, Receipt};
+use crate::message::{Delivery, Message, Outgoing, Receipt};
 use crate::queue::rules::whole_seconds;
 use crate::queue::{EntryError, MAX_VISIBILITY};
 
 use super::groups::Groups;
+use super::ids::Ids;
 use super::limits;
+use super::schedule::Schedule;
+use super::window::Window;
 
 /// How long a FIFO queue swallows a repeated deduplication id (Amazon SQS Developer Guide, "Exactly-once processing").
 const DEDUPLICATION_WINDOW: Duration = Duration::from_secs(5 * 60);
@@ -65,7 +68,7 @@ pub(super) struct Moved {
 /// What a receive brought about.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
-    pub(super) deliveries: Vec<(Message, Receipt, u32)>,
+    pub(super) deliveries: Vec<Delivery>,
     pub(super) moved: Vec<Moved>,
 }
 
@@ -82,18 +85,23 @@ pub(super) struct Store {
     random: Random,
     tag: u64,
     minted: u64,
-    next_seq: u64,
-    entries: BTreeMap<u64, Entry>,
-    /// The entries of each MessageId: more than one where the queue holds duplicates.
-    ids: BTreeMap<String, Vec<u64>>,
-    /// Visible messages of a standard queue, by when they became visible.
-    visible: BTreeSet<(Instant, u64)>,
-    groups: Groups,
-    timers: BTreeSet<(Instant, u64)>,
-    expiries: BTreeSet<(Instant, u64)>,
+    entries: Window<Box<Entry>>,
+    ids: Ids,
+    order: Order,
+    expiries: Schedule,
     accepted: BTreeMap<(String, String), String>,
     accepted_until: VecDeque<(Instant, (String, String))>,
-    deleted: VecDeque<Entry>,
+    deleted: VecDeque<Box<Entry>>,
+}
+
+/// What is visible in which order, and what else waits until when.
+#[derive(Debug, Default)]
+struct Order {
+    fifo: bool,
+    /// Visible messages of a standard queue, by when they became visible.
+    visible: Schedule,
+    groups: Groups,
+    timers: Schedule,
     in_flight: usize,
     delayed: usize,
     wake: bool,
@@ -104,39 +112,37 @@ impl Store {
         let tag = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
+        let order = Order {
+            fifo: settings.fifo,
+            ..Order::default()
+        };
         Self {
             settings,
             tag: tag ^ random.next_u64(),
             random,
             minted: 0,
-            next_seq: 0,
-            entries: BTreeMap::new(),
-            ids: BTreeMap::new(),
-            visible: BTreeSet::new(),
-            groups: Groups::default(),
-            timers: BTreeSet::new(),
-            expiries: BTreeSet::new(),
+            entries: Window::default(),
+            ids: Ids::default(),
+            order,
+            expiries: Schedule::default(),
             accepted: BTreeMap::new(),
             accepted_until: VecDeque::new(),
             deleted: VecDeque::new(),
-            in_flight: 0,
-            delayed: 0,
-            wake: false,
         }
     }
 
     /// Whether a waiting receive has reason to look again; asking resets it.
     pub(super) fn take_wake(&mut self) -> bool {
-        std::mem::take(&mut self.wake)
+        std::mem::take(&mut self.order.wake)
     }
 
     /// When the next message becomes visible by itself.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.timers.first().map(|(due, _)| *due)
+        self.order.timers.first().map(|(due, _)| due)
     }
 
     pub(super) fn at_in_flight_cap(&self) -> bool {
-        self.in_flight >= self.settings.in_flight_cap
+        self.order.in_flight >= self.settings.in_flight_cap
     }
 
     pub(super) fn messages(&self) -> usize {
@@ -144,34 +150,32 @@ impl Store {
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.in_flight
+        self.order.in_flight
     }
 
     pub(super) fn delayed(&self) -> usize {
-        self.delayed
+        self.order.delayed
     }
 
     pub(super) fn visible(&self) -> usize {
-        self.entries.len() - self.in_flight - self.delayed
+        self.entries.len() - self.order.in_flight - self.order.delayed
     }
 
     /// What is held, in the order of sending; duplicates follow as entries of their own.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values()
+        self.entries.values().map(|entry| &**entry)
     }
 
     pub(super) fn find(&self, id: &str) -> Option<&Entry> {
-        self.ids.get(id)?.first().and_then(|seq| self.entries.get(seq))
+        self.entries.get(self.ids.first(id)?).map(|entry| &**entry)
     }
 
     /// Brings everything to `now`: delays and visibility timeouts end, what is past retention vanishes.
     pub(super) fn advance(&mut self, now: Instant) {
-        while let Some((due, seq)) = self.timers.first().copied().filter(|(due, _)| *due <= now) {
-            self.timers.pop_first();
+        while let Some((due, seq)) = self.order.timers.pop_due(now) {
             self.show(seq, due);
         }
-        while let Some((_, seq)) = self.expiries.first().copied().filter(|(due, _)| *due <= now) {
-            self.expiries.pop_first();
+        while let Some((_, seq)) = self.expiries.pop_due(now) {
             self.remove(seq);
         }
         while self.accepted_until.front().is_some_and(|(until, _)| *until <= now) {
@@ -231,7 +235,7 @@ impl Store {
     /// Hands out up to `max` messages. `may_be_empty`: a short poll asks some servers only, so it may come back empty.
     pub(super) fn take(&mut self, now: Instant, max: usize, visibility: Option<Duration>, may_be_empty: bool) -> Taken {
         let mut taken = Taken::default();
-        let room = self.settings.in_flight_cap.saturating_sub(self.in_flight);
+        let room = self.settings.in_flight_cap.saturating_sub(self.order.in_flight);
         let mut limit = max.min(room);
         if limit > 0 && self.visible() > 0 && self.random.chance(self.settings.short_receives) {
             limit = if may_be_empty {
@@ -241,12 +245,13 @@ impl Store {
             };
         }
         let visibility = visibility.unwrap_or(self.settings.visibility);
+        taken.deliveries.reserve_exact(limit.min(self.visible()));
         if self.settings.fifo {
             self.take_groups(now, limit, visibility, &mut taken);
         } else {
             while taken.deliveries.len() < limit {
-                let nth = self.place(self.visible.len());
-                let Some((_, seq)) = self.visible.iter().nth(nth).copied() else {
+                let nth = self.place(self.order.visible.len());
+                let Some(seq) = self.order.visible.nth(nth) else {
                     break;
                 };
                 self.hand_out(now, seq, visibility, &mut taken);
@@ -257,13 +262,13 @@ impl Store {
 
     fn take_groups(&mut self, now: Instant, limit: usize, visibility: Duration, taken: &mut Taken) {
         while taken.deliveries.len() < limit {
-            let nth = self.place(self.groups.open());
-            let Some(group) = self.groups.nth_open(nth) else {
+            let nth = self.place(self.order.groups.open());
+            let Some(group) = self.order.groups.nth_open(nth) else {
                 return;
             };
-            for seq in self.groups.first_members(&group, limit - taken.deliveries.len()) {
+            for seq in self.order.groups.first_members(&group, limit - taken.deliveries.len()) {
                 let visible =
-                    matches!(self.entries.get(&seq), Some(entry) if matches!(entry.state, State::Visible { .. }));
+                    matches!(self.entries.get(seq), Some(entry) if matches!(entry.state, State::Visible { .. }));
                 if !visible {
                     break;
                 }
@@ -287,7 +292,8 @@ impl Store {
     }
 
     fn hand_out(&mut self, now: Instant, seq: u64, visibility: Duration, taken: &mut Taken) {
-        let Some(entry) = self.entries.get(&seq) else {
+        let copied = self.holds_copies();
+        let Some(entry) = self.entries.get_mut(seq) else {
             return;
         };
         let count = entry.receive_count.saturating_add(1);
@@ -301,32 +307,39 @@ impl Store {
             }
             return;
         }
-        self.withdraw(seq);
+        self.order.withdraw(seq, entry);
         let until = now + visibility;
-        self.in_flight += 1;
-        self.set_timer(until, seq);
-        if let Some(entry) = self.entries.get_mut(&seq) {
-            entry.state = State::InFlight {
-                until,
-                received_at: now,
-            };
-            entry.delivery += 1;
-            let receipt = limits::receipt(self.tag, seq, entry.delivery);
-            taken.deliveries.push((entry.message.clone(), receipt, count));
-            if let Some(group) = entry.message.group_id.as_deref().filter(|_| self.settings.fifo) {
-                self.groups.lock(group);
-            }
-            for copy in self.ids.get(&entry.message.id).into_iter().flatten() {
+        self.order.in_flight += 1;
+        self.order.set_timer(until, seq);
+        entry.state = State::InFlight {
+            until,
+            received_at: now,
+        };
+        entry.delivery += 1;
+        entry.receive_count = count;
+        if let Some(group) = entry.message.group_id.as_deref().filter(|_| self.settings.fifo) {
+            self.order.groups.lock(group);
+        }
+        let receipt = limits::receipt(self.tag, seq, entry.delivery);
+        let delivery = Delivery::new(entry.message.clone(), receipt, count, now);
+        if copied {
+            for copy in self.ids.of(&delivery.message.id) {
                 if let Some(copy) = self.entries.get_mut(copy) {
                     copy.receive_count = count;
                 }
             }
         }
+        taken.deliveries.push(delivery);
+    }
+
+    /// Whether a message has more than one entry.
+    fn holds_copies(&self) -> bool {
+        self.ids.len() < self.entries.len()
     }
 
     pub(super) fn delete(&mut self, receipt: &Receipt) -> Result<Deleted, EntryError> {
         let (seq, delivery) = self.resolve(receipt)?;
-        let Some(entry) = self.entries.get(&seq) else {
+        let Some(entry) = self.entries.get(seq) else {
             return Ok(Deleted::Nothing);
         };
         if self.settings.fifo && (entry.delivery != delivery || !matches!(entry.state, State::InFlight { .. })) {
@@ -355,7 +368,7 @@ impl Store {
             return Err(limits::visibility_too_long(timeout));
         }
         let (seq, delivery) = self.resolve(receipt)?;
-        let Some(entry) = self.entries.get(&seq) else {
+        let Some(entry) = self.entries.get(seq) else {
             return Err(limits::receipt_of_nothing(receipt));
         };
         let State::InFlight { until, received_at } = entry.state else {
@@ -371,10 +384,10 @@ impl Store {
             self.show(seq, now);
             return Ok(());
         }
-        self.timers.remove(&(until, seq));
+        self.order.timers.remove(until, seq);
         let until = now + timeout;
-        self.set_timer(until, seq);
-        if let Some(entry) = self.entries.get_mut(&seq) {
+        self.order.set_timer(until, seq);
+        if let Some(entry) = self.entries.get_mut(seq) {
             entry.state = State::InFlight { until, received_at };
         }
         Ok(())
@@ -396,7 +409,7 @@ impl Store {
 
     /// Brings a deleted message back under its old MessageId. `false` if it is not remembered, or is held.
     pub(super) fn ghost(&mut self, now: Instant, id: &str) -> bool {
-        if self.ids.contains_key(id) {
+        if self.ids.first(id).is_some() {
             return false;
         }
         let Some(at) = self.deleted.iter().rposition(|entry| entry.message.id == id) else {
@@ -417,37 +430,33 @@ impl Store {
 
     /// Counts receives that no client saw. `false` if the message is not held.
     pub(super) fn raise_receive_count(&mut self, id: &str, by: u32) -> bool {
-        let Some(seqs) = self.ids.get(id) else {
-            return false;
-        };
-        for seq in seqs {
+        for seq in self.ids.of(id) {
             if let Some(entry) = self.entries.get_mut(seq) {
                 entry.receive_count = entry.receive_count.saturating_add(by);
             }
         }
-        true
+        self.ids.first(id).is_some()
     }
 
     /// Removes everything held; what was accepted for deduplication stays.
     pub(super) fn purge(&mut self) {
-        while let Some(seq) = self.entries.keys().next().copied() {
+        while let Some(seq) = self.entries.first() {
             self.remove(seq);
         }
     }
 
     fn resolve(&self, receipt: &Receipt) -> Result<(u64, u64), EntryError> {
         limits::parse_receipt(self.tag, receipt)
-            .filter(|(seq, _)| *seq < self.next_seq)
+            .filter(|(seq, _)| *seq < self.entries.next())
             .ok_or_else(|| limits::unknown_receipt(receipt))
     }
 
     fn insert(&mut self, now: Instant, enqueued_at: Instant, delay: Duration, message: Message, receive_count: u32) {
-        let seq = self.next_seq;
-        self.next_seq += 1;
-        self.ids.entry(message.id.clone()).or_default().push(seq);
-        self.expiries.insert((enqueued_at + self.settings.retention, seq));
+        let seq = self.entries.next();
+        self.ids.add(&message.id, seq);
+        self.expiries.insert(enqueued_at + self.settings.retention, seq);
         if let Some(group) = message.group_id.as_deref().filter(|_| self.settings.fifo) {
-            self.groups.join(group, seq);
+            self.order.groups.join(group, seq);
         }
         let until = now + delay;
         let entry = Entry {
@@ -457,104 +466,62 @@ impl Store {
             enqueued_at,
             delivery: 0,
         };
-        self.entries.insert(seq, entry);
-        self.delayed += 1;
+        self.entries.push(Box::new(entry));
+        self.order.delayed += 1;
         if delay.is_zero() {
             self.show(seq, now);
         } else {
-            self.set_timer(until, seq);
-        }
-    }
-
-    fn set_timer(&mut self, due: Instant, seq: u64) {
-        self.timers.insert((due, seq));
-        if self.timers.first() == Some(&(due, seq)) {
-            self.wake = true;
+            self.order.set_timer(until, seq);
         }
     }
 
     /// Makes a message visible, whatever it was before.
     fn show(&mut self, seq: u64, since: Instant) {
-        self.withdraw(seq);
-        let Some(entry) = self.entries.get_mut(&seq) else {
+        let Some(entry) = self.entries.get_mut(seq) else {
             return;
         };
+        self.order.withdraw(seq, entry);
         entry.state = State::Visible { since };
-        self.wake = true;
+        self.order.wake = true;
         if !self.settings.fifo {
-            self.visible.insert((since, seq));
+            self.order.visible.insert(since, seq);
         } else if let Some(group) = self
             .entries
-            .get(&seq)
+            .get(seq)
             .and_then(|entry| entry.message.group_id.as_deref())
         {
-            Self::refresh(&mut self.groups, &self.entries, group);
-        }
-    }
-
-    /// Takes a message out of the counts and the order that its state put it in. The state itself is for the caller to set.
-    fn withdraw(&mut self, seq: u64) {
-        let Some(entry) = self.entries.get(&seq) else {
-            return;
-        };
-        match entry.state {
-            State::Visible { since } => {
-                self.visible.remove(&(since, seq));
-            }
-            State::Delayed { until } => {
-                self.timers.remove(&(until, seq));
-                self.delayed -= 1;
-            }
-            State::InFlight { until, .. } => {
-                self.timers.remove(&(until, seq));
-                self.in_flight -= 1;
-                self.wake = true;
-                if let Some(group) = entry.message.group_id.as_deref().filter(|_| self.settings.fifo) {
-                    self.groups.unlock(group);
-                }
-            }
+            Self::refresh(&mut self.order.groups, &self.entries, group);
         }
     }
 
     /// Removes every copy of the message that an entry is of, and answers the entry.
-    fn remove_message(&mut self, seq: u64) -> Option<Entry> {
-        let id = &self.entries.get(&seq)?.message.id;
-        let copies: Vec<u64> = self
-            .ids
-            .get(id)
-            .into_iter()
-            .flatten()
-            .copied()
-            .filter(|copy| *copy != seq)
-            .collect();
-        for copy in copies {
-            self.remove(copy);
+    fn remove_message(&mut self, seq: u64) -> Option<Box<Entry>> {
+        if self.holds_copies() {
+            let id = &self.entries.get(seq)?.message.id;
+            let copies: Vec<u64> = self.ids.of(id).filter(|copy| *copy != seq).collect();
+            for copy in copies {
+                self.remove(copy);
+            }
         }
         self.remove(seq)
     }
 
-    fn remove(&mut self, seq: u64) -> Option<Entry> {
-        self.withdraw(seq);
-        let entry = self.entries.remove(&seq)?;
-        self.expiries
-            .remove(&(entry.enqueued_at + self.settings.retention, seq));
-        if let Some(seqs) = self.ids.get_mut(&entry.message.id) {
-            seqs.retain(|held| *held != seq);
-            if seqs.is_empty() {
-                self.ids.remove(&entry.message.id);
-            }
-        }
+    fn remove(&mut self, seq: u64) -> Option<Box<Entry>> {
+        let entry = self.entries.remove(seq)?;
+        self.order.withdraw(seq, &entry);
+        self.expiries.remove(entry.enqueued_at + self.settings.retention, seq);
+        self.ids.remove(&entry.message.id, seq);
         if let Some(group) = entry.message.group_id.as_deref().filter(|_| self.settings.fifo) {
-            self.groups.leave(group, seq);
-            Self::refresh(&mut self.groups, &self.entries, group);
+            self.order.groups.leave(group, seq);
+            Self::refresh(&mut self.order.groups, &self.entries, group);
         }
         Some(entry)
     }
 
-    fn refresh(groups: &mut Groups, entries: &BTreeMap<u64, Entry>, group: &str) {
+    fn refresh(groups: &mut Groups, entries: &Window<Box<Entry>>, group: &str) {
         groups.refresh(
             group,
-            |head| matches!(entries.get(&head), Some(entry) if matches!(entry.state, State::Visible { .. })),
+            |head| matches!(entries.get(head), Some(entry) if matches!(entry.state, State::Visible { .. })),
         );
     }
 
@@ -570,5 +537,33 @@ impl Store {
             low >> 48,
             low & 0xffff_ffff_ffff
         )
+    }
+}
+
+impl Order {
+    fn set_timer(&mut self, due: Instant, seq: u64) {
+        self.timers.insert(due, seq);
+        if self.timers.first() == Some((due, seq)) {
+            self.wake = true;
+        }
+    }
+
+    /// Takes a message out of the counts and the order that its state put it in. The state itself is for the caller to set.
+    fn withdraw(&mut self, seq: u64, entry: &Entry) {
+        match entry.state {
+            State::Visible { since } => self.visible.remove(since, seq),
+            State::Delayed { until } => {
+                self.timers.remove(until, seq);
+                self.delayed -= 1;
+            }
+            State::InFlight { until, .. } => {
+                self.timers.remove(until, seq);
+                self.in_flight -= 1;
+                self.wake = true;
+                if let Some(group) = entry.message.group_id.as_deref().filter(|_| self.fifo) {
+                    self.groups.unlock(group);
+                }
+            }
+        }
     }
 }

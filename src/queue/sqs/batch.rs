@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use super::super::{EntryError, EntryResults, MAX_BATCH, MAX_BYTES, QueueError};
 use super::error::{code_of, may_be_one_entrys_fault};
 use crate::aws::short_code;
+use crate::message::Receipt;
 
 /// Cuts entries, in order, into calls of at most ten entries and 1 MiB. An entry that is too large by itself goes alone.
 fn cut<E>(entries: &[E], size: impl Fn(&E) -> usize) -> VecDeque<Range<usize>> {
@@ -120,6 +121,16 @@ fn no_answer() -> EntryError {
         "the service's answer names this entry neither as done nor as failed; whether it had an effect is not known",
         false,
     )
+}
+
+/// Whether entries of one call's worth may name one delivery twice; said of every longer list.
+pub(super) fn repeats<I>(entries: &[I], receipt: impl Fn(&I) -> &Receipt) -> bool {
+    let is_repeat = |at: usize| {
+        entries[..at]
+            .iter()
+            .any(|other| receipt(other) == receipt(&entries[at]))
+    };
+    entries.len() > MAX_BATCH || (1..entries.len()).any(is_repeat)
 }
 
 /// Where each entry's answer is found once equal ones are sent once: the distinct keys' first positions, and for every

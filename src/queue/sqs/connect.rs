@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::StalledStreamProtectionConfig;
 use aws_sdk_sqs::config::http::HttpResponse;
 use aws_sdk_sqs::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
@@ -205,6 +206,8 @@ impl SqsQueueBuilder {
             .retry_config(retries)
             .retry_partition(RetryPartition::new("redrive-sqs"))
             .timeout_config(timeouts(self.call_timeout, Duration::ZERO))
+            // Answers are small and calls have their time limit: what it watches for ends there.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .interceptor(endpoint.clone())
             .build();
         Client::from_conf(config)

@@ -14,22 +14,29 @@ use crate::clock::Instant;
 use crate::message::{Attribute, AttributeValue, Attributes, Delivery, Message, Outgoing, Receipt};
 use crate::queue::rules::whole_seconds;
 
-/// A received message as a delivery; nothing where there is no receipt handle, without which it can neither be settled
+/// A received message as a delivery; its MessageId where there is no receipt handle, without which it can neither be settled
 /// nor told from another delivery: it comes back by itself.
-pub(super) fn delivery(received: SqsMessage, received_at: Instant) -> Option<Delivery> {
-    let handle = received.receipt_handle.filter(|handle| !handle.is_empty())?;
-    let mut system = received.attributes.unwrap_or_default();
-    let mut take = |name| system.remove(&name);
-
+pub(super) fn delivery(received: SqsMessage, received_at: Instant) -> Result<Delivery, Option<String>> {
+    let Some(handle) = received.receipt_handle.filter(|handle| !handle.is_empty()) else {
+        return Err(received.message_id);
+    };
     let mut message = Message::new(
         received.message_id.unwrap_or_default(),
         received.body.unwrap_or_default(),
     );
-    message.sent_at_ms = take(MessageSystemAttributeName::SentTimestamp).and_then(|ms| ms.parse().ok());
-    message.group_id = take(MessageSystemAttributeName::MessageGroupId);
-    message.deduplication_id = take(MessageSystemAttributeName::MessageDeduplicationId);
-    message.trace_header = take(MessageSystemAttributeName::AwsTraceHeader);
-    message.dead_letter_source = take(MessageSystemAttributeName::DeadLetterQueueSourceArn);
+    // Without a count this may be any delivery; as the first it is treated with no more suspicion than a fresh message.
+    let mut receive_count = 1;
+    for (name, value) in received.attributes.into_iter().flatten() {
+        match name {
+            MessageSystemAttributeName::ApproximateReceiveCount => receive_count = value.parse().unwrap_or(1),
+            MessageSystemAttributeName::SentTimestamp => message.sent_at_ms = value.parse().ok(),
+            MessageSystemAttributeName::MessageGroupId => message.group_id = Some(value),
+            MessageSystemAttributeName::MessageDeduplicationId => message.deduplication_id = Some(value),
+            MessageSystemAttributeName::AwsTraceHeader => message.trace_header = Some(value),
+            MessageSystemAttributeName::DeadLetterQueueSourceArn => message.dead_letter_source = Some(value),
+            _ => {}
+        }
+    }
     message.attributes = received
         .message_attributes
         .unwrap_or_default()
@@ -37,11 +44,7 @@ pub(super) fn delivery(received: SqsMessage, received_at: Instant) -> Option<Del
         .map(|(name, value)| (name, attribute(value)))
         .collect::<Attributes>();
 
-    // Without a count this may be any delivery; as the first it is treated with no more suspicion than a fresh message.
-    let receive_count = take(MessageSystemAttributeName::ApproximateReceiveCount)
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(1);
-    Some(Delivery::new(message, Receipt::new(handle), receive_count, received_at))
+    Ok(Delivery::new(message, Receipt::new(handle), receive_count, received_at))
 }
 
 fn attribute(value: MessageAttributeValue) -> Attribute {
@@ -173,7 +176,7 @@ mod tests {
         assert_eq!((odd.receive_count, odd.message.sent_at_ms), (1, None));
         assert_eq!(odd.message.body, "");
         assert_eq!(odd.message.attribute("odd"), Some(""));
-        assert!(delivery(SqsMessage::builder().body("x").build(), now).is_none());
+        assert_eq!(delivery(SqsMessage::builder().body("x").build(), now), Err(None));
     }
 
     #[test]

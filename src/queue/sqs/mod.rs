@@ -180,21 +180,21 @@ impl SqsQueue {
         // The SDK does not compare the checksums that SQS gives of bodies and attributes; TLS guards them on their way.
         let answer = self.answer("ReceiveMessage", call.send()).await?;
         let messages = answer.messages.unwrap_or_default();
-        Ok(messages
-            .into_iter()
-            .filter_map(|message| {
-                let id = message.message_id.clone();
-                let delivery = convert::delivery(message, received_at);
-                if delivery.is_none() {
+        // Not collected in place: the SDK's messages take more room than deliveries.
+        let mut deliveries = Vec::with_capacity(messages.len());
+        for message in messages {
+            match convert::delivery(message, received_at) {
+                Ok(delivery) => deliveries.push(delivery),
+                Err(id) => {
                     tracing::warn!(
                         message_id = id,
                         url = self.url(),
                         "received a message without a receipt handle"
                     );
                 }
-                delivery
-            })
-            .collect())
+            }
+        }
+        Ok(deliveries)
     }
 
     async fn delete_batch(&self, receipts: &[Receipt]) -> Result<EntryResults<()>, QueueError> {
@@ -264,6 +264,9 @@ impl Queue for SqsQueue {
 
     fn delete(&self, receipts: Vec<Receipt>) -> BoxFuture<'_, Result<EntryResults<()>, QueueError>> {
         Box::pin(async move {
+            if !batch::repeats(&receipts, |receipt| receipt) {
+                return batch::run(&receipts, |_| 0, |batch| Box::pin(self.delete_batch(batch))).await;
+            }
             let distinct = Distinct::of(&receipts);
             let once: Vec<Receipt> = distinct.firsts.iter().map(|at| receipts[*at].clone()).collect();
             let answers = batch::run(&once, |_| 0, |batch| Box::pin(self.delete_batch(batch))).await?;
@@ -276,6 +279,9 @@ impl Queue for SqsQueue {
         changes: Vec<(Receipt, Duration)>,
     ) -> BoxFuture<'_, Result<EntryResults<()>, QueueError>> {
         Box::pin(async move {
+            if !batch::repeats(&changes, |(receipt, _)| receipt) {
+                return batch::run(&changes, |_| 0, |batch| Box::pin(self.change_batch(batch))).await;
+            }
             let distinct = Distinct::of(changes.iter().map(|(receipt, _)| receipt));
             // Of several changes of one delivery the last is the one that would stand.
             let last: BTreeMap<&Receipt, Duration> = changes

@@ -17,6 +17,7 @@ impl Engine {
     pub(super) fn ended(&mut self, now: Instant, ended: Ended) {
         // The slot is free again, before anything is recorded or settled.
         self.slots_used = self.slots_used.saturating_sub(1);
+        self.adapt(now, &ended);
         // One call that fails a whole batch is one failure for the breaker, not as many as it had messages.
         let mut batch_verdict = None;
         match ended {

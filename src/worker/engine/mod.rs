@@ -4,6 +4,8 @@
 //! happen: something under way ended, a command came, a deadline passed. Calls and handlers run in one set of tasks owned by the
 //! loop, so that nothing outlives it.
 
+mod adapt;
+mod alarm;
 mod claims;
 mod dispatch;
 mod ends;
@@ -19,6 +21,7 @@ mod unclaimed;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +31,7 @@ use tokio::task::JoinSet;
 
 pub(super) use run::Stop;
 
+use self::alarm::{Alarm, after_what_is_ready};
 use super::batcher::Batcher;
 use super::config::{AfterReject, Config};
 use super::deadlines::Deadlines;
@@ -41,7 +45,7 @@ use super::status::{Fate, Shared};
 use super::unrecorded::{MAX_UNRECORDED, Payload, Unrecorded};
 use crate::clock::Instant;
 use crate::flaw::{self, Flaw};
-use crate::flow::{Backoff, BreakerWatch, Bulkhead, CircuitBreaker, Ticket, TokenBucket};
+use crate::flow::{AdaptiveLimit, Backoff, BreakerWatch, Bulkhead, CircuitBreaker, Ticket, TokenBucket};
 use crate::handler::SharedHandler;
 use crate::inbox::{Answers, ClaimAnswer, Inbox, InboxError, Write, Written};
 use crate::key::RecordKey;
@@ -169,6 +173,7 @@ pub(super) struct Engine {
     token_at: Option<Instant>,
     slots: usize,
     slots_used: usize,
+    adaptive: Option<AdaptiveLimit>,
     /// Deliveries whose handler runs; a batch has several in one slot.
     running: usize,
     /// Deliveries that wait for their claim or their turn.
@@ -278,6 +283,7 @@ impl Engine {
             token_at: None,
             slots: config.concurrency,
             slots_used: 0,
+            adaptive: config.adaptive.map(|setting| AdaptiveLimit::new(setting, now)),
             running: 0,
             waiting: 0,
             claiming: 0,
@@ -321,6 +327,7 @@ impl Engine {
             self.await_breaker(index, watch);
         }
         let mut commands_open = true;
+        let mut alarm = pin!(Alarm::default());
         loop {
             // What was asked before the first turn counts in it.
             while let Ok(command) = self.commands.try_recv() {
@@ -337,7 +344,7 @@ impl Engine {
                 self.shared.update(|status| status.ended = true);
                 return (end, self.drain_began);
             }
-            let wake = self.next_deadline(now);
+            alarm.as_mut().set(self.next_deadline(now));
             tokio::select! {
                 biased;
                 command = self.commands.recv(), if commands_open => match command {
@@ -349,6 +356,8 @@ impl Engine {
                     None => commands_open = false,
                 },
                 Some(event) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    // What ended together is taken together: one turn for all of it.
+                    after_what_is_ready().await;
                     let now = self.config.clock.now();
                     self.take(now, event);
                     for _ in 1..EVENTS_PER_TURN {
@@ -358,7 +367,7 @@ impl Engine {
                         }
                     }
                 }
-                () = sleep_until(wake) => {}
+                () = alarm.as_mut() => {}
             }
         }
     }
@@ -372,6 +381,7 @@ impl Engine {
         self.claim_again(now);
         self.beat(now);
         self.dispatch(now);
+        self.note_load(now);
         // What can probe a breaker has begun to by now.
         self.keep_or_give_back(now);
         self.flush(now);
@@ -417,7 +427,7 @@ impl Engine {
                 self.config.settings.rate = rate;
                 self.token_at = None;
             }
-            Command::SetConcurrency(slots) => self.slots = slots,
+            Command::SetConcurrency(slots) => self.set_concurrency(slots),
             Command::Drain => self.begin_drain(now),
             // Taken in `run`, where it ends the loop.
             Command::Stop => {}
@@ -512,6 +522,7 @@ impl Engine {
         let inbox_breaker = self.inbox_breaker.as_ref().map(|breaker| breaker.state(now));
         let ending = self.ending();
         self.meter.held(self.running, self.waiting, ending);
+        self.meter.concurrency(self.slots);
         self.meter.silent(now.saturating_duration_since(self.last_receive));
         self.shared.update(|status| {
             status.started = true;
@@ -522,6 +533,7 @@ impl Engine {
             status.waiting = self.waiting;
             status.ending = ending;
             status.concurrency = self.slots;
+            status.adaptive = self.adaptive.is_some();
             status.breaker = breaker;
             status.inbox_breaker = inbox_breaker;
         });
@@ -672,13 +684,6 @@ impl Engine {
 /// How long a call that failed waits for its next try.
 fn call_backoff() -> Backoff {
     Backoff::new(Duration::from_millis(200), Duration::from_secs(5)).unwrap_or_default()
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {

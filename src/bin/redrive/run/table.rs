@@ -89,7 +89,7 @@ pub(super) const RIVALS: [&[&str]; 4] = [
 ];
 
 /// Every setting that a worker has and that is no code.
-pub(super) const SETTINGS: [Setting; 48] = [
+pub(super) const SETTINGS: [Setting; 51] = [
     setting(
         INBOX,
         "table",
@@ -185,6 +185,30 @@ pub(super) const SETTINGS: [Setting; 48] = [
         Whole,
         "concurrency",
         "How many messages are worked on at once; 16 unless set",
+    ),
+    setting(
+        PACE,
+        "concurrency-min",
+        "REDRIVE_CONCURRENCY_MIN",
+        Whole,
+        "adaptive_concurrency",
+        "The fewest messages at once, where their number finds itself by how long they take; with --concurrency-max",
+    ),
+    setting(
+        PACE,
+        "concurrency-max",
+        "REDRIVE_CONCURRENCY_MAX",
+        Whole,
+        "adaptive_concurrency",
+        "The most messages at once, where their number finds itself by how long they take; with --concurrency-min",
+    ),
+    setting(
+        PACE,
+        "concurrency-start",
+        "REDRIVE_CONCURRENCY_START",
+        Whole,
+        "adaptive_concurrency",
+        "With how many messages at once it begins to find itself; 16 unless set",
     ),
     setting(
         PACE,

@@ -1,0 +1,192 @@
+//! The records of an embedded inbox, by key and by when they end.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::inbox::Record;
+use crate::key::RecordKey;
+
+/// Records that are found by their key, and deleted when they have ended.
+#[derive(Default)]
+pub(super) struct Records {
+    /// Where each key's record stands. Only looked up in, for its order is no order.
+    places: HashMap<RecordKey, usize>,
+    /// The records, with gaps where some were deleted.
+    held: Vec<Option<Held>>,
+    gaps: Vec<usize>,
+    /// The places by the second in which to see whether the record there has expired. A record that is kept longer than it
+    /// was to be stays where it is until then, so that a change of a record costs nothing here.
+    looks: BTreeMap<u64, BTreeSet<usize>>,
+}
+
+struct Held {
+    // Boxed, for that is how decisions make them.
+    record: Box<Record>,
+    /// The second it stands under in `looks`, never after the one it expires in.
+    look_at: u64,
+}
+
+impl Records {
+    pub(super) fn get(&self, key: &RecordKey) -> Option<&Record> {
+        self.at(*self.places.get(key)?)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// All of them, in the order of their keys.
+    pub(super) fn sorted(&self) -> Vec<Record> {
+        let mut records: Vec<Record> = self.held.iter().flatten().map(|held| (*held.record).clone()).collect();
+        records.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        records
+    }
+
+    /// Decides on the record of `key`: what is to stand there from now on, if that changes, and an answer.
+    pub(super) fn change<T>(
+        &mut self,
+        key: &RecordKey,
+        decide: impl FnOnce(Option<&Record>) -> (Option<Box<Record>>, T),
+    ) -> T {
+        match self.places.entry(key.clone()) {
+            Entry::Occupied(entry) => {
+                let place = *entry.get();
+                let (record, answer) = decide(self.at(place));
+                if let Some(record) = record {
+                    self.replace(place, record);
+                }
+                answer
+            }
+            Entry::Vacant(entry) => {
+                let (record, answer) = decide(None);
+                if let Some(record) = record {
+                    let look_at = record.expires_at;
+                    let held = Some(Held { record, look_at });
+                    let place = match self.gaps.pop() {
+                        Some(gap) => {
+                            self.held[gap] = held;
+                            gap
+                        }
+                        None => {
+                            self.held.push(held);
+                            self.held.len() - 1
+                        }
+                    };
+                    entry.insert(place);
+                    self.looks.entry(look_at).or_default().insert(place);
+                }
+                answer
+            }
+        }
+    }
+
+    pub(super) fn put(&mut self, record: Box<Record>) {
+        let key = record.key.clone();
+        self.change(&key, |_| (Some(record), ()));
+    }
+
+    pub(super) fn take(&mut self, key: &RecordKey) -> Option<Record> {
+        let place = self.places.remove(key)?;
+        let held = self.held.get_mut(place)?.take()?;
+        self.gaps.push(place);
+        self.forget(held.look_at, place);
+        Some(*held.record)
+    }
+
+    /// Deletes those that expire in the second `before` or earlier.
+    pub(super) fn purge(&mut self, before: u64) {
+        while let Some(mut first) = self.looks.first_entry().filter(|first| *first.key() <= before) {
+            let place = first.get_mut().pop_first();
+            if first.get().is_empty() {
+                first.remove();
+            }
+            let Some(place) = place else {
+                continue;
+            };
+            let Some(held) = self.held.get_mut(place).and_then(Option::as_mut) else {
+                continue;
+            };
+            if held.record.expires_at > before {
+                held.look_at = held.record.expires_at;
+                self.looks.entry(held.look_at).or_default().insert(place);
+                continue;
+            }
+            self.places.remove(&held.record.key);
+            self.held[place] = None;
+            self.gaps.push(place);
+        }
+    }
+
+    fn at(&self, place: usize) -> Option<&Record> {
+        self.held.get(place)?.as_ref().map(|held| &*held.record)
+    }
+
+    fn replace(&mut self, place: usize, record: Box<Record>) {
+        let Some(held) = self.held.get_mut(place).and_then(Option::as_mut) else {
+            return;
+        };
+        let (expires_at, look_at) = (record.expires_at, held.look_at);
+        held.record = record;
+        if expires_at < look_at {
+            held.look_at = expires_at;
+            self.forget(look_at, place);
+            self.looks.entry(expires_at).or_default().insert(place);
+        }
+    }
+
+    fn forget(&mut self, look_at: u64, place: usize) {
+        if let Some(places) = self.looks.get_mut(&look_at) {
+            places.remove(&place);
+            if places.is_empty() {
+                self.looks.remove(&look_at);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::clock::Random;
+    use crate::key::Key;
+
+    #[test]
+    fn they_are_a_map_by_key_that_loses_what_has_expired() {
+        let dice = Random::seeded(5);
+        let mut records = Records::default();
+        let mut plain: BTreeMap<RecordKey, Record> = BTreeMap::new();
+        let (mut now, mut purged) = (0, 0);
+        for round in 0..20_000 {
+            let key = RecordKey::new("orders", &Key::new(dice.below(40).to_string()));
+            match dice.below(8) {
+                0..=3 => {
+                    let mut record = Record::new(key.clone());
+                    record.expires_at = now + dice.below(50);
+                    record.fencing_token = round;
+                    let before = records.change(&key, |old| (Some(Box::new(record.clone())), old.cloned()));
+                    assert_eq!(before, plain.insert(key, record));
+                }
+                4 => assert_eq!(
+                    records.change(&key, |old| (None, old.cloned())),
+                    plain.get(&key).cloned()
+                ),
+                5 => assert_eq!(records.take(&key), plain.remove(&key)),
+                6 => assert_eq!(records.get(&key), plain.get(&key)),
+                _ => {
+                    now += dice.below(10);
+                    records.purge(now);
+                    purged += plain.extract_if(.., |_, record| record.expires_at <= now).count();
+                }
+            }
+            assert_eq!(records.len(), plain.len());
+            assert_eq!(records.held.len() - records.gaps.len(), plain.len(), "no place is lost");
+            assert_eq!(records.looks.values().map(BTreeSet::len).sum::<usize>(), plain.len());
+            assert!(records.looks.values().all(|places| !places.is_empty()));
+            if round % 50 == 0 {
+                assert_eq!(records.sorted(), plain.values().cloned().collect::<Vec<_>>());
+            }
+        }
+        assert!(purged > 1_000, "{purged}");
+    }
+}
