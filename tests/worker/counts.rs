@@ -98,8 +98,8 @@ async fn at_most_0_205_sqs_calls_a_message_when_calls_and_handlers_take_time() {
 
 /// In a FIFO queue the next of a group waits for the outcome of the one before to be durable: without an inbox for the
 /// delete, with one for the record. With one group that is a call for each message; with many groups those that end
-/// together share it. Deletes that nobody waits for gather as on a standard queue. Receives are full, and up to 16 wait
-/// for another group.
+/// together share it. Deletes that nobody waits for gather as on a standard queue. Receives are full but for the last of a
+/// group, and up to 16 wait for another group.
 #[tokio::test(start_paused = true)]
 async fn a_fifo_queue_costs_a_call_for_each_message_of_a_single_group_and_fewer_the_more_groups_there_are() {
     const SENT: usize = 2_000;
@@ -126,7 +126,7 @@ async fn a_fifo_queue_costs_a_call_for_each_message_of_a_single_group_and_fewer_
         rig.emptied(&running).await;
         let (calls, of_inbox) = (rig.queue.calls(), rig.inbox.calls());
         let most = |per_thousand: u64| per_thousand * SENT as u64 / 1_000;
-        assert!(calls.receive <= most(100) + 16, "{groups} groups: {calls:?}");
+        assert!(calls.receive <= most(105) + 16, "{groups} groups: {calls:?}");
         assert!(calls.delete <= most(deletes), "{groups} groups: {calls:?}");
         let of_inbox_calls = of_inbox.claims.calls + of_inbox.writes.calls;
         assert!(of_inbox_calls <= most(inbox_calls), "{groups} groups: {of_inbox:?}");
