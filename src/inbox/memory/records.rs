@@ -134,7 +134,12 @@ impl Records {
     }
 
     fn look(&mut self, second: u64, place: usize) {
-        *self.looks.entry((second, place / 64)).or_default() |= 1 << (place % 64);
+        let (places, bit) = ((second, place / 64), 1 << (place % 64));
+        // Mostly the last entry is the one, and is found without a search.
+        match self.looks.last_entry() {
+            Some(mut last) if *last.key() == places => *last.get_mut() |= bit,
+            _ => *self.looks.entry(places).or_default() |= bit,
+        }
     }
 
     fn forget(&mut self, second: u64, place: usize) {
