@@ -432,6 +432,13 @@ fn only_the_first_claim_of_a_key_in_a_batch_is_tried() {
         request("c4", "m1", "p"),
     ];
     assert_eq!(repeats(&batch), [None, Some(0), None, Some(0)]);
+    let many: Vec<ClaimRequest> = batch.iter().cycle().take(40).cloned().collect();
+    let expected = (0..40).map(|n| match (n, n % 4) {
+        (0 | 2, _) => None,
+        (_, 2) => Some(2),
+        _ => Some(0),
+    });
+    assert!(repeats(&many).into_iter().eq(expected), "of any number");
     let (_, claim) = first();
     let running = |millis| ClaimAnswer::Running {
         lease_left: Duration::from_millis(millis),

@@ -1,7 +1,7 @@
 //! The records of an embedded inbox, by key and by when they end.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use crate::inbox::Record;
 use crate::key::RecordKey;
@@ -14,9 +14,9 @@ pub(super) struct Records {
     /// The records, with gaps where some were deleted.
     held: Vec<Option<Held>>,
     gaps: Vec<usize>,
-    /// The places by the second in which to see whether the record there has expired. A record that is kept longer than it
-    /// was to be stays where it is until then, so that a change of a record costs nothing here.
-    looks: BTreeMap<u64, BTreeSet<usize>>,
+    /// By the second in which to see whether a record has expired: which of the 64 places from one on. A record that is kept
+    /// longer than it was to be stays here as it is until then, so that its change costs nothing. No entry is empty.
+    looks: BTreeMap<(u64, usize), u64>,
 }
 
 struct Held {
@@ -73,7 +73,7 @@ impl Records {
                         }
                     };
                     entry.insert(place);
-                    self.looks.entry(look_at).or_default().insert(place);
+                    self.look(look_at, place);
                 }
                 answer
             }
@@ -95,20 +95,19 @@ impl Records {
 
     /// Deletes those that expire in the second `before` or earlier.
     pub(super) fn purge(&mut self, before: u64) {
-        while let Some(mut first) = self.looks.first_entry().filter(|first| *first.key() <= before) {
-            let place = first.get_mut().pop_first();
-            if first.get().is_empty() {
-                first.remove();
+        while let Some((&(second, places), bits)) = self.looks.first_key_value() {
+            if second > before {
+                return;
             }
-            let Some(place) = place else {
-                continue;
-            };
+            let place = places * 64 + bits.trailing_zeros() as usize;
+            self.forget(second, place);
             let Some(held) = self.held.get_mut(place).and_then(Option::as_mut) else {
                 continue;
             };
             if held.record.expires_at > before {
-                held.look_at = held.record.expires_at;
-                self.looks.entry(held.look_at).or_default().insert(place);
+                let later = held.record.expires_at;
+                held.look_at = later;
+                self.look(later, place);
                 continue;
             }
             self.places.remove(&held.record.key);
@@ -130,15 +129,25 @@ impl Records {
         if expires_at < look_at {
             held.look_at = expires_at;
             self.forget(look_at, place);
-            self.looks.entry(expires_at).or_default().insert(place);
+            self.look(expires_at, place);
         }
     }
 
-    fn forget(&mut self, look_at: u64, place: usize) {
-        if let Some(places) = self.looks.get_mut(&look_at) {
-            places.remove(&place);
-            if places.is_empty() {
-                self.looks.remove(&look_at);
+    fn look(&mut self, second: u64, place: usize) {
+        let (places, bit) = ((second, place / 64), 1 << (place % 64));
+        // Mostly the last entry is the one, and is found without a search.
+        match self.looks.last_entry() {
+            Some(mut last) if *last.key() == places => *last.get_mut() |= bit,
+            _ => *self.looks.entry(places).or_default() |= bit,
+        }
+    }
+
+    fn forget(&mut self, second: u64, place: usize) {
+        let places = (second, place / 64);
+        if let Some(bits) = self.looks.get_mut(&places) {
+            *bits &= !(1 << (place % 64));
+            if *bits == 0 {
+                self.looks.remove(&places);
             }
         }
     }
@@ -158,7 +167,7 @@ mod tests {
         let mut plain: BTreeMap<RecordKey, Record> = BTreeMap::new();
         let (mut now, mut purged) = (0, 0);
         for round in 0..20_000 {
-            let key = RecordKey::new("orders", &Key::new(dice.below(40).to_string()));
+            let key = RecordKey::new("orders", &Key::new(dice.below(200).to_string()));
             match dice.below(8) {
                 0..=3 => {
                     let mut record = Record::new(key.clone());
@@ -181,8 +190,9 @@ mod tests {
             }
             assert_eq!(records.len(), plain.len());
             assert_eq!(records.held.len() - records.gaps.len(), plain.len(), "no place is lost");
-            assert_eq!(records.looks.values().map(BTreeSet::len).sum::<usize>(), plain.len());
-            assert!(records.looks.values().all(|places| !places.is_empty()));
+            let looks: u32 = records.looks.values().map(|bits| bits.count_ones()).sum();
+            assert_eq!(looks as usize, plain.len());
+            assert!(records.looks.values().all(|bits| *bits != 0));
             if round % 50 == 0 {
                 assert_eq!(records.sorted(), plain.values().cloned().collect::<Vec<_>>());
             }

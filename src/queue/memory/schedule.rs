@@ -1,6 +1,7 @@
 //! Entries by a moment of theirs.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use crate::clock::Instant;
 
@@ -28,20 +29,32 @@ fn lowest(block: u64, bits: u64) -> u64 {
 impl Schedule {
     pub(super) fn insert(&mut self, moment: Instant, seq: u64) {
         let (block, bit) = split(moment, seq);
-        let bits = self.blocks.entry(block).or_default();
-        self.len += usize::from(*bits & bit == 0);
-        *bits |= bit;
+        let mut add = |bits: &mut u64| {
+            self.len += usize::from(*bits & bit == 0);
+            *bits |= bit;
+        };
+        // Mostly the last block is the one, and is found without a search.
+        match self.blocks.last_entry() {
+            Some(mut last) if *last.key() == block => add(last.get_mut()),
+            _ => add(self.blocks.entry(block).or_default()),
+        }
     }
 
     pub(super) fn remove(&mut self, moment: Instant, seq: u64) {
         let (block, bit) = split(moment, seq);
-        let Some(bits) = self.blocks.get_mut(&block) else {
-            return;
+        // Mostly the first block is the one, and is found without a search.
+        let mut held = match self.blocks.first_entry() {
+            Some(first) if *first.key() == block => first,
+            _ => match self.blocks.entry(block) {
+                Entry::Occupied(held) => held,
+                Entry::Vacant(_) => return,
+            },
         };
+        let bits = held.get_mut();
         self.len -= usize::from(*bits & bit != 0);
         *bits &= !bit;
         if *bits == 0 {
-            self.blocks.remove(&block);
+            held.remove();
         }
     }
 
@@ -58,6 +71,9 @@ impl Schedule {
     }
 
     pub(super) fn nth(&self, mut nth: usize) -> Option<u64> {
+        if nth == 0 {
+            return self.first().map(|(_, seq)| seq);
+        }
         for ((_, block), bits) in &self.blocks {
             let count = bits.count_ones() as usize;
             if nth < count {
