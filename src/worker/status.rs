@@ -159,6 +159,8 @@ pub struct Status {
     pub last_receive: Option<Duration>,
     /// The stall watchdog: receives should succeed and do not.
     pub stalled: bool,
+    /// How often its loop has turned: it stands still while nothing happens, and while something blocks it.
+    pub turns: u64,
     /// Counts since the start.
     pub totals: Totals,
 }
@@ -204,6 +206,7 @@ impl Shared {
             inbox_breaker: None,
             last_receive: None,
             stalled: false,
+            turns: 0,
             totals: Totals::default(),
         };
         let inner = Inner {

@@ -56,8 +56,8 @@ use crate::telemetry::{said, shown};
 /// Inbox writes per batch: what DynamoDB takes in one `BatchExecuteStatement`.
 const WRITE_BATCH: usize = 25;
 
-/// How many times as long as an inbox write a delete waits for others: nobody waits for it. What is next in a FIFO group is
-/// not kept waiting by it either.
+/// How many times as long as an inbox write a delete waits for others: nobody waits for it. Of a FIFO group that has nothing else
+/// here the queue does, see `flush`.
 const DELETES_LINGER: u32 = 4;
 
 /// Batches of one kind under way at once.
@@ -526,6 +526,7 @@ impl Engine {
         self.meter.silent(now.saturating_duration_since(self.last_receive));
         self.shared.update(|status| {
             status.started = true;
+            status.turns += 1;
             status.paused = self.paused;
             status.held_up = self.gate_was_shut;
             status.draining = self.drain.is_some();

@@ -202,7 +202,10 @@ impl Engine {
         while let Some(batch) = self.writes.take(now, hurry_writes) {
             self.send_writes(batch);
         }
-        let hurry_deletes = draining || (self.fifo && self.inbox.is_none());
+        // With an inbox the next of a group that is held goes on before the delete; but the queue gives no more of the group
+        // until then, and with nothing else to do that is what is waited for.
+        let idle = self.running + self.waiting == 0;
+        let hurry_deletes = draining || (self.fifo && (self.inbox.is_none() || idle));
         while let Some(entries) = self.deletes.take(now, hurry_deletes) {
             self.meter.delete_call(entries.len());
             let queue = Arc::clone(&self.queue);

@@ -49,6 +49,8 @@ pub(crate) struct Host {
     draining: Option<Instant>,
     /// Runs that ended since its loop last turned.
     pub(super) ended: Vec<u64>,
+    /// How often it has turned.
+    turns: u64,
 }
 
 /// A breaker as its worker shows it after each turn.
@@ -92,7 +94,7 @@ impl Host {
     }
 }
 
-/// A worker's loop, whose state the judge sees after every turn.
+/// A worker's loop, whose state the judge sees whenever it was polled.
 pub(crate) struct Turning<F, L> {
     pub(crate) inner: Pin<Box<F>>,
     pub(crate) look: L,
@@ -128,10 +130,14 @@ impl Checker {
         self.hosts.insert(Arc::clone(who), host);
     }
 
-    /// A worker's loop has turned and says this of itself.
+    /// A worker's loop was polled and says this of itself.
     pub(crate) fn turned(&mut self, who: &Who, status: &Status) {
         let now = self.now();
         let host = self.host(who);
+        // It may only have let others go first.
+        if std::mem::replace(&mut host.turns, status.turns) == status.turns {
+            return;
+        }
         let was = host.breaker;
         host.breaker.see(now, status.breaker);
         host.inbox_breaker.see(now, status.inbox_breaker);
