@@ -108,7 +108,7 @@ async fn a_fifo_queue_costs_a_call_for_each_message_of_a_single_group_and_fewer_
         (1, false, 1_000, 0),
         (10, false, 375, 0),
         (1_000, false, 125, 0),
-        (1, true, 525, 1_100),
+        (1, true, 605, 1_100),
         (10, true, 107, 620),
         (1_000, true, 105, 185),
     ];
