@@ -70,9 +70,7 @@ async fn receive(shared: Arc<Shared>, done: mpsc::UnboundedSender<String>, mut s
             .queue_url(&shared.queue_url)
             .max_number_of_messages(10)
             .wait_time_seconds(20)
-            .set_message_system_attribute_names(
-                shared.fifo.then(|| vec![MessageSystemAttributeName::MessageGroupId]),
-            )
+            .set_message_system_attribute_names(shared.fifo.then(|| vec![MessageSystemAttributeName::MessageGroupId]))
             .send();
         let answer = tokio::select! {
             answer = call => answer,
@@ -88,7 +86,9 @@ async fn receive(shared: Arc<Shared>, done: mpsc::UnboundedSender<String>, mut s
         };
         while handlers.try_join_next().is_some() {}
         for messages in in_order(&shared, messages) {
-            let Some(room) = room.split(messages.len()) else { continue };
+            let Some(room) = room.split(messages.len()) else {
+                continue;
+            };
             handlers.spawn(handle(Arc::clone(&shared), messages, room, done.clone()));
         }
     }
@@ -127,7 +127,10 @@ async fn handle(
                 continue;
             }
         };
-        shared.work.handle(message.message_id().unwrap_or_default(), &body).await;
+        shared
+            .work
+            .handle(message.message_id().unwrap_or_default(), &body)
+            .await;
         drop(slot);
         drop(room.split(1));
         if let Some(handle) = message.receipt_handle {
