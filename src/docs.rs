@@ -35,6 +35,9 @@ mod producer {}
 #[doc = include_str!("../docs/testing.md")]
 mod testing {}
 
+#[doc = include_str!("../docs/performance.md")]
+mod performance {}
+
 #[doc = include_str!("../docs/settings.md")]
 mod settings {}
 
