@@ -6,6 +6,8 @@ One base case, and one factor varied at a time. Every figure of a case is compar
 from dataclasses import dataclass, field, replace
 
 ROUNDS = 3
+# Rounds that the peers take part in: they are far enough apart.
+PEER_ROUNDS = 2
 WARM_UP_S = 1.0
 WINDOW_S = 3.0
 # Between the driver's first receive and the opening of the queue: its memory when idle is read at the end of it.
@@ -100,7 +102,8 @@ class Case:
 
     def rounds_of(self, driver, default):
         """How many rounds the driver takes part in; never more than asked for."""
-        return min(default, self.driver_rounds.get(driver, self.rounds or default))
+        usual = PEER_ROUNDS if DRIVERS[driver].peer else default
+        return min(default, self.driver_rounds.get(driver, self.rounds or usual))
 
     def run_s(self, driver):
         """Seconds one run is planned to take."""
