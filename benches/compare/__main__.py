@@ -32,6 +32,7 @@ def arguments(given):
     parser.add_argument("--rounds", type=int, metavar="N", help=f"rounds of each case (default {plan.ROUNDS})")
     parser.add_argument("--publish", action="store_true", help="put tables and charts into docs/performance.md and docs/performance/")
     parser.add_argument("--report", metavar="FOLDER", help="measure nothing: make tables and charts of the results in this folder anew")
+    parser.add_argument("--again", metavar="FOLDER", help="put the cases of --only, measured again, into the results in this folder")
     parser.add_argument("--list", action="store_true", help="tell the cases, their drivers and the planned time")
     # For benches/run: what has to be set up for these arguments.
     parser.add_argument("--needs", action="store_true", help=argparse.SUPPRESS)
@@ -39,7 +40,9 @@ def arguments(given):
     args.only, args.drivers = sum(args.only, []), sum(args.drivers, [])
     if args.rounds is not None and args.rounds < 1:
         parser.error("--rounds: at least 1")
-    if args.publish and not args.report and (args.quick or args.only or args.drivers or (args.rounds or plan.ROUNDS) < plan.ROUNDS):
+    if args.again and (args.quick or args.drivers or args.rounds or args.report or not args.only):
+        parser.error("--again takes --only CASE,…: these cases are measured with all their drivers and rounds")
+    if args.publish and not args.report and not args.again and (args.quick or args.only or args.drivers or (args.rounds or plan.ROUNDS) < plan.ROUNDS):
         parser.error("--publish takes a whole run: the tables of docs/performance.md would lose what was left out")
     return args
 
@@ -97,6 +100,22 @@ def measure(args, cases, rounds, bench):
     return folder
 
 
+def merge(folder, again):
+    """Puts what was measured `again` into the folder's results, in place of what they have of these cases."""
+    path = folder / "results.json"
+    found, newer = results.read(path).raw, results.read(again / "results.json").raw
+    names = [case["name"] for case in newer["cases"]]
+    unknown = set(names) - {case["name"] for case in found["cases"]}
+    if unknown:
+        sys.exit(f"benches/run: {folder} has no {', '.join(sorted(unknown))}")
+    newer_cases = {case["name"]: case for case in newer["cases"]}
+    found["cases"] = [newer_cases.get(case["name"], case) for case in found["cases"]]
+    found["runs"] = [run for run in found["runs"] if run["case"] not in names] + newer["runs"]
+    note = {"started": newer["started"], "cases": names, "commit": newer["machine"].get("commit")}
+    found["again"] = [*found.get("again", []), note]
+    results.write(path, found)
+
+
 def report(folder):
     """Makes tables and charts from the results in the folder; the results, and the charts' files."""
     read = results.read(folder / "results.json")
@@ -127,9 +146,14 @@ def main(given):
         folder = Path(args.report)
         if not (folder / "results.json").is_file():
             sys.exit(f"benches/run: there is no results.json in {folder}")
+    elif args.again and not (Path(args.again) / "results.json").is_file():
+        sys.exit(f"benches/run: there is no results.json in {args.again}")
     else:
         print(planned(cases, rounds), flush=True)
         folder = measure(args, cases, rounds, bench)
+        if args.again:
+            merge(Path(args.again), folder)
+            folder = Path(args.again)
     read, charts = report(folder)
     for verdict in verdicts(read):
         print(f"{verdict.word.strip('*'):13} {verdict.target}: {verdict.figure}")

@@ -237,6 +237,8 @@ def machine(results):
     rows += [(name, version or "none") for name, version in about["versions"].items()]
     rows += [(driver, results.version(driver)) for driver in plan.DRIVERS if results.version(driver) and driver != "redrive-inbox"]
     rows += [("commit", commit), ("time", f"{results.raw['started']}, {results.raw['minutes']:.0f} minutes")]
+    for note in results.raw.get("again", []):
+        rows.append(("measured again", f"{', '.join(note['cases'])}: {note['started']}, commit {(note['commit'] or 'unknown')[:12]}"))
     return table(["what", "which"], rows, left=2)
 
 

@@ -8,11 +8,18 @@ use super::item::Id;
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     queues: BTreeMap<Arc<str>, VecDeque<Id>>,
+    held: usize,
 }
 
 impl Groups {
     pub(super) fn push(&mut self, group: &Arc<str>, id: Id) {
         self.queues.entry(Arc::clone(group)).or_default().push_back(id);
+        self.held += 1;
+    }
+
+    /// How many wait for another of their group: more of those would not keep a handler busy.
+    pub(super) fn behind(&self) -> usize {
+        self.held - self.queues.len()
     }
 
     pub(super) fn is_head(&self, group: &str, id: Id) -> bool {
@@ -23,7 +30,9 @@ impl Groups {
     pub(super) fn remove(&mut self, group: &str, id: Id) -> Option<Id> {
         let queue = self.queues.get_mut(group)?;
         let was_head = queue.front() == Some(&id);
+        let before = queue.len();
         queue.retain(|&held| held != id);
+        self.held -= before - queue.len();
         let head = queue.front().copied();
         if queue.is_empty() {
             self.queues.remove(group);
@@ -37,7 +46,9 @@ impl Groups {
             return Vec::new();
         };
         let at = queue.iter().position(|&held| held == id);
-        at.map_or_else(Vec::new, |at| queue.split_off(at + 1).into())
+        let behind: Vec<Id> = at.map_or_else(Vec::new, |at| queue.split_off(at + 1).into());
+        self.held -= behind.len();
+        behind
     }
 }
 
@@ -55,6 +66,7 @@ mod tests {
         }
         groups.push(&other, 9);
         assert!(groups.is_head("g", 1) && !groups.is_head("g", 2) && groups.is_head("h", 9));
+        assert_eq!(groups.behind(), 2);
         assert_eq!(
             groups.remove("g", 2),
             None,
@@ -64,6 +76,7 @@ mod tests {
         groups.push(&group, 4);
         assert_eq!(groups.take_behind("g", 3), vec![4]);
         assert_eq!(groups.remove("g", 3), None);
+        assert_eq!(groups.behind(), 0);
         assert!(!groups.is_head("g", 3));
     }
 

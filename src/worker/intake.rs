@@ -76,6 +76,11 @@ impl Intake {
         (self.in_flight == 0 && self.not_before.is_none_or(|at| now >= at)).then_some(1)
     }
 
+    /// Messages asked for and not yet answered.
+    pub(super) fn expected(&self) -> usize {
+        self.expected
+    }
+
     pub(super) fn started(&mut self, asked: usize) {
         self.in_flight += 1;
         self.expected += asked;

@@ -384,3 +384,30 @@ async fn inv07_what_an_open_breaker_kept_long_enough_goes_back_from_the_head() {
     assert!(back("g-0"), "the tail is given back, and its head is held");
     running.drain().await;
 }
+
+/// A receive brings ten of one group, and nine of them cannot run: that they are held must not keep the slots from other groups.
+#[tokio::test(start_paused = true)]
+async fn inv07_deep_groups_leave_no_slot_idle_and_inv05_what_is_held_behind_others_is_bounded() {
+    const SLOTS: usize = 16;
+    let rig = Rig::fifo();
+    for group in 0..100 {
+        for n in 0..10 {
+            rig.send_in(&format!("g{group}"), &format!("k{group}-{n}"), &format!("{group}-{n}"))
+                .await;
+        }
+    }
+    let worker = rig.bare().concurrency(SLOTS).handler(rig.takes(ms(20)));
+    let running = start(worker.build().unwrap());
+    let began = now();
+    let mut most = 0;
+    while rig.log.done() < 1_000 {
+        let status = running.status();
+        most = most.max(status.running + status.waiting);
+        sleep(ms(1)).await;
+    }
+    // 1,000 messages of 20 ms on 16 slots take 1.25 s.
+    let took = now() - began;
+    assert!(took < ms(1_500), "{took:?}");
+    assert!(most <= SLOTS + 2 * SLOTS + 10 * (SLOTS + 1), "{most} held");
+    running.drain().await;
+}

@@ -3,7 +3,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from compare import plan, publish, results, tables
+from compare import __main__, plan, publish, results, tables
 from compare.tests import samples
 from compare.tests.samples import run
 from compare.verdicts import verdicts
@@ -41,6 +41,24 @@ class Reading(unittest.TestCase):
         found = samples.results([run("base", "redrive", rate=9), run("base", "raw", rate=10), run("base", "beavers", rate=2), run("base", "omniqueue", rate=3)])
         self.assertEqual(found.best_peer("base"), "omniqueue")
         self.assertIsNone(samples.results([run("base", "raw")]).best_peer("base"))
+
+
+class Again(unittest.TestCase):
+    def test_cases_measured_again_replace_only_their_own_runs(self):
+        whole = samples.whole()
+        with tempfile.TemporaryDirectory() as folder:
+            old, new = Path(folder) / "old", Path(folder) / "new"
+            old.mkdir(), new.mkdir()
+            results.write(old / "results.json", whole.raw)
+            newer = samples.results([run("base", "redrive", rate=4321.0)])
+            results.write(new / "results.json", newer.raw)
+            others = [one for one in whole.raw["runs"] if one["case"] != "base"]
+            __main__.merge(old, new)
+            merged = results.read(old / "results.json")
+            self.assertEqual(merged.median("base", "redrive", "rate"), 4321.0)
+            self.assertFalse(merged.measured("base", "raw"))
+            self.assertEqual([one for one in merged.raw["runs"] if one["case"] != "base"], json.loads(json.dumps(others)))
+            self.assertIn("measured again | base", tables.machine(merged))
 
 
 class Verdicts(unittest.TestCase):

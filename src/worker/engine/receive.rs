@@ -12,7 +12,7 @@ use crate::inbox::{Change, ClaimAnswer, Rejection};
 use crate::key::{Key, RecordKey};
 use crate::message::Delivery;
 use crate::outcome::Reason;
-use crate::queue::{QueueError, Receive};
+use crate::queue::{MAX_BATCH, QueueError, Receive};
 use crate::telemetry::{said, shown};
 use crate::worker::in_flight::Holder;
 use crate::worker::status::Fate;
@@ -51,10 +51,15 @@ impl Engine {
                 if dry || ending_full {
                     return;
                 }
-                // What waits aside, for a limit of its own or as a suspect, keeps nobody's slot.
-                let aside = self.held_back + self.suspects.len();
+                // What waits aside, for a limit of its own, as a suspect, or for another of its group, keeps nobody's slot.
+                let behind = self.groups.behind();
+                let aside = self.held_back + self.suspects.len() + behind;
                 let held = self.running + self.waiting.saturating_sub(aside);
-                while let Some(max) = self.intake.ask(self.slots * self.batch_size(), held, now) {
+                // A receive brings up to ten of one group, of which one can run.
+                let most_behind = MAX_BATCH * self.slots * self.batch_size();
+                while (!self.fifo || behind + self.intake.expected() <= most_behind)
+                    && let Some(max) = self.intake.ask(self.slots * self.batch_size(), held, now)
+                {
                     self.start_receive(max);
                 }
             }

@@ -133,6 +133,7 @@ impl Checker {
     /// A worker's loop was polled and says this of itself.
     pub(crate) fn turned(&mut self, who: &Who, status: &Status) {
         let now = self.now();
+        let fifo = self.modes.fifo;
         let host = self.host(who);
         // It may only have let others go first.
         if std::mem::replace(&mut host.turns, status.turns) == status.turns {
@@ -147,7 +148,9 @@ impl Checker {
         host.slots.set(now, status.concurrency);
         host.most_slots = host.most_slots.max(status.concurrency * host.slots.batch);
         let held = status.running + status.waiting;
-        let most = host.most_slots + (2 * host.most_slots).max(2 * MAX_BATCH) + host.held_back;
+        // A receive of a FIFO queue brings up to ten of one group, of which one can run.
+        let behind = if fifo { MAX_BATCH * (host.most_slots + 1) } else { 0 };
+        let most = host.most_slots + (2 * host.most_slots).max(2 * MAX_BATCH) + host.held_back + behind;
         // While its loop stands still, nothing that ended has reached its breaker.
         let ended = if host.stalled {
             Vec::new()

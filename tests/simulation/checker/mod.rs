@@ -100,6 +100,7 @@ pub(crate) struct Modes {
     pub(super) keeps: bool,
     /// That of a group does, whatever is done with others.
     pub(super) blocks: bool,
+    pub(super) fifo: bool,
 }
 
 impl ClaimState {
@@ -263,6 +264,7 @@ impl Checker {
                 any_payload: plan.workers.iter().any(|worker| worker.old),
                 keeps: plan.letters == Letters::Kept || plan.rejects_block,
                 blocks: plan.rejects_block,
+                fifo: plan.fifo,
             },
             wires: JoinSet::new(),
             history: Vec::new(),

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
@@ -26,6 +27,8 @@ struct Shared {
     slots: Semaphore,
     /// Messages received and not yet handled.
     room: Arc<Semaphore>,
+    /// What waits for a slot is not begun any more.
+    stopping: AtomicBool,
 }
 
 #[tokio::main]
@@ -33,17 +36,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     log_warnings();
     let task = Task::from_env();
     let aws = aws_config::load_from_env().await;
+    // Of what a receive brings of a FIFO queue, one message can be handled.
+    let ahead = if task.fifo { 10 } else { 2 };
     let shared = Arc::new(Shared {
         client: Client::new(&aws),
         queue_url: task.queue_url.clone(),
         fifo: task.fifo,
         work: Work::of(&task),
         slots: Semaphore::new(task.concurrency),
-        room: Arc::new(Semaphore::new(2 * task.concurrency.max(20))),
+        room: Arc::new(Semaphore::new(ahead * task.concurrency.max(20))),
+        stopping: AtomicBool::new(false),
     });
     let (stop, stopped) = watch::channel(false);
     let (done, to_delete) = mpsc::unbounded_channel();
-    let receivers = (task.concurrency / 8).clamp(4, 16);
+    let receivers = (1 + task.concurrency / 4).clamp(4, 16);
     let mut tasks = JoinSet::new();
     for _ in 0..receivers {
         tasks.spawn(receive(Arc::clone(&shared), done.clone(), stopped.clone()));
@@ -52,6 +58,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tasks.spawn(delete(Arc::clone(&shared), to_delete));
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     terminate.recv().await;
+    shared.stopping.store(true, Ordering::Relaxed);
     stop.send(true)?;
     while tasks.join_next().await.is_some() {}
     shared.work.answer("raw SDK loop", aws_sdk_sqs::meta::PKG_VERSION);
@@ -120,6 +127,9 @@ async fn handle(
 ) {
     for message in messages {
         let Ok(slot) = shared.slots.acquire().await else { return };
+        if shared.stopping.load(Ordering::Relaxed) {
+            return;
+        }
         let body: Body = match serde_json::from_str(message.body().unwrap_or_default()) {
             Ok(body) => body,
             Err(error) => {
