@@ -38,6 +38,10 @@ def arguments(given):
     parser.add_argument("--needs", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(given)
     args.only, args.drivers = sum(args.only, []), sum(args.drivers, [])
+    # benches/run works in benches/; its caller's folders are the caller's.
+    for name in ("again", "report"):
+        if folder := getattr(args, name):
+            setattr(args, name, str(Path(os.environ.get("BENCH_FROM", ".")) / folder))
     if args.rounds is not None and args.rounds < 1:
         parser.error("--rounds: at least 1")
     if args.again and (args.quick or args.drivers or args.rounds or args.report or not args.only):
