@@ -54,6 +54,11 @@ impl<T> Batcher<T> {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
+    /// Whether nothing waits and nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.in_flight == 0
+    }
+
     /// When the next batch is due, if none is before. `None` while as many as may be are under way: one coming back wakes.
     pub(super) fn next_at(&self) -> Option<Instant> {
         if self.in_flight >= self.max_in_flight {

@@ -204,7 +204,7 @@ impl Engine {
         }
         // With an inbox the next of a group that is held goes on before the delete; but the queue gives no more of the group
         // until then, and with nothing else to do that is what is waited for.
-        let idle = self.running + self.waiting == 0;
+        let idle = self.running + self.waiting == 0 && self.writes.is_idle();
         let hurry_deletes = draining || (self.fifo && (self.inbox.is_none() || idle));
         while let Some(entries) = self.deletes.take(now, hurry_deletes) {
             self.meter.delete_call(entries.len());
