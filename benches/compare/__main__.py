@@ -81,8 +81,7 @@ def measure(args, cases, rounds, bench):
     if not os.access(stand_in[0], os.X_OK):
         sys.exit(f"the stand-in is not built: {stand_in[0]}")
     started = datetime.datetime.now(datetime.timezone.utc)
-    folder = bench / "results" / started.strftime("%Y-%m-%dT%H-%M-%SZ")
-    folder.mkdir(parents=True)
+    folder = results.new_folder(bench / "results", started.strftime("%Y-%m-%dT%H-%M-%SZ"))
     began = time.monotonic()
     found = {
         "format": 1,

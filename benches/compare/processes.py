@@ -1,5 +1,6 @@
 """Children that never outlive their run, and what the kernel tells of them."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -9,6 +10,16 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def uninterrupted():
+    """Puts signals off, so that what is begun is known before one ends this process; gives the signals blocked until then."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGINT, signal.SIGTERM})
+    try:
+        yield before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Child:
@@ -26,7 +37,12 @@ class Child:
             if core is not None:
                 os.sched_setaffinity(0, {core})
 
-        with open(self.stdout, "wb") as out, open(self.stderr, "wb") as err:
+        with open(self.stdout, "wb") as out, open(self.stderr, "wb") as err, uninterrupted() as signals:
+
+            def prepare():
+                signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+                before_exec()
+
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -35,7 +51,7 @@ class Child:
                 env=env,
                 cwd=cwd,
                 start_new_session=True,
-                preexec_fn=before_exec,
+                preexec_fn=prepare,
             )
         self.pid = self.process.pid
 

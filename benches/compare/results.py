@@ -1,10 +1,23 @@
 """A run's results as a file, and the questions that tables, charts and verdicts ask of them."""
 
+import itertools
 import json
 from pathlib import Path
 
 from . import plan
 from .stats import quantile, spread
+
+
+def new_folder(parent, name):
+    """Makes a folder of that name, or with a number behind it where another run began within the same second."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
 
 
 def write(path, results):

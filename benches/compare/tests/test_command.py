@@ -9,6 +9,7 @@ import unittest
 from pathlib import Path
 
 from compare import __main__ as command
+from compare import results
 
 HERE = Path(__file__).resolve().parent
 BENCHES = HERE.parent.parent
@@ -48,6 +49,13 @@ class Command(unittest.TestCase):
                 continue
         return found
 
+    def assert_nothing_is_left(self):
+        """What dies with the runner does so a moment after it."""
+        until = time.monotonic() + 10
+        while self.children() and time.monotonic() < until:
+            time.sleep(0.01)
+        self.assertEqual(self.children(), [])
+
     def test_a_quick_run_leaves_results_tables_and_no_process(self):
         run = self.start("--quick", "--drivers", "redrive,raw,omniqueue,sqs-consumer", BENCH_ABSENT="node: npm is not there\n")
         said, _ = run.communicate(timeout=120)
@@ -82,7 +90,7 @@ class Command(unittest.TestCase):
                 run.kill()
                 run.wait()
             self.assertEqual(run.returncode, status, said)
-            self.assertEqual(self.children(), [])
+            self.assert_nothing_is_left()
 
     def test_even_a_killed_runner_leaves_no_process(self):
         run = self.start("--only", "base", "--drivers", "redrive")
@@ -91,9 +99,7 @@ class Command(unittest.TestCase):
             time.sleep(0.05)
         run.kill()
         run.communicate()
-        while self.children() and time.monotonic() < until:
-            time.sleep(0.05)
-        self.assertEqual(self.children(), [])
+        self.assert_nothing_is_left()
 
     def test_without_a_stand_in_it_says_so(self):
         (self.folder / "release" / "stand-in").unlink()
@@ -112,6 +118,10 @@ class Command(unittest.TestCase):
                     sys.stderr = stderr
         self.assertTrue(command.arguments(["--publish", "--rounds", "5"]).publish)
         self.assertTrue(command.arguments(["--publish", "--report", "x"]).publish)
+
+    def test_runs_of_the_same_second_have_folders_of_their_own(self):
+        folders = [results.new_folder(self.folder / "results", "2026-01-01T00-00-00Z").name for _ in range(3)]
+        self.assertEqual(folders, ["2026-01-01T00-00-00Z", "2026-01-01T00-00-00Z-2", "2026-01-01T00-00-00Z-3"])
 
     def test_lists_are_taken_together(self):
         found = command.arguments(["--only", "base,steady", "--only", "inbox", "--drivers", "raw"])
