@@ -71,6 +71,8 @@ pub mod handler;
 pub mod inbox;
 pub mod key;
 pub mod message;
+#[cfg(feature = "otel")]
+pub mod otel;
 pub mod outcome;
 #[cfg(feature = "aws")]
 pub mod permission;

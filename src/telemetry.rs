@@ -327,6 +327,17 @@ impl TraceContext {
         format!("{:016x}", self.parent_id)
     }
 
+    /// The context of the span that is current here: OpenTelemetry's, else that of the current [`tracing`] span, where a layer
+    /// of `tracing_opentelemetry` knows it. `None` outside of any span, where no tracer is installed, and without the feature
+    /// `otel`.
+    ///
+    /// What a [`Producer`](crate::Producer) sends within a span carries its context by itself. Other senders put
+    /// [`as_attribute`](Self::as_attribute) among a message's attributes.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        traces::current_context()
+    }
+
     /// As a message carries it: the attribute's name, and the attribute.
     ///
     /// ```

@@ -4,11 +4,15 @@ use crate::clock::{Clock, Instant};
 use crate::message::{Delivery, Outgoing};
 use crate::outcome::Outcome;
 
+/// There is none.
+pub(super) fn current_context() -> Option<super::TraceContext> {
+    None
+}
+
 pub(crate) struct Traces;
 
 pub(crate) struct DeliveryTrace;
 
-#[derive(Default)]
 pub(crate) struct RunTrace;
 
 pub(crate) struct SendTrace;
@@ -56,6 +60,10 @@ impl DeliveryTrace {
 
 #[allow(clippy::unused_self, reason = "as where spans are made")]
 impl RunTrace {
+    pub(crate) fn none() -> Self {
+        Self
+    }
+
     pub(crate) fn around<F: Future>(self, run: F) -> F {
         run
     }

@@ -33,13 +33,13 @@ const BATCH_COUNT: &str = "messaging.batch.message_count";
 const MAX_STEPS: usize = 16;
 
 /// The tracer of redrive's own spans.
-pub(super) fn tracer() -> BoxedTracer {
+fn tracer() -> BoxedTracer {
     let scope = opentelemetry::InstrumentationScope::builder(SCOPE).with_version(env!("CARGO_PKG_VERSION"));
     global::tracer_with_scope(scope.build())
 }
 
 /// The attributes by which samplers choose.
-pub(super) fn about(queue: &Arc<str>, operation: &'static str, kind: Option<&'static str>) -> Vec<KeyValue> {
+fn about(queue: &Arc<str>, operation: &'static str, kind: Option<&'static str>) -> Vec<KeyValue> {
     let mut about = Vec::with_capacity(10);
     about.push(KeyValue::new(SYSTEM, AWS_SQS));
     about.push(KeyValue::new(QUEUE, Value::String(Arc::clone(queue).into())));
@@ -51,17 +51,7 @@ pub(super) fn about(queue: &Arc<str>, operation: &'static str, kind: Option<&'st
 }
 
 impl TraceContext {
-    /// The context of the span that is current here: OpenTelemetry's, else that of the current [`tracing`] span, where a layer
-    /// of `tracing_opentelemetry` knows it. `None` outside of any span, and where no exporter is installed.
-    ///
-    /// What a [`Producer`](crate::Producer) sends carries it by itself. Other senders put
-    /// [`as_attribute`](Self::as_attribute) among a message's attributes.
-    #[must_use]
-    pub fn current() -> Option<Self> {
-        current().and_then(|current| Self::of_span(current.span().span_context()))
-    }
-
-    pub(super) fn of_span(span: &SpanContext) -> Option<Self> {
+    fn of_span(span: &SpanContext) -> Option<Self> {
         Self::new(
             u128::from_be_bytes(span.trace_id().to_bytes()),
             u64::from_be_bytes(span.span_id().to_bytes()),
@@ -70,7 +60,7 @@ impl TraceContext {
     }
 
     /// As what a span is linked to.
-    pub(super) fn link(self) -> Link {
+    fn link(self) -> Link {
         let flags = TraceFlags::default().with_sampled(self.sampled());
         let trace_id = TraceId::from_bytes(self.trace_id.to_be_bytes());
         let span_id = SpanId::from_bytes(self.parent_id.to_be_bytes());
@@ -78,8 +68,13 @@ impl TraceContext {
     }
 }
 
+/// The context of the span that is current.
+pub(super) fn current_context() -> Option<TraceContext> {
+    current().and_then(|current| TraceContext::of_span(current.span().span_context()))
+}
+
 /// The OpenTelemetry context of where this is called, if it has a span.
-pub(super) fn current() -> Option<Context> {
+fn current() -> Option<Context> {
     if let Some(active) = Context::map_current(|current| is_valid(current).then(|| current.clone())) {
         return Some(active);
     }
@@ -93,20 +88,20 @@ fn is_valid(context: &Context) -> bool {
 
 /// A moment by both clocks, so that what is told by one is written by the other.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Anchor {
+struct Anchor {
     at: Instant,
     wall: SystemTime,
 }
 
 impl Anchor {
-    pub(super) fn of(clock: &Clock) -> Self {
+    fn of(clock: &Clock) -> Self {
         Self {
             at: clock.now(),
             wall: clock.system_time(),
         }
     }
 
-    pub(super) fn wall(&self, at: Instant) -> SystemTime {
+    fn wall(&self, at: Instant) -> SystemTime {
         let later = at.saturating_duration_since(self.at);
         let earlier = self.at.saturating_duration_since(at);
         (self.wall + later).checked_sub(earlier).unwrap_or(self.wall)
@@ -566,10 +561,13 @@ impl SendTrace {
 }
 
 /// What a run is made within, so that the spans of what it calls are children of its own.
-#[derive(Default)]
 pub(crate) struct RunTrace(Option<Context>);
 
 impl RunTrace {
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
     pub(crate) fn around<F: Future>(self, run: F) -> impl Future<Output = F::Output> {
         match self.0 {
             Some(context) => run.with_context(context).left_future(),

@@ -165,7 +165,7 @@ impl Engine {
         let attempt = start.context.attempt();
         match self.items.get_mut(&start.id) {
             Some(item) => item.trace.run_started(now, attempt, span),
-            None => RunTrace::default(),
+            None => RunTrace::none(),
         }
     }
 }
