@@ -45,7 +45,10 @@ async fn program() {
         .init();
     let messages: u64 = std::env::var("MESSAGES").unwrap().parse().unwrap();
     let dead = MemoryQueue::builder("exported-dlq").retention(Duration::from_secs(14 * 24 * 60 * 60));
-    let queue = MemoryQueue::builder("exported").dead_letter(&dead.build().unwrap(), 15).build().unwrap();
+    let queue = MemoryQueue::builder("exported")
+        .dead_letter(&dead.build().unwrap(), 15)
+        .build()
+        .unwrap();
     let producer = Producer::new(queue.clone());
     let sent = producer
         .send_all((0..messages).map(|n| NewMessage::text("the payload").key(format!("k{n}"))))
@@ -215,7 +218,7 @@ fn a_collector_gets_every_span_the_last_ones_when_the_worker_ends_and_no_payload
     assert!(times(&all, "shop") >= 1, "the service's name");
     assert_eq!(times(&all, "the payload"), 0);
     assert_eq!(said.count("WARN"), 0, "{:#?}", said.log);
-    assert!(said.log.len() > 50, "it was loud");
+    assert!(said.count("TRACE") + said.count("DEBUG") > 0, "it was loud: {:#?}", said.log);
     assert_eq!(said.count("hunter2"), 0);
 }
 
