@@ -218,7 +218,11 @@ fn a_collector_gets_every_span_the_last_ones_when_the_worker_ends_and_no_payload
     assert!(times(&all, "shop") >= 1, "the service's name");
     assert_eq!(times(&all, "the payload"), 0);
     assert_eq!(said.count("WARN"), 0, "{:#?}", said.log);
-    assert!(said.count("TRACE") + said.count("DEBUG") > 0, "it was loud: {:#?}", said.log);
+    assert!(
+        said.count("TRACE") + said.count("DEBUG") > 0,
+        "it was loud: {:#?}",
+        said.log
+    );
     assert_eq!(said.count("hunter2"), 0);
 }
 
