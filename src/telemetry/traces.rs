@@ -4,23 +4,28 @@
 //! They are made through OpenTelemetry's global tracer, at the times the engine says. Where none is installed, nothing is made
 //! and nothing allocated.
 
+mod delivery;
+mod send;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures::future::FutureExt as _;
-use opentelemetry::global::{self, BoxedSpan, BoxedTracer};
+use opentelemetry::global::{self, BoxedTracer};
 use opentelemetry::trace::{
-    Event, FutureExt as _, Link, Span as _, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _,
-    TraceFlags, TraceId, TraceState, Tracer as _,
+    FutureExt as _, Link, Span as _, SpanBuilder, SpanContext, SpanId, SpanKind, TraceContextExt as _, TraceFlags,
+    TraceId, TraceState, Tracer as _,
 };
-use opentelemetry::{Context, KeyValue, StringValue, Value};
+use opentelemetry::{Context, InstrumentationScope, KeyValue, Value};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::{AWS_SQS, ERROR_TYPE, OPERATION, QUEUE, SYSTEM, TraceContext, shown};
+use super::{AWS_SQS, OPERATION, QUEUE, SYSTEM, TraceContext, shown};
 use crate::clock::{Clock, Instant};
-use crate::message::{Attribute, Delivery, Message, Outgoing, TRACEPARENT_ATTRIBUTE};
-use crate::outcome::{Cause, Failure, Outcome};
-use crate::queue::MAX_ATTRIBUTES;
+use crate::message::{Delivery, Message};
+use delivery::Trace;
+
+pub(crate) use delivery::DeliveryTrace;
+pub(crate) use send::SendTrace;
 
 /// The instrumentation's name.
 const SCOPE: &str = "redrive";
@@ -29,12 +34,9 @@ const OPERATION_TYPE: &str = "messaging.operation.type";
 const MESSAGE_ID: &str = "messaging.message.id";
 const BATCH_COUNT: &str = "messaging.batch.message_count";
 
-/// Steps of settling that are noted at most; a delivery has six unless something is tried for long.
-const MAX_STEPS: usize = 16;
-
 /// The tracer of redrive's own spans.
 fn tracer() -> BoxedTracer {
-    let scope = opentelemetry::InstrumentationScope::builder(SCOPE).with_version(env!("CARGO_PKG_VERSION"));
+    let scope = InstrumentationScope::builder(SCOPE).with_version(env!("CARGO_PKG_VERSION"));
     global::tracer_with_scope(scope.build())
 }
 
@@ -201,17 +203,7 @@ impl Traces {
                 Maker::None
             };
         }
-        let trace = || {
-            Box::new(Trace {
-                spans,
-                anchor,
-                process: none.with_span(span),
-                claim_sent: None,
-                run: None,
-                settling: None,
-                failed: None,
-            })
-        };
+        let trace = || Box::new(Trace::new(spans, anchor, none.with_span(span)));
         DeliveryTrace(is_made.then(trace))
     }
 
@@ -252,312 +244,6 @@ fn sender(message: &Message, earlier: Option<&str>) -> Option<TraceContext> {
         let earlier = earlier?;
         earlier.parse().ok().or_else(|| TraceContext::from_aws_header(earlier))
     })
-}
-
-/// The spans of one delivery.
-pub(crate) struct DeliveryTrace(Option<Box<Trace>>);
-
-struct Trace {
-    spans: Arc<Spans>,
-    anchor: Anchor,
-    /// The span of the whole delivery.
-    process: Context,
-    claim_sent: Option<Instant>,
-    run: Option<Run>,
-    settling: Option<Settling>,
-    /// What failed last: a claim, or a run.
-    failed: Option<String>,
-}
-
-/// The span of a handler's run.
-struct Run {
-    context: Context,
-    /// It is this one's, which then ends it.
-    span: Option<tracing::Span>,
-}
-
-struct Settling {
-    since: Instant,
-    steps: Vec<Event>,
-}
-
-impl DeliveryTrace {
-    /// Its claim is asked for.
-    pub(crate) fn claim_sent(&mut self, now: Instant) {
-        if let Some(trace) = &mut self.0 {
-            trace.claim_sent = Some(now);
-        }
-    }
-
-    /// The inbox answered, or failed with an error of this kind.
-    pub(crate) fn claim_answered(&mut self, now: Instant, answer: Result<&'static str, &'static str>) {
-        let Some(trace) = &mut self.0 else { return };
-        let Some(sent) = trace.claim_sent.take() else { return };
-        trace.failed = answer.err().map(str::to_owned);
-        let mut attributes = about(&trace.spans.queue, "claim", None);
-        match answer {
-            Ok(answer) => attributes.push(KeyValue::new("redrive.claim", answer)),
-            Err(kind) => attributes.push(KeyValue::new(ERROR_TYPE, kind)),
-        }
-        let builder = SpanBuilder::from_name(trace.spans.claim.clone()).with_attributes(attributes);
-        trace.child(builder, sent, now, answer.err());
-    }
-
-    /// It was claimed under this fencing token.
-    pub(crate) fn claimed(&mut self, fencing_token: u64) {
-        if let Some(trace) = &mut self.0 {
-            let token = i64::try_from(fencing_token).unwrap_or(i64::MAX);
-            trace
-                .process
-                .span()
-                .set_attribute(KeyValue::new("redrive.fencing_token", token));
-        }
-    }
-
-    /// It was received again while it was held.
-    pub(crate) fn received_again(&mut self, now: Instant) {
-        if let Some(trace) = &mut self.0 {
-            let at = trace.anchor.wall(now);
-            trace
-                .process
-                .span()
-                .add_event_with_timestamp("received_again", at, Vec::new());
-        }
-    }
-
-    /// Its handler is about to run, in `span` where there is one, which becomes the run's own if a layer of OpenTelemetry sees
-    /// it.
-    pub(crate) fn run_started(&mut self, now: Instant, attempt: u32, span: Option<&tracing::Span>) -> RunTrace {
-        let Some(trace) = &mut self.0 else {
-            return RunTrace(None);
-        };
-        let attempt = KeyValue::new("redrive.attempt", i64::from(attempt));
-        trace.process.span().set_attribute(attempt.clone());
-        if let Some(span) = span
-            && let Some(context) = trace.seen(span)
-        {
-            let own = context.span();
-            own.update_name(trace.spans.handle.clone());
-            own.set_attributes(about(&trace.spans.queue, "handle", None));
-            own.set_attribute(attempt);
-            trace.run = Some(Run {
-                context,
-                span: Some(span.clone()),
-            });
-            return RunTrace(None);
-        }
-        let mut attributes = about(&trace.spans.queue, "handle", None);
-        attributes.push(attempt);
-        let builder = SpanBuilder::from_name(trace.spans.handle.clone())
-            .with_start_time(trace.anchor.wall(now))
-            .with_attributes(attributes);
-        let own = trace.spans.tracer.build_with_context(builder, &trace.process);
-        let context = trace.process.with_span(own);
-        trace.run = Some(Run {
-            context: context.clone(),
-            span: None,
-        });
-        RunTrace(Some(context))
-    }
-
-    /// Its run ended, or was stopped.
-    pub(crate) fn run_ended(&mut self, now: Instant, outcome: Option<&Outcome>) {
-        let Some(trace) = &mut self.0 else { return };
-        let failure = match outcome {
-            Some(Outcome::Failed(failure)) => Some(failure),
-            _ => None,
-        };
-        trace.failed = failure.map(|failure| shown(kind_of(failure)));
-        trace.end_run(now, failure.map(Failure::error), outcome.is_none());
-    }
-
-    /// What is left to do for it is begun.
-    pub(crate) fn settling(&mut self, now: Instant) {
-        if let Some(trace) = &mut self.0 {
-            trace.settling.get_or_insert_with(|| Settling {
-                since: now,
-                steps: Vec::new(),
-            });
-        }
-    }
-
-    /// A step of that is done.
-    pub(crate) fn settled(&mut self, now: Instant, step: &'static str) {
-        let Some(trace) = &mut self.0 else { return };
-        let at = trace.anchor.wall(now);
-        if let Some(settling) = &mut trace.settling
-            && settling.steps.len() < MAX_STEPS
-        {
-            settling.steps.push(Event::new(step, at, Vec::new(), 0));
-        }
-    }
-
-    /// It is no longer held: `outcome` is what became of it, `reason` why it was given up.
-    pub(crate) fn ended(mut self, now: Instant, outcome: &'static str, reason: Option<&str>) {
-        if let Some(trace) = self.0.take() {
-            trace.ended(now, outcome, reason);
-        }
-    }
-}
-
-/// The worker ended at once, with this in its hands.
-impl Drop for DeliveryTrace {
-    fn drop(&mut self) {
-        if let Some(trace) = self.0.take() {
-            let now = trace.spans.clock.now();
-            trace.ended(now, "unsettled", None);
-        }
-    }
-}
-
-impl Trace {
-    /// A child that has ended already.
-    fn child(&self, builder: SpanBuilder, since: Instant, until: Instant, error: Option<&str>) {
-        if !self.process.span().is_recording() {
-            return;
-        }
-        let builder = builder.with_start_time(self.anchor.wall(since));
-        let mut span = self.spans.tracer.build_with_context(builder, &self.process);
-        if let Some(error) = error {
-            span.set_status(Status::error(shown(error)));
-        }
-        span.end_with_timestamp(self.anchor.wall(until));
-    }
-
-    /// The context of `span` as a child of this one's, if a layer of OpenTelemetry makes it one.
-    fn seen(&self, span: &tracing::Span) -> Option<Context> {
-        // Not seen by any layer, or disabled: the answer below says so in every case.
-        let _ = span.set_parent(self.process.clone());
-        let context = span.context();
-        let trace_id = |context: &Context| context.span().span_context().trace_id();
-        (is_valid(&context) && trace_id(&context) == trace_id(&self.process)).then_some(context)
-    }
-
-    fn end_run(&mut self, now: Instant, error: Option<&str>, stopped: bool) {
-        let Some(run) = self.run.take() else { return };
-        let span = run.context.span();
-        if let Some(kind) = &self.failed {
-            span.set_attribute(KeyValue::new(ERROR_TYPE, kind.clone()));
-            span.set_status(Status::error(kind.clone()));
-            let about = vec![
-                KeyValue::new("exception.type", kind.clone()),
-                KeyValue::new("exception.message", shown(error.unwrap_or_default())),
-            ];
-            span.add_event_with_timestamp("exception", self.anchor.wall(now), about);
-        } else if stopped {
-            span.set_attribute(KeyValue::new(ERROR_TYPE, "stopped"));
-            span.set_status(Status::error("stopped"));
-        }
-        if run.span.is_none() {
-            span.end_with_timestamp(self.anchor.wall(now));
-        }
-    }
-
-    fn ended(mut self, now: Instant, outcome: &'static str, reason: Option<&str>) {
-        let left = matches!(outcome, "lost" | "unsettled");
-        let failed = match (reason, self.failed.take()) {
-            (Some(reason), _) => Some(shown(reason)),
-            _ if left => Some(outcome.to_owned()),
-            (None, failed) if outcome != "completed" => failed,
-            _ => None,
-        };
-        self.end_run(now, None, true);
-        if let Some(Settling { since, steps }) = self.settling.take() {
-            let builder = SpanBuilder::from_name(self.spans.settle.clone())
-                .with_kind(SpanKind::Client)
-                .with_attributes(about(&self.spans.queue, "settle", Some("settle")))
-                .with_events(steps);
-            self.child(builder, since, now, left.then_some(outcome));
-        }
-        let span = self.process.span();
-        span.set_attribute(KeyValue::new("redrive.outcome", outcome));
-        if let Some(failed) = failed {
-            let failed = StringValue::from(failed);
-            if reason.is_some() {
-                span.set_attribute(KeyValue::new("redrive.reason", failed.clone()));
-            }
-            span.set_attribute(KeyValue::new(ERROR_TYPE, failed.clone()));
-            span.set_status(Status::error(failed.as_str().to_owned()));
-        }
-        span.end_with_timestamp(self.anchor.wall(now));
-    }
-}
-
-/// What a failure is counted as.
-fn kind_of(failure: &Failure) -> &str {
-    match failure.reason() {
-        Some(reason) => reason.as_str(),
-        None => match failure.cause() {
-            Cause::Error => "error",
-            Cause::Timeout => "timeout",
-            Cause::Panic => "panic",
-        },
-    }
-}
-
-/// The span of a message's sending, from when it is taken until it is answered.
-pub(crate) struct SendTrace(Option<Sending>);
-
-struct Sending {
-    span: BoxedSpan,
-    clock: Clock,
-    anchor: Anchor,
-}
-
-impl SendTrace {
-    /// A message for `queue` is about to be sent. Where a span is current it gets one of its own, whose context travels with
-    /// the message as long as the queue takes `max_bytes`; one that has a context of its own keeps that.
-    pub(crate) fn begun(queue: &str, max_bytes: usize, clock: &Clock, message: &mut Outgoing) -> Self {
-        let Some(current) = current() else { return Self(None) };
-        let anchor = Anchor::of(clock);
-        let own = message
-            .attributes
-            .get(TRACEPARENT_ATTRIBUTE)
-            .and_then(Attribute::as_str);
-        let own = own.and_then(|text| text.parse::<TraceContext>().ok());
-        let carries_none = message.trace_header.is_none() && !message.attributes.contains_key(TRACEPARENT_ATTRIBUTE);
-        let mut builder = SpanBuilder::from_name(format!("send {}", shown(queue)))
-            .with_kind(SpanKind::Producer)
-            .with_start_time(anchor.wall(anchor.at))
-            .with_attributes(about(&queue.into(), "send", Some("send")));
-        if let Some(own) = own {
-            builder = builder.with_links(vec![own.link()]);
-        }
-        let span = tracer().build_with_context(builder, &current);
-        // What is not recorded by anybody still tells those after it not to.
-        let sent = TraceContext::of_span(span.span_context());
-        if let Some(context) = sent.filter(|_| carries_none && message.attributes.len() < MAX_ATTRIBUTES) {
-            let (name, attribute) = context.as_attribute();
-            if message.size() + name.len() + attribute.size() <= max_bytes {
-                message.attributes.insert(name.to_owned(), attribute);
-            }
-        }
-        Self(Some(Sending {
-            span,
-            clock: clock.clone(),
-            anchor,
-        }))
-    }
-
-    /// The queue took it under this MessageId, or it failed with an error of this kind.
-    pub(crate) fn answered(&mut self, answer: Result<&str, &str>) {
-        let Some(Sending {
-            mut span,
-            clock,
-            anchor,
-        }) = self.0.take()
-        else {
-            return;
-        };
-        match answer {
-            Ok(message_id) => span.set_attribute(KeyValue::new(MESSAGE_ID, shown(message_id))),
-            Err(kind) => {
-                span.set_attribute(KeyValue::new(ERROR_TYPE, shown(kind)));
-                span.set_status(Status::error(shown(kind)));
-            }
-        }
-        span.end_with_timestamp(anchor.wall(clock.now()));
-    }
 }
 
 /// What a run is made within, so that the spans of what it calls are children of its own.
