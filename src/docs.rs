@@ -67,5 +67,9 @@ mod reliability {}
 #[doc = include_str!("../docs/hostile-input.md")]
 mod hostile_input {}
 
+#[cfg(feature = "otel")]
+#[doc = include_str!("../docs/tracing.md")]
+mod tracing {}
+
 #[doc = include_str!("../docs/night.md")]
 mod night {}

@@ -44,7 +44,7 @@
 //! | dead letters and their replay | [`dlq`] |
 //! | sending | [`producer`] |
 //! | tests of your worker, in process, under virtual time | [`testing`] |
-//! | metrics and trace context | [`telemetry`] |
+//! | metrics and trace context | [`telemetry`]; with the feature `otel`, the module of that name for exported traces |
 //!
 //! With [`MemoryQueue`] and [`MemoryInbox`] a worker runs in one process, without AWS. The feature `aws`, on by default,
 //! brings `SqsQueue` and `DynamoInbox`. The pages in the repository's folder `docs` explain the guarantees and their limits.
@@ -71,6 +71,8 @@ pub mod handler;
 pub mod inbox;
 pub mod key;
 pub mod message;
+#[cfg(feature = "otel")]
+pub mod otel;
 pub mod outcome;
 #[cfg(feature = "aws")]
 pub mod permission;
