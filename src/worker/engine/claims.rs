@@ -141,7 +141,7 @@ impl Engine {
         if let (Some(claim), Some(item)) = (claim, self.items.get_mut(&id)) {
             item.lease_until = claim.lease_until;
             item.kept = Some(Kept::of(&claim, item.kept.as_ref()));
-            item.claim = Some(claim);
+            self.leases += usize::from(item.claim.replace(claim).is_none());
             item.rejected_before = matches!(answer, Some(ClaimAnswer::FinishDeadLetter(..)));
         }
         self.enter(id, Phase::Waiting);
