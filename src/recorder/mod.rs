@@ -129,20 +129,16 @@ impl metrics::Recorder for Recorder {
     }
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        self.store
-            .counter(key)
-            .map_or_else(Counter::noop, |counter| Counter::from_arc(counter))
+        self.store.counter(key).map_or_else(Counter::noop, Counter::from_arc)
     }
 
     fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        self.store
-            .gauge(key)
-            .map_or_else(Gauge::noop, |gauge| Gauge::from_arc(gauge))
+        self.store.gauge(key).map_or_else(Gauge::noop, Gauge::from_arc)
     }
 
     fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
         self.store
             .histogram(key)
-            .map_or_else(Histogram::noop, |histogram| Histogram::from_arc(histogram))
+            .map_or_else(Histogram::noop, Histogram::from_arc)
     }
 }
