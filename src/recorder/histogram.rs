@@ -91,6 +91,7 @@ struct Recent {
 }
 
 /// The values of an interval, as one value for each bucket that has any: its mean, so that their sum is the true one.
+#[cfg(feature = "emf")]
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Distribution {
     /// In ascending order.
