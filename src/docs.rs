@@ -47,8 +47,13 @@ mod setup {}
 #[doc = include_str!("../docs/localstack.md")]
 mod localstack {}
 
+#[cfg(feature = "emf")]
 #[doc = include_str!("../docs/metrics.md")]
 mod metrics {}
+
+#[cfg(feature = "health")]
+#[doc = include_str!("../docs/health.md")]
+mod health {}
 
 #[doc = include_str!("../docs/cli.md")]
 mod cli {}
