@@ -59,6 +59,8 @@ pub mod clock;
 pub mod dlq;
 #[cfg(doctest)]
 mod docs;
+#[cfg(feature = "ecs")]
+pub mod ecs;
 pub mod error;
 pub mod faults;
 #[cfg(not(feature = "flaws"))]
