@@ -65,7 +65,7 @@ pub(crate) fn worker(
     gateway: Gateway,
     stays: bool,
 ) -> Result<Worker, BuildError> {
-    Worker::builder(queue)
+    let worker = Worker::builder(queue)
         .inbox(inbox)
         .state(gateway)
         .concurrency(32)
@@ -77,8 +77,10 @@ pub(crate) fn worker(
             Router::new()
                 .route("order.card", charge_card)
                 .route("order.transfer", transfer),
-        )
-        .build()
+        );
+    #[cfg(feature = "ecs")]
+    let worker = worker.beside(redrive::ecs::ScaleInProtection::from_env()?);
+    worker.build()
 }
 
 /// Works until a signal comes, then drains.

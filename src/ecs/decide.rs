@@ -75,6 +75,10 @@ pub(super) struct Machine {
     /// Since when it was not, at every look.
     idle_since: Option<Instant>,
     held: Option<Held>,
+    /// Since when it is protected at a stretch; an expiry that was not renewed in time makes no end of it unless it lasts.
+    stretch: Option<Instant>,
+    /// Since when it is not protected although nobody released it.
+    bare_since: Option<Instant>,
     spent: Option<Spent>,
     failures: u32,
     /// No call before this, after one that failed.
@@ -85,7 +89,6 @@ pub(super) struct Machine {
 /// The task is protected, or may be.
 #[derive(Clone, Copy, Debug)]
 struct Held {
-    since: Instant,
     until: Instant,
     /// Whether the agent has said so.
     sure: bool,
@@ -106,6 +109,8 @@ impl Machine {
             needed_since: None,
             idle_since: None,
             held: None,
+            stretch: None,
+            bare_since: None,
             spent: None,
             failures: 0,
             not_before: None,
@@ -155,6 +160,8 @@ impl Machine {
     }
 
     fn ask(&self, now: Instant, needed: bool) -> Option<Ask> {
+        let left = self.left(now);
+        let minutes = left.min(EXPIRY).as_secs() / 60;
         let Some(held) = self.held else {
             let moment = if self.mode == Mode::Auto {
                 MOMENT
@@ -165,18 +172,14 @@ impl Machine {
                 .needed_since
                 .is_some_and(|since| now.saturating_duration_since(since) >= moment);
             let may = needed && long_enough && self.spent.is_none() && !self.draining;
-            return may.then(|| Ask::Protect {
-                minutes: whole_minutes(self.most.min(EXPIRY)),
-            });
+            return (may && minutes > 0).then_some(Ask::Protect { minutes });
         };
         let idle = self
             .idle_since
             .is_some_and(|since| now.saturating_duration_since(since) >= IDLE);
-        if self.draining || idle || now >= held.since + self.most {
+        if self.draining || idle || left.is_zero() {
             return Some(Ask::Release);
         }
-        let left = (held.since + self.most).saturating_duration_since(now);
-        let minutes = whole_minutes(left.min(EXPIRY));
         let due = !held.sure || held.until.saturating_duration_since(now) <= EXPIRY / 2;
         // Near the longest that is allowed, a renewal is worth a call only if it reaches a minute further.
         let least = if held.sure { SHORTEST } else { Duration::ZERO };
@@ -184,14 +187,26 @@ impl Machine {
         (needed && due && minutes > 0 && longer).then_some(Ask::Protect { minutes })
     }
 
+    /// How much longer it may be protected at this stretch.
+    fn left(&self, now: Instant) -> Duration {
+        self.stretch
+            .map_or(self.most, |since| (since + self.most).saturating_duration_since(now))
+    }
+
     /// An expiry that nothing renewed is over.
     fn lapse(&mut self, now: Instant) {
-        let Some(held) = self.held.filter(|held| held.until <= now) else {
+        if self.held.is_some_and(|held| held.until <= now) {
+            self.held = None;
+            self.bare_since = Some(now);
+        }
+        if self.held.is_some() || self.stretch.is_none() {
             return;
-        };
-        self.held = None;
-        if now + SHORTEST > held.since + self.most {
+        }
+        if self.left(now) < SHORTEST {
+            self.stretch = None;
             self.spent = Some(Spent { at: now, idle: false });
+        } else if self.bare_since.is_none_or(|since| now >= since + REST) {
+            self.stretch = None;
         }
     }
 
@@ -220,19 +235,18 @@ impl Machine {
             (Ask::Protect { minutes }, _) => {
                 // ECS counts from some moment in between: the last is the safe one to go by.
                 let until = now + Duration::from_secs(60 * minutes);
-                let held = self.held.get_or_insert(Held {
-                    since: asked,
-                    until,
-                    sure: false,
-                });
+                self.stretch.get_or_insert(asked);
+                let held = self.held.get_or_insert(Held { until, sure: false });
                 held.until = held.until.max(until);
                 held.sure |= answered == Answered::Done;
             }
             (Ask::Release, Answered::Done) => {
-                if self.held.take().is_some_and(|held| now >= held.since + self.most) {
+                if self.left(now).is_zero() {
                     let idle = self.needed_since.is_none();
                     self.spent = Some(Spent { at: now, idle });
                 }
+                self.held = None;
+                self.stretch = None;
             }
             (Ask::Release, Answered::Unknown) => {}
         }
@@ -246,10 +260,6 @@ impl Machine {
         };
         now + soonest.clamp(LOOK, LOOK_IDLE)
     }
-}
-
-fn whole_minutes(span: Duration) -> u64 {
-    span.as_secs() / 60
 }
 
 #[cfg(test)]

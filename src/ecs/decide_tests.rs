@@ -215,6 +215,19 @@ fn a_renewal_that_fails_leaves_the_rest_of_the_expiry_and_is_tried_until_then() 
 }
 
 #[test]
+fn an_expiry_that_could_not_be_renewed_in_time_begins_no_new_stretch() {
+    let mut world = World::new(Mode::Auto, secs(12 * 60));
+    world.pass(secs(2), runs);
+    world.answers = vec![Answered::Refused; 7];
+    world.pass(secs(15 * 60), runs);
+    let asks = world.asks();
+    assert_eq!(asks[0], (1, protect(10)));
+    // Nothing was renewed until ten minutes were over: there is a minute left of twelve.
+    assert_eq!(asks.last(), Some(&(611, protect(1))), "{asks:?}");
+    assert!(world.machine.is_spent());
+}
+
+#[test]
 fn what_may_have_been_done_is_released_like_what_was() {
     let mut world = World::new(Mode::Auto, MOST);
     world.answers = vec![Answered::Unknown];

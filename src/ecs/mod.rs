@@ -153,7 +153,7 @@ impl ScaleInProtection {
         let uri = self.uri.clone().or_else(|| std::env::var("ECS_AGENT_URI").ok());
         let Some(uri) = uri.filter(|uri| !uri.trim().is_empty()) else {
             tracing::warn!(
-                "the task is not protected from scale-in: ECS_AGENT_URI is not set, so this is no ECS task, or its agent is too old"
+                "the task is not protected from scale-in: ECS_AGENT_URI is not set, so this is no ECS task, or its agent is older than 1.65"
             );
             return None;
         };

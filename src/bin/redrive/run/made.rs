@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use redrive::ecs::ScaleInProtection;
 use redrive::flow::RateLimit;
 use redrive::handler::Handler;
 use redrive::inbox::{DEFAULT_MAX_RESULT, MAX_RESULT};
@@ -26,6 +27,7 @@ pub(super) struct Asked {
     tenant: Option<(Place, RateLimit)>,
     fingerprint: Option<String>,
     dead_letter_queue: Option<String>,
+    protection: ScaleInProtection,
 }
 
 impl Asked {
@@ -64,6 +66,8 @@ impl Asked {
             tenant: tenant(settings)?,
             fingerprint,
             dead_letter_queue,
+            protection: ScaleInProtection::from_variables(|name| settings.get(name))
+                .map_err(|error| refusal(&error, settings))?,
         })
     }
 
@@ -91,6 +95,7 @@ impl Asked {
             table::LONG_POLL if until_empty => settings.get(name).or_else(|| Some(SHORT_POLL.to_owned())),
             _ => settings.get(name),
         };
+        builder = builder.beside(self.protection.clone());
         self.with_functions(builder)
             .from_variables(variables)
             .build()
