@@ -38,6 +38,10 @@ mod testing {}
 #[doc = include_str!("../docs/performance.md")]
 mod performance {}
 
+#[cfg(feature = "ecs")]
+#[doc = include_str!("../docs/scale-in.md")]
+mod scale_in {}
+
 #[doc = include_str!("../docs/settings.md")]
 mod settings {}
 

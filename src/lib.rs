@@ -60,6 +60,8 @@ pub mod clock;
 pub mod dlq;
 #[cfg(doctest)]
 mod docs;
+#[cfg(feature = "ecs")]
+pub mod ecs;
 #[cfg(feature = "emf")]
 pub mod emf;
 pub mod error;

@@ -433,6 +433,12 @@ impl Engine {
                 self.token_at = None;
             }
             Command::SetConcurrency(slots) => self.set_concurrency(slots),
+            Command::LongestRun(answer) => {
+                let runs = self.items.values().filter(|item| item.phase == Phase::Running);
+                let longest = runs.map(|item| now.saturating_duration_since(item.ready_since)).max();
+                // Whoever asked may be gone.
+                let _ = answer.send(longest.unwrap_or_default());
+            }
             Command::Drain => self.begin_drain(now),
             // Taken in `run`, where it ends the loop.
             Command::Stop => {}
