@@ -247,25 +247,24 @@ run "values_below_their_range_that_depend_on_others_are_refused" {
 run "values_above_their_range_are_refused" {
   command = plan
   variables {
-    concurrency                  = 100001
-    handler_timeout_seconds      = 604801
-    protection_max_seconds       = 172801
-    health_port                  = 65536
-    health_grace_seconds         = 301
-    stop_timeout_seconds         = 121
-    deployment_maximum_percent   = 201
-    max_tasks                    = 5001
-    mean_handler_seconds         = 604801
-    scale_in_cooldown_seconds    = 3601
-    scale_to_zero_after_minutes  = 61
-    oldest_message_alarm_seconds = 1209601
-    backlog_alarm_factor         = 1001
-    in_flight_alarm_messages     = 120000
-    breaker_open_alarm_minutes   = 61
-    duplicate_alarm_percent      = 101
-    error_alarm_percent          = 101
+    concurrency                 = 100001
+    handler_timeout_seconds     = 604801
+    protection_max_seconds      = 172801
+    health_port                 = 65536
+    health_grace_seconds        = 301
+    stop_timeout_seconds        = 121
+    deployment_maximum_percent  = 201
+    max_tasks                   = 5001
+    mean_handler_seconds        = 604801
+    scale_in_cooldown_seconds   = 3601
+    scale_to_zero_after_minutes = 61
+    backlog_alarm_factor        = 1001
+    in_flight_alarm_messages    = 120000
+    breaker_open_alarm_minutes  = 61
+    duplicate_alarm_percent     = 101
+    error_alarm_percent         = 101
   }
-  expect_failures = [var.concurrency, var.handler_timeout_seconds, var.protection_max_seconds, var.health_port, var.health_grace_seconds, var.stop_timeout_seconds, var.deployment_maximum_percent, var.max_tasks, var.mean_handler_seconds, var.scale_in_cooldown_seconds, var.scale_to_zero_after_minutes, var.oldest_message_alarm_seconds, var.backlog_alarm_factor, var.in_flight_alarm_messages, var.breaker_open_alarm_minutes, var.duplicate_alarm_percent, var.error_alarm_percent]
+  expect_failures = [var.concurrency, var.handler_timeout_seconds, var.protection_max_seconds, var.health_port, var.health_grace_seconds, var.stop_timeout_seconds, var.deployment_maximum_percent, var.max_tasks, var.mean_handler_seconds, var.scale_in_cooldown_seconds, var.scale_to_zero_after_minutes, var.backlog_alarm_factor, var.in_flight_alarm_messages, var.breaker_open_alarm_minutes, var.duplicate_alarm_percent, var.error_alarm_percent]
 }
 
 run "a_delay_over_a_day_is_refused" {
@@ -274,4 +273,12 @@ run "a_delay_over_a_day_is_refused" {
     acceptable_delay_seconds = 86401
   }
   expect_failures = [var.acceptable_delay_seconds]
+}
+
+run "an_age_over_the_longest_retention_is_refused" {
+  command = plan
+  variables {
+    oldest_message_alarm_seconds = 1209601
+  }
+  expect_failures = [var.oldest_message_alarm_seconds]
 }
