@@ -201,7 +201,8 @@ resource "aws_cloudwatch_metric_alarm" "math" {
   dynamic "metric_query" {
     for_each = each.value.metrics
     content {
-      id = metric_query.key
+      id          = metric_query.key
+      return_data = false
       metric {
         namespace   = metric_query.value.namespace
         metric_name = metric_query.value.metric_name

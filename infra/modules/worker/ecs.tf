@@ -68,7 +68,7 @@ resource "aws_ecs_task_definition" "this" {
 
       portMappings = var.health_on_all_interfaces ? [{ containerPort = var.health_port, hostPort = var.health_port, protocol = "tcp" }] : []
 
-      environment = [for name, value in merge(var.environment, local.settings) : { name = name, value = value }]
+      environment = [for name, value in merge({ AWS_REGION = local.region }, var.environment, local.settings) : { name = name, value = value }]
       secrets     = [for name, arn in var.secrets : { name = name, valueFrom = arn }]
 
       # Non-blocking: where CloudWatch does not take lines, they are dropped, and the worker goes on.

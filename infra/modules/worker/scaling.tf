@@ -162,7 +162,8 @@ resource "aws_cloudwatch_metric_alarm" "wake" {
   dynamic "metric_query" {
     for_each = { visible = local.visible, running = local.running }
     content {
-      id = metric_query.key
+      id          = metric_query.key
+      return_data = false
       metric {
         namespace   = metric_query.value.namespace
         metric_name = metric_query.value.metric_name
@@ -196,7 +197,8 @@ resource "aws_cloudwatch_metric_alarm" "sleep" {
   dynamic "metric_query" {
     for_each = { visible = local.visible, in_flight = local.in_flight, delayed = local.delayed }
     content {
-      id = metric_query.key
+      id          = metric_query.key
+      return_data = false
       metric {
         namespace   = metric_query.value.namespace
         metric_name = metric_query.value.metric_name
