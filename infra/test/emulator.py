@@ -11,12 +11,15 @@ from pathlib import Path
 
 from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse
 from moto.budgets.responses import BudgetsResponse
+from moto.dynamodb.models.table import Table
+from moto.dynamodb.responses import DynamoHandler
+from moto.ecs.responses import EC2ContainerServiceResponse
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from moto.sqs.models import Queue
 
 
 def keep_queue_attributes():
-    """moto drops a queue's policy whenever another attribute is set, and knows no redrive allow policy."""
+    """moto drops a queue's policy whenever another attribute is set, knows no redrive allow policy, and respells a policy."""
     set_attributes = Queue._set_attributes
 
     def keeping(self, attributes, now=None):
@@ -27,9 +30,64 @@ def keep_queue_attributes():
             attributes["RedriveAllowPolicy"] = None
         set_attributes(self, attributes, now)
 
+    told = Queue.attributes
+
+    def as_they_came(self):
+        attributes = dict(told.fget(self))
+        if attributes.get("RedrivePolicy"):
+            attributes["RedrivePolicy"] = json.dumps(json.loads(attributes["RedrivePolicy"]), separators=(",", ":"))
+        return attributes
+
+    Queue.attributes = property(as_they_came)
     Queue.BASE_ATTRIBUTES = [*Queue.BASE_ATTRIBUTES, "RedriveAllowPolicy"]
     Queue.redrive_allow_policy = None
     Queue._set_attributes = keeping
+
+
+def keep_caps():
+    """moto keeps no caps of a table on demand."""
+    caps = {}
+    describe = Table.describe
+
+    def describing(self, base_key="TableDescription"):
+        told = describe(self, base_key)
+        if self.table_arn in caps:
+            told[base_key]["OnDemandThroughput"] = caps[self.table_arn]
+        return told
+
+    def noting(call):
+        def noted(self):
+            answer = call(self)
+            if "OnDemandThroughput" in self.body:
+                caps[self.dynamodb_backend.get_table(self.body["TableName"]).table_arn] = self.body["OnDemandThroughput"]
+            return answer
+
+        return noted
+
+    Table.describe = describing
+    DynamoHandler.create_table = noting(DynamoHandler.create_table)
+    DynamoHandler.update_table = noting(DynamoHandler.update_table)
+
+
+def keep_services():
+    """moto forgets much of what a service is created with; what it is updated with it keeps."""
+    create = EC2ContainerServiceResponse.create_service
+    forgotten = {
+        "availabilityZoneRebalancing": "availability_zone_rebalancing",
+        "capacityProviderStrategy": "capacity_provider_strategy",
+        "deploymentConfiguration": "deployment_configuration",
+        "enableECSManagedTags": "enable_ecs_managed_tags",
+    }
+
+    def creating(self):
+        answer = create(self)
+        service = self.ecs_backend.describe_services(self._get_param("cluster", "default"), [self._get_param("serviceName")])[0][0]
+        for name, attribute in forgotten.items():
+            if self._get_param(name) is not None:
+                setattr(service, attribute, self._get_param(name))
+        return answer
+
+    EC2ContainerServiceResponse.create_service = creating
 
 
 def tell_subscribers():
@@ -71,6 +129,8 @@ def main():
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: ended.set())
     keep_queue_attributes()
+    keep_caps()
+    keep_services()
     tell_subscribers()
     keep_tags(
         BudgetsResponse,
