@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Worker;
+use super::companion::{Companion, Waiting};
 use super::config::{AfterReject, DeadLetters, FingerprintSource, TenantLimit, WithoutDeadLetters};
 use super::environment::Environment;
 use super::error::BuildError;
@@ -55,6 +56,7 @@ pub struct Builder<S = ()> {
     /// `.state(…)` came after `.handler(…)`, which lost the handler.
     handler_lost: bool,
     settings: Settings,
+    companions: Vec<Waiting>,
 }
 
 impl Builder<()> {
@@ -66,6 +68,7 @@ impl Builder<()> {
             handler: None,
             handler_lost: false,
             settings: Settings::default(),
+            companions: Vec::new(),
         }
     }
 
@@ -78,6 +81,7 @@ impl Builder<()> {
             handler: None,
             handler_lost: self.handler.is_some(),
             settings: self.settings,
+            companions: self.companions,
         }
     }
 }
@@ -333,6 +337,13 @@ impl<S: Clone + Send + Sync + 'static> Builder<S> {
         self
     }
 
+    /// Runs this beside the worker, from before its preflight until it has ended: a health endpoint, say. For several workers
+    /// in one process attach it to [`Workers::beside`](super::Workers::beside).
+    pub fn beside(mut self, companion: impl Companion) -> Self {
+        self.companions.push(Waiting::new(companion));
+        self
+    }
+
     /// The clock it goes by.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.settings.clock = clock;
@@ -408,6 +419,7 @@ impl<S: Clone + Send + Sync + 'static> Builder<S> {
             commands,
             inbound,
             shared,
+            companions: self.companions,
         })
     }
 }

@@ -4,6 +4,7 @@ mod batcher;
 #[cfg(redrive_bench)]
 pub(crate) mod bench;
 mod builder;
+mod companion;
 mod config;
 mod deadlines;
 mod drain;
@@ -39,6 +40,7 @@ use crate::message::Message;
 use crate::queue::Queue;
 
 pub use builder::Builder;
+pub use companion::{Beside, Companion};
 pub use config::{AfterReject, WithoutDeadLetters};
 pub use error::{BuildError, PreflightError};
 pub use handle::WorkerHandle;
@@ -46,6 +48,7 @@ pub use preflight::{Finding, Severity};
 pub use status::{Fate, Status, Totals};
 pub use workers::{Workers, WorkersHandle};
 
+use companion::{Companions, Waiting};
 use config::Config;
 use engine::{End, Engine, Parts};
 use handle::Command;
@@ -75,6 +78,7 @@ pub struct Worker {
     commands: mpsc::UnboundedSender<Command>,
     inbound: mpsc::UnboundedReceiver<Command>,
     shared: Shared,
+    companions: Vec<Waiting>,
 }
 
 impl Worker {
@@ -117,11 +121,18 @@ impl Worker {
     ///
     /// # Errors
     /// As [`run`](Self::run), signals excepted.
-    pub async fn run_until_drained(self) -> Result<(), Error> {
-        let findings = self.preflight().await;
-        preflight::judge(&self.config.name, &findings)?;
-        self.work().await;
-        Ok(())
+    pub async fn run_until_drained(mut self) -> Result<(), Error> {
+        let handle = WorkersHandle::of(vec![self.handle()]);
+        let companions = Companions::start(std::mem::take(&mut self.companions), &handle, &self.config.clock);
+        let ended = async {
+            let findings = self.preflight().await;
+            preflight::judge(&self.config.name, &findings)?;
+            self.work().await;
+            Ok(())
+        }
+        .await;
+        companions.end().await;
+        ended
     }
 
     /// Looks whether queue, dead-letter queue and inbox are set up as they must be; [`run`](Self::run) does so first.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
+use super::companion::{Companion, Companions, Waiting};
 use super::handle::WorkerHandle;
 use super::signals::run_with_signals;
 use super::status::Status;
@@ -27,10 +28,11 @@ use crate::error::Error;
 /// workers.run().await
 /// # }
 /// ```
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[must_use = "workers do nothing until they are run"]
 pub struct Workers {
     workers: Vec<Worker>,
+    companions: Vec<Waiting>,
 }
 
 /// Steers several workers at once.
@@ -48,6 +50,12 @@ impl Workers {
     /// Adds a worker.
     pub fn with(mut self, worker: Worker) -> Self {
         self.workers.push(worker);
+        self
+    }
+
+    /// Runs this beside them, from before the preflight until all have ended: a health endpoint, say.
+    pub fn beside(mut self, companion: impl Companion) -> Self {
+        self.companions.push(Waiting::new(companion));
         self
     }
 
@@ -81,17 +89,45 @@ impl Workers {
     ///
     /// # Errors
     /// As [`Worker::run_until_drained`].
-    pub async fn run_until_drained(self) -> Result<(), Error> {
-        let findings = join_all(self.workers.iter().map(Worker::preflight)).await;
-        for (worker, findings) in self.workers.iter().zip(&findings) {
-            preflight::judge(worker.name(), findings)?;
+    pub async fn run_until_drained(mut self) -> Result<(), Error> {
+        let clock = self.workers.first().map(|worker| worker.config.clock.clone());
+        let mut beside = vec![Companions::start(
+            std::mem::take(&mut self.companions),
+            &self.handle(),
+            &clock.unwrap_or_default(),
+        )];
+        for worker in &mut self.workers {
+            let handle = WorkersHandle::of(vec![worker.handle()]);
+            let own = std::mem::take(&mut worker.companions);
+            beside.push(Companions::start(own, &handle, &worker.config.clock));
         }
-        join_all(self.workers.into_iter().map(Worker::work)).await;
-        Ok(())
+        let ended = async {
+            let findings = join_all(self.workers.iter().map(Worker::preflight)).await;
+            for (worker, findings) in self.workers.iter().zip(&findings) {
+                preflight::judge(worker.name(), findings)?;
+            }
+            join_all(self.workers.into_iter().map(Worker::work)).await;
+            Ok(())
+        }
+        .await;
+        join_all(beside.into_iter().map(Companions::end)).await;
+        ended
+    }
+}
+
+impl std::fmt::Debug for Workers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workers")
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
     }
 }
 
 impl WorkersHandle {
+    pub(super) fn of(handles: Vec<WorkerHandle>) -> Self {
+        Self { handles }
+    }
+
     /// The handle of each, in the order they were added.
     #[must_use]
     pub fn workers(&self) -> &[WorkerHandle] {
