@@ -8,8 +8,7 @@ mod aws;
 mod aws_lab;
 #[path = "support/localstack.rs"]
 mod localstack;
-
-#[path = "aws_orders/program.rs"]
+#[path = "support/orders.rs"]
 mod program;
 
 use std::collections::{BTreeMap, BTreeSet};

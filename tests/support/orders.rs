@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use serde::Deserialize;
 
-use crate::aws_lab::until;
+use crate::until;
 
 /// A signal to a process.
 #[derive(Clone, Copy)]
