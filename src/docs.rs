@@ -53,8 +53,13 @@ mod runbooks {}
 #[doc = include_str!("../docs/localstack.md")]
 mod localstack {}
 
+#[cfg(feature = "emf")]
 #[doc = include_str!("../docs/metrics.md")]
 mod metrics {}
+
+#[cfg(feature = "health")]
+#[doc = include_str!("../docs/health.md")]
+mod health {}
 
 #[doc = include_str!("../docs/cli.md")]
 mod cli {}
@@ -72,6 +77,10 @@ mod replaying {}
 mod reliability {}
 #[doc = include_str!("../docs/hostile-input.md")]
 mod hostile_input {}
+
+#[cfg(feature = "otel")]
+#[doc = include_str!("../docs/tracing.md")]
+mod tracing {}
 
 #[doc = include_str!("../docs/night.md")]
 mod night {}

@@ -85,6 +85,13 @@ impl WorkerHandle {
         self.shared.snapshot(self.clock.now())
     }
 
+    /// What it goes by, as text, by the names of the builder's methods: for people, and without secrets. Functions, state and
+    /// addresses are not in it.
+    #[must_use]
+    pub fn settings(&self) -> &[(&'static str, String)] {
+        self.shared.settings()
+    }
+
     fn send(&self, command: Command) {
         // A worker that ended needs no steering.
         let _ = self.commands.send(command);

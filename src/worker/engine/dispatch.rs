@@ -372,14 +372,14 @@ impl Engine {
 
     fn start_batch(&mut self, now: Instant, ids: Vec<Id>) {
         self.slots_used += 1;
-        let starts = ids.into_iter().filter_map(|id| self.begin(now, id)).collect();
-        self.run_batch(starts);
+        let starts: Vec<Start> = ids.into_iter().filter_map(|id| self.begin(now, id)).collect();
+        self.run_batch(now, starts);
     }
 
     fn start_one(&mut self, now: Instant, id: Id) {
         if let Some(start) = self.begin(now, id) {
             self.slots_used += 1;
-            self.run_one(start);
+            self.run_one(now, start);
         }
     }
 

@@ -10,10 +10,11 @@ use futures::future::{AbortHandle, AbortRegistration, Abortable, Either, join_al
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::{Engine, Event, Id};
+use super::{Engine, Event, Id, Instant};
 use crate::handler::Context;
 use crate::inbox::Inbox;
 use crate::outcome::{Failure, Outcome};
+use crate::telemetry::RunTrace;
 
 /// A run ended: one delivery's, or those of a batch. The outcome is none where the run was stopped.
 pub(super) enum Ended {
@@ -88,7 +89,7 @@ impl Start {
 impl Engine {
     /// Runs the handler for a delivery in the loop's set of tasks. What is no longer held when the task begins is not run, and
     /// ends like a run that was stopped.
-    pub(super) fn run_one(&mut self, start: Start) {
+    pub(super) fn run_one(&mut self, now: Instant, start: Start) {
         let handler = Arc::clone(&self.handler);
         let clock = self.config.clock.clone();
         let limit = self.config.handler_timeout;
@@ -101,6 +102,7 @@ impl Engine {
             context.claim().map(|claim| claim.fencing_token),
         );
         let id = start.id;
+        let trace = self.trace_run(now, &start, Some(&span));
         let run = async move {
             let begun = clock.now();
             let outcome = if start.may_begin() {
@@ -118,15 +120,21 @@ impl Engine {
             (outcome, took)
         };
         let ended = move |(outcome, took)| Event::Ended(Ended::One { id, outcome, took });
-        self.tasks.spawn(run.instrument(span).map(ended));
+        self.tasks.spawn(trace.around(run.instrument(span)).map(ended));
     }
 
     /// As [`run_one`](Self::run_one), for all deliveries of a batch.
-    pub(super) fn run_batch(&mut self, mut starts: Vec<Start>) {
+    pub(super) fn run_batch(&mut self, now: Instant, mut starts: Vec<Start>) {
         let handler = Arc::clone(&self.handler);
         let clock = self.config.clock.clone();
         let limit = self.config.handler_timeout;
-        self.tasks.spawn(async move {
+        for start in &starts {
+            // All of them run within the span of the batch.
+            let _ = self.trace_run(now, start, None);
+        }
+        let held = starts.iter().filter_map(|start| self.items.get(&start.id));
+        let trace = self.traces.batch(now, held.map(|item| &item.trace));
+        self.tasks.spawn(trace.around(async move {
             let begun = clock.now();
             let ids: Vec<Id> = starts.iter().map(|start| start.id).collect();
             let held: Vec<bool> = starts.iter().map(Start::may_begin).collect();
@@ -150,7 +158,15 @@ impl Engine {
                 .collect();
             let took = clock.now().saturating_duration_since(begun);
             Event::Ended(Ended::Batch { ids, outcomes, took })
-        });
+        }));
+    }
+
+    fn trace_run(&mut self, now: Instant, start: &Start, span: Option<&tracing::Span>) -> RunTrace {
+        let attempt = start.context.attempt();
+        match self.items.get_mut(&start.id) {
+            Some(item) => item.trace.run_started(now, attempt, span),
+            None => RunTrace::none(),
+        }
     }
 }
 
