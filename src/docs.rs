@@ -48,6 +48,12 @@ mod settings {}
 #[doc = include_str!("../docs/setup.md")]
 mod setup {}
 
+#[doc = include_str!("../docs/deploy.md")]
+mod deploy {}
+
+#[doc = include_str!("../docs/runbooks.md")]
+mod runbooks {}
+
 #[doc = include_str!("../docs/localstack.md")]
 mod localstack {}
 
