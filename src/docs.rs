@@ -38,17 +38,32 @@ mod testing {}
 #[doc = include_str!("../docs/performance.md")]
 mod performance {}
 
+#[cfg(feature = "ecs")]
+#[doc = include_str!("../docs/scale-in.md")]
+mod scale_in {}
+
 #[doc = include_str!("../docs/settings.md")]
 mod settings {}
 
 #[doc = include_str!("../docs/setup.md")]
 mod setup {}
 
+#[doc = include_str!("../docs/deploy.md")]
+mod deploy {}
+
+#[doc = include_str!("../docs/runbooks.md")]
+mod runbooks {}
+
 #[doc = include_str!("../docs/localstack.md")]
 mod localstack {}
 
+#[cfg(feature = "emf")]
 #[doc = include_str!("../docs/metrics.md")]
 mod metrics {}
+
+#[cfg(feature = "health")]
+#[doc = include_str!("../docs/health.md")]
+mod health {}
 
 #[doc = include_str!("../docs/cli.md")]
 mod cli {}

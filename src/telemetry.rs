@@ -179,6 +179,10 @@ metrics_table! {
         "Messages the producer has taken and not yet answered.";
     PRODUCER_RETRIES = Counter "redrive.producer.retries" in "{message}" by [QUEUE]:
         "Entries of batches that the producer sent again.";
+    PROTECTED = Gauge "redrive.scale_in.protected" in "1" by []:
+        "1 while the ECS task is protected from scale-in, else 0.";
+    PROTECTION_CALLS = Counter "redrive.scale_in.calls" in "{call}" by [OUTCOME]:
+        "Calls to the ECS agent for scale-in protection: `ok`, `refused`, or `unreachable`.";
     REPLAYED = Counter "redrive.replayed.messages" in "{message}" by [QUEUE, OUTCOME]:
         "Dead letters looked at by a replay: `replayed`, `dropped`, `completed` already, `skipped` or `failed`.";
 }

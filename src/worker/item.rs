@@ -132,6 +132,7 @@ pub(super) struct Item {
     pub(super) tenant_admitted: bool,
     /// Ends its run.
     pub(super) stop: Option<Stop>,
+    /// Since when it is ready to run, or runs.
     pub(super) ready_since: Instant,
     /// Its run, or its claim, failed while a breaker was not closed: others are probes before it is one again.
     pub(super) failed_in_outage: bool,

@@ -9,7 +9,7 @@ mod config;
 mod deadlines;
 mod drain;
 mod engine;
-mod environment;
+pub(crate) mod environment;
 mod error;
 mod fifo;
 mod handle;
@@ -25,6 +25,7 @@ mod settings;
 mod shuttle_tests;
 mod signals;
 mod status;
+mod told;
 mod unrecorded;
 mod workers;
 

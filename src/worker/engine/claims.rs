@@ -144,7 +144,7 @@ impl Engine {
             item.lease_until = claim.lease_until;
             item.trace.claimed(claim.fencing_token);
             item.kept = Some(Kept::of(&claim, item.kept.as_ref()));
-            item.claim = Some(claim);
+            self.leases += usize::from(item.claim.replace(claim).is_none());
             item.rejected_before = matches!(answer, Some(ClaimAnswer::FinishDeadLetter(..)));
         }
         self.enter(id, Phase::Waiting);

@@ -392,6 +392,7 @@ impl Engine {
         self.meter
             .starting(now.saturating_duration_since(item.delivery.received_at));
         item.stop = Some(stop);
+        item.ready_since = now;
         item.tenant_admitted = false;
         if let Some((suspect, begun)) = &mut self.suspect_running
             && *suspect == id

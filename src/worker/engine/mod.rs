@@ -149,6 +149,8 @@ pub(super) struct Engine {
 
     /// Boxed: a map of large values moves them about.
     items: BTreeMap<Id, Box<Item>>,
+    /// Claims among them.
+    leases: usize,
     last_id: Id,
     by_message: HashMap<ByMessageId, Id>,
     by_key: HashMap<RecordKey, Id>,
@@ -267,6 +269,7 @@ impl Engine {
             tasks: JoinSet::new(),
             calls: 0,
             items: BTreeMap::new(),
+            leases: 0,
             last_id: 0,
             by_message: HashMap::new(),
             by_key: HashMap::new(),
@@ -430,6 +433,12 @@ impl Engine {
                 self.token_at = None;
             }
             Command::SetConcurrency(slots) => self.set_concurrency(slots),
+            Command::LongestRun(answer) => {
+                let runs = self.items.values().filter(|item| item.phase == Phase::Running);
+                let longest = runs.map(|item| now.saturating_duration_since(item.ready_since)).max();
+                // Whoever asked may be gone.
+                let _ = answer.send(longest.unwrap_or_default());
+            }
             Command::Drain => self.begin_drain(now),
             // Taken in `run`, where it ends the loop.
             Command::Stop => {}
@@ -535,6 +544,7 @@ impl Engine {
             status.running = self.running;
             status.waiting = self.waiting;
             status.ending = ending;
+            status.leases = self.leases;
             status.concurrency = self.slots;
             status.adaptive = self.adaptive.is_some();
             status.breaker = breaker;
@@ -614,6 +624,7 @@ impl Engine {
         }
         self.suspects.retain(|&waiting| waiting != id);
         let Some(item) = self.items.remove(&id) else { return };
+        self.leases -= usize::from(item.claim.is_some());
         self.uncount(item.phase);
         if self.by_message.get(item.message_id()) == Some(&id) {
             self.by_message.remove(item.message_id());

@@ -297,7 +297,7 @@ impl Engine {
             match answer {
                 // A shadow's record changes nothing about its message.
                 Err(_) if self.config.shadow => {
-                    item.claim = None;
+                    self.leases -= usize::from(item.claim.take().is_some());
                     self.step_over(id);
                     self.advance(now, id);
                 }
@@ -333,7 +333,9 @@ impl Engine {
     /// Its claim is free, and its dead letter still to be sent: there is no lease to be renewed, and none to be lost.
     fn goes_on_unclaimed(&mut self, id: Id) {
         if let Some(item) = self.items.get_mut(&id).filter(|item| item.is_sending()) {
-            item.freed_attempts = item.claim.take().map(|claim| claim.attempts);
+            let freed = item.claim.take();
+            self.leases -= usize::from(freed.is_some());
+            item.freed_attempts = freed.map(|claim| claim.attempts);
         }
     }
 

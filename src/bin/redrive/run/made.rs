@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use redrive::ecs::ScaleInProtection;
+use redrive::emf::Emf;
 use redrive::flow::RateLimit;
 use redrive::handler::Handler;
+use redrive::health::Health;
 use redrive::inbox::{DEFAULT_MAX_RESULT, MAX_RESULT};
 use redrive::worker::{Builder, Observation};
 use redrive::{DynamoInbox, SqsQueue, Worker};
@@ -26,6 +29,9 @@ pub(super) struct Asked {
     tenant: Option<(Place, RateLimit)>,
     fingerprint: Option<String>,
     dead_letter_queue: Option<String>,
+    health: Option<Health>,
+    emf: Option<Emf>,
+    protection: ScaleInProtection,
 }
 
 impl Asked {
@@ -64,6 +70,11 @@ impl Asked {
             tenant: tenant(settings)?,
             fingerprint,
             dead_letter_queue,
+            // Before anything is made that counts.
+            health: Health::from_variables(|name| settings.get(name)).map_err(|error| refusal(&error, settings))?,
+            emf: Emf::from_variables(|name| settings.get(name)).map_err(|error| refusal(&error, settings))?,
+            protection: ScaleInProtection::from_variables(|name| settings.get(name))
+                .map_err(|error| refusal(&error, settings))?,
         })
     }
 
@@ -91,6 +102,7 @@ impl Asked {
             table::LONG_POLL if until_empty => settings.get(name).or_else(|| Some(SHORT_POLL.to_owned())),
             _ => settings.get(name),
         };
+        builder = builder.beside(self.protection.clone());
         self.with_functions(builder)
             .from_variables(variables)
             .build()
@@ -107,7 +119,7 @@ impl Asked {
         if let Some(pointer) = self.fingerprint {
             builder = builder.fingerprint(move |message| text::part(message, &pointer));
         }
-        builder
+        builder.beside(self.health).beside(self.emf)
     }
 }
 
