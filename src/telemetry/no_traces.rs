@@ -45,7 +45,7 @@ impl DeliveryTrace {
 
     pub(crate) fn received_again(&mut self, _: Instant) {}
 
-    pub(crate) fn run_started(&mut self, _: Instant, _: u32, _: Option<&tracing::Span>) -> RunTrace {
+    pub(crate) fn run_started(&mut self, _: Instant, _: u32, _: &tracing::Span) -> RunTrace {
         RunTrace
     }
 
@@ -60,10 +60,6 @@ impl DeliveryTrace {
 
 #[allow(clippy::unused_self, reason = "as where spans are made")]
 impl RunTrace {
-    pub(crate) fn none() -> Self {
-        Self
-    }
-
     pub(crate) fn around<F: Future>(self, run: F) -> F {
         run
     }

@@ -250,10 +250,6 @@ fn sender(message: &Message, earlier: Option<&str>) -> Option<TraceContext> {
 pub(crate) struct RunTrace(Option<Context>);
 
 impl RunTrace {
-    pub(crate) fn none() -> Self {
-        Self(None)
-    }
-
     pub(crate) fn around<F: Future>(self, run: F) -> impl Future<Output = F::Output> {
         match self.0 {
             Some(context) => run.with_context(context).left_future(),

@@ -207,6 +207,13 @@ impl Item {
         }
     }
 
+    /// Goes on to the next step of its plan; answers the one that it leaves.
+    pub(super) fn next_step(&mut self) -> Option<Step> {
+        self.stepping = false;
+        self.tries = 0;
+        self.plan.pop_front()
+    }
+
     /// What it is a delivery of.
     pub(super) fn payload(&self) -> super::unrecorded::Payload {
         super::unrecorded::Payload {

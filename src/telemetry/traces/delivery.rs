@@ -85,17 +85,14 @@ impl DeliveryTrace {
         }
     }
 
-    /// Its handler is about to run, in `span` where there is one, which becomes the run's own if a layer of OpenTelemetry sees
-    /// it.
-    pub(crate) fn run_started(&mut self, now: Instant, attempt: u32, span: Option<&tracing::Span>) -> RunTrace {
+    /// Its handler is about to run within `span`, which becomes the run's own if a layer of OpenTelemetry sees it.
+    pub(crate) fn run_started(&mut self, now: Instant, attempt: u32, span: &tracing::Span) -> RunTrace {
         let Some(trace) = &mut self.0 else {
             return RunTrace(None);
         };
         let attempt = KeyValue::new("redrive.attempt", i64::from(attempt));
         trace.process.span().set_attribute(attempt.clone());
-        if let Some(span) = span
-            && let Some(context) = trace.seen(span)
-        {
+        if let Some(context) = trace.seen(span) {
             let own = context.span();
             own.update_name(trace.spans.handle.clone());
             own.set_attributes(about(&trace.spans.queue, "handle", None));

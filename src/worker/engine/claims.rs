@@ -93,15 +93,13 @@ impl Engine {
                 }
                 Err(_) => {}
             }
-            if self.items.get(&id).is_none_or(|item| item.phase != Phase::Claiming) {
+            let Some(item) = self.items.get_mut(&id).filter(|item| item.phase == Phase::Claiming) else {
                 if let Ok(ClaimAnswer::Claimed(claim)) = answer {
                     self.free_unheld(now, id, Write::new(claim, Change::Release { failure: None }));
                 }
                 continue;
-            }
-            if let Some(item) = self.items.get_mut(&id) {
-                item.trace.claim_answered(now, in_short(&answer));
-            }
+            };
+            item.trace.claim_answered(now, in_short(&answer));
             match answer {
                 Ok(answer) => self.answer_of(now, id, answer),
                 Err(InboxError::Corrupt { inbox, key, why }) => {

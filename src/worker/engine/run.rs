@@ -39,6 +39,14 @@ pub(super) struct Start {
     pub(super) lease: Option<Lease>,
 }
 
+/// What is known of a run before it is one of its own or of a batch.
+pub(super) struct Begun {
+    pub(super) start: Start,
+    /// None for one of a batch.
+    pub(super) span: tracing::Span,
+    pub(super) trace: RunTrace,
+}
+
 /// Ends a run.
 pub(in crate::worker) struct Stop {
     asked: CancellationToken,
@@ -89,20 +97,12 @@ impl Start {
 impl Engine {
     /// Runs the handler for a delivery in the loop's set of tasks. What is no longer held when the task begins is not run, and
     /// ends like a run that was stopped.
-    pub(super) fn run_one(&mut self, now: Instant, start: Start) {
+    pub(super) fn run_one(&mut self, begun: Begun) {
+        let Begun { start, span, trace } = begun;
         let handler = Arc::clone(&self.handler);
         let clock = self.config.clock.clone();
         let limit = self.config.handler_timeout;
-        let context = &start.context;
-        let span = crate::telemetry::delivery_span(
-            context.queue(),
-            context.message(),
-            context.key().as_str(),
-            context.attempt(),
-            context.claim().map(|claim| claim.fencing_token),
-        );
         let id = start.id;
-        let trace = self.trace_run(now, &start, Some(&span));
         let run = async move {
             let begun = clock.now();
             let outcome = if start.may_begin() {
@@ -124,14 +124,12 @@ impl Engine {
     }
 
     /// As [`run_one`](Self::run_one), for all deliveries of a batch.
-    pub(super) fn run_batch(&mut self, now: Instant, mut starts: Vec<Start>) {
+    pub(super) fn run_batch(&mut self, now: Instant, begun: Vec<Begun>) {
+        let mut starts: Vec<Start> = begun.into_iter().map(|begun| begun.start).collect();
         let handler = Arc::clone(&self.handler);
         let clock = self.config.clock.clone();
         let limit = self.config.handler_timeout;
-        for start in &starts {
-            // All of them run within the span of the batch.
-            let _ = self.trace_run(now, start, None);
-        }
+        // All of them run within the span of the batch.
         let held = starts.iter().filter_map(|start| self.items.get(&start.id));
         let trace = self.traces.batch(now, held.map(|item| &item.trace));
         self.tasks.spawn(trace.around(async move {
@@ -159,14 +157,6 @@ impl Engine {
             let took = clock.now().saturating_duration_since(begun);
             Event::Ended(Ended::Batch { ids, outcomes, took })
         }));
-    }
-
-    fn trace_run(&mut self, now: Instant, start: &Start, span: Option<&tracing::Span>) -> RunTrace {
-        let attempt = start.context.attempt();
-        match self.items.get_mut(&start.id) {
-            Some(item) => item.trace.run_started(now, attempt, span),
-            None => RunTrace::none(),
-        }
     }
 }
 

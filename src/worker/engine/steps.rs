@@ -467,19 +467,16 @@ impl Engine {
 
     fn step_done(&mut self, now: Instant, id: Id) {
         if let Some(item) = self.items.get_mut(&id)
-            && let Some(step) = item.plan.front()
+            && let Some(step) = item.next_step()
         {
             item.trace.settled(now, step.done());
         }
-        self.step_over(id);
     }
 
     /// The step need not be tried any more.
     fn step_over(&mut self, id: Id) {
         if let Some(item) = self.items.get_mut(&id) {
-            item.plan.pop_front();
-            item.stepping = false;
-            item.tries = 0;
+            item.next_step();
         }
     }
 
