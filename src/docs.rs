@@ -48,6 +48,7 @@ mod settings {}
 #[doc = include_str!("../docs/setup.md")]
 mod setup {}
 
+#[cfg(all(feature = "aws", feature = "ecs", feature = "emf", feature = "health"))]
 #[doc = include_str!("../docs/deploy.md")]
 mod deploy {}
 

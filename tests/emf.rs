@@ -9,6 +9,7 @@ use std::time::Duration;
 use redrive::emf::Emf;
 use redrive::message::Outgoing;
 use redrive::queue::Queue as _;
+use redrive::recorder::Recorder;
 use redrive::worker::WithoutDeadLetters;
 use redrive::{Failure, MemoryQueue, Worker};
 use serde_json::Value;
@@ -112,8 +113,8 @@ async fn all_that_is_counted_is_written_once_and_the_rest_when_the_worker_has_en
         .collect();
     assert!(moments.is_sorted());
     moments.dedup();
-    // Two or three whole seconds, and the end.
-    assert!((3..=4).contains(&moments.len()), "{moments:?}");
+    // Two whole seconds at least, and the end.
+    assert!(moments.len() >= 3, "{moments:?}");
     let whole = moments.len() - 1;
     assert!(moments[..whole].iter().all(|at| at % 1_000 == 999), "{moments:?}");
     // What alarms look at has a figure each time.
@@ -199,6 +200,24 @@ async fn a_second_one_in_the_process_takes_nothing_from_the_first() {
     let mut sums = papers.map(|paper| paper.sum("redrive_settled_messages", "emf-second"));
     sums.sort_unstable();
     assert_eq!(sums, [0, 5]);
+}
+
+/// Scraped or not, and whether or not anybody writes lines of it.
+#[test]
+fn inv05_what_is_measured_while_nobody_asks_takes_no_memory() {
+    metrics::with_local_recorder(Recorder::process(), || {
+        let took = metrics::histogram!("messaging.process.duration", "of" => "memory");
+        let (counter, gauge) = (metrics::counter!("shop.counted"), metrics::gauge!("shop.held"));
+        took.record(1.0);
+        let used = allocation_counter::measure(|| {
+            for n in 0..100_000_u32 {
+                took.record(f64::from(n) / 1_000.0);
+                counter.increment(1);
+                gauge.set(f64::from(n));
+            }
+        });
+        assert_eq!(used.count_total, 0);
+    });
 }
 
 /// Both read one recorder: what one of them is told, the other is not kept from.
