@@ -48,11 +48,23 @@ mod settings {}
 #[doc = include_str!("../docs/setup.md")]
 mod setup {}
 
+#[cfg(all(feature = "aws", feature = "ecs", feature = "emf", feature = "health"))]
+#[doc = include_str!("../docs/deploy.md")]
+mod deploy {}
+
+#[doc = include_str!("../docs/runbooks.md")]
+mod runbooks {}
+
 #[doc = include_str!("../docs/localstack.md")]
 mod localstack {}
 
+#[cfg(feature = "emf")]
 #[doc = include_str!("../docs/metrics.md")]
 mod metrics {}
+
+#[cfg(feature = "health")]
+#[doc = include_str!("../docs/health.md")]
+mod health {}
 
 #[doc = include_str!("../docs/cli.md")]
 mod cli {}
@@ -70,6 +82,10 @@ mod replaying {}
 mod reliability {}
 #[doc = include_str!("../docs/hostile-input.md")]
 mod hostile_input {}
+
+#[cfg(feature = "otel")]
+#[doc = include_str!("../docs/tracing.md")]
+mod tracing {}
 
 #[doc = include_str!("../docs/night.md")]
 mod night {}

@@ -44,7 +44,8 @@
 //! | dead letters and their replay | [`dlq`] |
 //! | sending | [`producer`] |
 //! | tests of your worker, in process, under virtual time | [`testing`] |
-//! | metrics and trace context | [`telemetry`] |
+//! | metrics and trace context | [`telemetry`]; with the feature `otel`, the module of that name for exported traces |
+//! | a health endpoint, Prometheus, CloudWatch | `health`, `emf`, by the features of these names |
 //!
 //! With [`MemoryQueue`] and [`MemoryInbox`] a worker runs in one process, without AWS. The feature `aws`, on by default,
 //! brings `SqsQueue` and `DynamoInbox`. The pages in the repository's folder `docs` explain the guarantees and their limits.
@@ -61,6 +62,8 @@ pub mod dlq;
 mod docs;
 #[cfg(feature = "ecs")]
 pub mod ecs;
+#[cfg(feature = "emf")]
+pub mod emf;
 pub mod error;
 pub mod faults;
 #[cfg(not(feature = "flaws"))]
@@ -70,9 +73,13 @@ mod flaw;
 pub mod flaw;
 pub mod flow;
 pub mod handler;
+#[cfg(feature = "health")]
+pub mod health;
 pub mod inbox;
 pub mod key;
 pub mod message;
+#[cfg(feature = "otel")]
+pub mod otel;
 pub mod outcome;
 #[cfg(feature = "aws")]
 pub mod permission;
@@ -80,6 +87,8 @@ pub mod producer;
 #[cfg(test)]
 mod prop;
 pub mod queue;
+#[cfg(any(feature = "health", feature = "emf"))]
+pub mod recorder;
 mod sync;
 pub mod telemetry;
 pub mod testing;

@@ -33,6 +33,8 @@ mod exec;
 mod forward;
 #[path = "cli/gate.rs"]
 mod gate;
+#[path = "cli/health.rs"]
+mod health;
 #[path = "cli/inbox.rs"]
 mod inbox;
 #[path = "cli/init.rs"]

@@ -65,7 +65,7 @@ pub(crate) fn worker(
     gateway: Gateway,
     stays: bool,
 ) -> Result<Worker, BuildError> {
-    let worker = Worker::builder(queue)
+    let builder = Worker::builder(queue)
         .inbox(inbox)
         .state(gateway)
         .concurrency(32)
@@ -78,9 +78,14 @@ pub(crate) fn worker(
                 .route("order.card", charge_card)
                 .route("order.transfer", transfer),
         );
+    // On by REDRIVE_HEALTH, such as 0.0.0.0:8080, and by REDRIVE_EMF, the namespace in CloudWatch.
+    #[cfg(feature = "health")]
+    let builder = builder.beside(redrive::health::Health::from_env()?);
+    #[cfg(feature = "emf")]
+    let builder = builder.beside(redrive::emf::Emf::from_env()?);
     #[cfg(feature = "ecs")]
-    let worker = worker.beside(redrive::ecs::ScaleInProtection::from_env()?);
-    worker.build()
+    let builder = builder.beside(redrive::ecs::ScaleInProtection::from_env()?);
+    builder.build()
 }
 
 /// Works until a signal comes, then drains.

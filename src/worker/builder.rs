@@ -410,7 +410,8 @@ impl<S: Clone + Send + Sync + 'static> Builder<S> {
         }
         let config = settings.check(&check, &*self.queue, &name, &*handler, self.inbox.is_some())?;
         let (commands, inbound) = mpsc::unbounded_channel();
-        let shared = Shared::new(&config.name, config.concurrency, config.stall_after);
+        let told = super::told::settings(&config, self.inbox.is_some());
+        let shared = Shared::new(&config.name, config.concurrency, config.stall_after).telling(&attributes.name, told);
         Ok(Worker {
             queue: self.queue,
             inbox: self.inbox,

@@ -89,6 +89,13 @@ impl WorkerHandle {
         self.shared.snapshot(self.clock.now())
     }
 
+    /// What it goes by, as text, by the names of the builder's methods: for people, and without secrets. Functions, state and
+    /// addresses are not in it.
+    #[must_use]
+    pub fn settings(&self) -> &[(&'static str, String)] {
+        self.shared.settings()
+    }
+
     /// For how long the longest of the runs under way has run; zero if none does, or the worker has ended. It is answered by
     /// the worker's loop, which looks through all that it holds: ask now and then, not often.
     pub async fn longest_run(&self) -> Duration {

@@ -25,6 +25,7 @@ mod settings;
 mod shuttle_tests;
 mod signals;
 mod status;
+mod told;
 mod unrecorded;
 mod workers;
 

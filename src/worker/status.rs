@@ -33,6 +33,14 @@ pub enum Fate {
 }
 
 impl Fate {
+    /// Why it was given up.
+    pub(super) fn reason(&self) -> Option<&str> {
+        match self {
+            Self::DeadLettered(reason) | Self::GivenUp(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
     /// Its label in metrics.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
@@ -131,6 +139,8 @@ impl Totals {
 pub struct Status {
     /// The worker's name.
     pub name: String,
+    /// Its queue's name.
+    pub queue: String,
     /// Whether it has started and passed its preflight.
     pub started: bool,
     /// Whether it is paused.
@@ -147,6 +157,8 @@ pub struct Status {
     pub waiting: usize,
     /// Deliveries whose outcome is being recorded or settled.
     pub ending: usize,
+    /// Keys that it has claimed in its inbox, under leases that it keeps, until their deliveries are settled.
+    pub leases: usize,
     /// Slots; with [`adaptive_concurrency`](super::Builder::adaptive_concurrency), as many as are thought best now.
     pub concurrency: usize,
     /// Whether that number finds itself.
@@ -177,6 +189,7 @@ impl Status {
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     state: Arc<Mutex<Inner>>,
+    settings: Arc<[(&'static str, String)]>,
 }
 
 #[derive(Debug)]
@@ -192,6 +205,7 @@ impl Shared {
     pub(super) fn new(name: &str, concurrency: usize, stall_after: Duration) -> Self {
         let status = Status {
             name: name.to_owned(),
+            queue: name.to_owned(),
             started: false,
             paused: false,
             held_up: false,
@@ -200,6 +214,7 @@ impl Shared {
             running: 0,
             waiting: 0,
             ending: 0,
+            leases: 0,
             concurrency,
             adaptive: false,
             breaker: None,
@@ -217,7 +232,21 @@ impl Shared {
         };
         Self {
             state: Arc::new(Mutex::new(inner)),
+            settings: Arc::default(),
         }
+    }
+
+    /// With the queue's name, and the settings that may be shown.
+    pub(super) fn telling(self, queue: &str, settings: Vec<(&'static str, String)>) -> Self {
+        self.update(|status| queue.clone_into(&mut status.queue));
+        Self {
+            settings: settings.into(),
+            ..self
+        }
+    }
+
+    pub(super) fn settings(&self) -> &[(&'static str, String)] {
+        &self.settings
     }
 
     /// The watchdog is in the reader: a loop that is blocked cannot say so itself.

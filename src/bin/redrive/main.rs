@@ -9,6 +9,7 @@ mod examples;
 mod exec;
 mod failure;
 mod forward;
+mod health;
 mod inbox;
 mod init;
 mod interrupt;
@@ -69,6 +70,9 @@ enum Command {
     /// Run a command for each message of a queue: body on standard input, the exit code decides.
     #[command(after_help = exec::EXAMPLES)]
     Exec(exec::Exec),
+    /// Ask a worker's health endpoint: exit code 0 if it is healthy.
+    #[command(after_help = health::EXAMPLES)]
+    Health(health::Health),
     /// Print a shell's completions.
     #[command(after_help = shell::COMPLETIONS_EXAMPLES)]
     Completions(shell::Completions),
@@ -124,6 +128,7 @@ async fn command(arguments: &Arguments, ui: &Ui) -> Outcome {
         Command::Doctor(command) => command.run(&aws().await, ui).await,
         Command::Forward(command) => command.run(&aws().await, ui).await,
         Command::Exec(command) => command.run(&aws().await, ui).await,
+        Command::Health(command) => command.run(ui).await,
         Command::Completions(command) => Ok(command.run(ui)),
         Command::Man(command) => command.run(ui),
     }

@@ -167,7 +167,7 @@ impl Engine {
         }
         if self.config.shadow && why == "lease" {
             if let Some(item) = self.items.get_mut(&id) {
-                item.claim = None;
+                self.leases -= usize::from(item.claim.take().is_some());
             }
             self.schedule_beat(now, id);
             return;
@@ -302,7 +302,7 @@ impl Engine {
             // A shadow suppresses nothing: it goes on under no claim.
             let goes_on = self.config.shadow && item.claim.is_some();
             if goes_on && lost.contains(&id) {
-                item.claim = None;
+                self.leases -= usize::from(item.claim.take().is_some());
                 lost.retain(|&other| other != id);
             }
             if lost.contains(&id) && item.phase == Phase::Ending && matches!(item.plan.front(), Some(Step::Write(_))) {

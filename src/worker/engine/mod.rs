@@ -51,7 +51,7 @@ use crate::inbox::{Answers, ClaimAnswer, Inbox, InboxError, Write, Written};
 use crate::key::RecordKey;
 use crate::message::{Delivery, Outgoing, Receipt};
 use crate::queue::{EntryResults, MAX_BATCH, Queue, QueueError};
-use crate::telemetry::{said, shown};
+use crate::telemetry::{Traces, said, shown};
 
 /// Inbox writes per batch: what DynamoDB takes in one `BatchExecuteStatement`.
 const WRITE_BATCH: usize = 25;
@@ -138,6 +138,7 @@ pub(super) struct Engine {
     commands: mpsc::UnboundedReceiver<Command>,
     shared: Shared,
     meter: Meter,
+    traces: Traces,
     epoch: String,
     claims_made: u64,
     began: Instant,
@@ -148,6 +149,8 @@ pub(super) struct Engine {
 
     /// Boxed: a map of large values moves them about.
     items: BTreeMap<Id, Box<Item>>,
+    /// Claims among them.
+    leases: usize,
     last_id: Id,
     by_message: HashMap<ByMessageId, Id>,
     by_key: HashMap<RecordKey, Id>,
@@ -253,6 +256,7 @@ impl Engine {
         let attributes = queue.attributes();
         Self {
             meter: Meter::new(&attributes.name),
+            traces: Traces::new(&attributes.name, &config.clock),
             queue_name: attributes.name.as_str().into(),
             fifo: attributes.fifo,
             inbox,
@@ -265,6 +269,7 @@ impl Engine {
             tasks: JoinSet::new(),
             calls: 0,
             items: BTreeMap::new(),
+            leases: 0,
             last_id: 0,
             by_message: HashMap::new(),
             by_key: HashMap::new(),
@@ -539,6 +544,7 @@ impl Engine {
             status.running = self.running;
             status.waiting = self.waiting;
             status.ending = ending;
+            status.leases = self.leases;
             status.concurrency = self.slots;
             status.adaptive = self.adaptive.is_some();
             status.breaker = breaker;
@@ -618,6 +624,7 @@ impl Engine {
         }
         self.suspects.retain(|&waiting| waiting != id);
         let Some(item) = self.items.remove(&id) else { return };
+        self.leases -= usize::from(item.claim.is_some());
         self.uncount(item.phase);
         if self.by_message.get(item.message_id()) == Some(&id) {
             self.by_message.remove(item.message_id());
@@ -639,6 +646,7 @@ impl Engine {
         {
             self.head_of_group(now, head);
         }
+        item.trace.ended(now, item.fate.as_str(), item.fate.reason());
     }
 
     /// A claim or a delivery is no longer ours: its handler is stopped and nothing more is done for it.

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use redrive::ecs::ScaleInProtection;
+use redrive::emf::Emf;
 use redrive::flow::RateLimit;
 use redrive::handler::Handler;
+use redrive::health::Health;
 use redrive::inbox::{DEFAULT_MAX_RESULT, MAX_RESULT};
 use redrive::worker::{Builder, Observation};
 use redrive::{DynamoInbox, SqsQueue, Worker};
@@ -27,6 +29,8 @@ pub(super) struct Asked {
     tenant: Option<(Place, RateLimit)>,
     fingerprint: Option<String>,
     dead_letter_queue: Option<String>,
+    health: Option<Health>,
+    emf: Option<Emf>,
     protection: ScaleInProtection,
 }
 
@@ -66,6 +70,9 @@ impl Asked {
             tenant: tenant(settings)?,
             fingerprint,
             dead_letter_queue,
+            // Before anything is made that counts.
+            health: Health::from_variables(|name| settings.get(name)).map_err(|error| refusal(&error, settings))?,
+            emf: Emf::from_variables(|name| settings.get(name)).map_err(|error| refusal(&error, settings))?,
             protection: ScaleInProtection::from_variables(|name| settings.get(name))
                 .map_err(|error| refusal(&error, settings))?,
         })
@@ -112,7 +119,7 @@ impl Asked {
         if let Some(pointer) = self.fingerprint {
             builder = builder.fingerprint(move |message| text::part(message, &pointer));
         }
-        builder
+        builder.beside(self.health).beside(self.emf)
     }
 }
 

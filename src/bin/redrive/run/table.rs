@@ -59,6 +59,7 @@ const INBOX: &str = "The inbox";
 const PACE: &str = "How much, how fast";
 const FAILURES: &str = "Failures";
 const END: &str = "Leases and the end";
+const WATCH: &str = "Health and metrics";
 
 pub(super) const TABLE: &str = "REDRIVE_INBOX_TABLE";
 pub(super) const CONSUMER: &str = "REDRIVE_CONSUMER";
@@ -78,6 +79,9 @@ pub(super) const TIMEOUT: &str = "REDRIVE_HANDLER_TIMEOUT";
 pub(super) const BREAKER: &str = "REDRIVE_BREAKER";
 pub(super) const DEAD_LETTERS: &str = "REDRIVE_DEAD_LETTERS";
 pub(super) const DEAD_LETTER_QUEUE: &str = "REDRIVE_DEAD_LETTER_QUEUE";
+pub(super) const HEALTH: &str = "REDRIVE_HEALTH";
+pub(super) const EMF: &str = "REDRIVE_EMF";
+pub(super) const SERVICE: &str = "REDRIVE_SERVICE";
 pub(super) const LOG_FORMAT: &str = "REDRIVE_LOG_FORMAT";
 
 /// Settings of which a flag of one takes the variables of the others out of the way.
@@ -89,7 +93,7 @@ pub(super) const RIVALS: [&[&str]; 4] = [
 ];
 
 /// Every setting that a worker has and that is no code.
-pub(super) const SETTINGS: [Setting; 53] = [
+pub(super) const SETTINGS: [Setting; 56] = [
     setting(
         INBOX,
         "table",
@@ -498,6 +502,30 @@ pub(super) const SETTINGS: [Setting; 53] = [
         Text("NAME"),
         "",
         "The worker's name in logs; the queue's name unless set",
+    ),
+    setting(
+        WATCH,
+        "health",
+        HEALTH,
+        Text("ADDRESS"),
+        "",
+        "Answer /livez, /readyz, /metrics and /status over HTTP at this address and port, such as 0.0.0.0:8080",
+    ),
+    setting(
+        WATCH,
+        "emf",
+        EMF,
+        Text("NAMESPACE"),
+        "",
+        "Write metrics for CloudWatch to standard output once a minute, for this namespace (Embedded Metric Format)",
+    ),
+    setting(
+        WATCH,
+        "service",
+        SERVICE,
+        Text("NAME"),
+        "",
+        "The dimension `service` of these metrics; the worker's name unless set",
     ),
     setting(
         "Output",

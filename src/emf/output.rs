@@ -1,0 +1,96 @@
+//! Writing, on a thread of its own: standard output may block for as long as it likes, and may be gone.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::telemetry::said;
+
+/// Where lines go.
+pub(super) struct Output {
+    batches: mpsc::Sender<Batch>,
+    /// What was given last, while it is not written.
+    under_way: Option<oneshot::Receiver<()>>,
+    complained: bool,
+}
+
+struct Batch {
+    text: String,
+    done: oneshot::Sender<()>,
+}
+
+impl Output {
+    pub(super) fn start(to: impl Write + Send + 'static) -> Option<Self> {
+        let (batches, given) = mpsc::channel(1);
+        let thread = std::thread::Builder::new()
+            .name("redrive-emf".to_owned())
+            .spawn(move || write_all(to, given));
+        if let Err(error) = thread {
+            tracing::warn!(error = %said(&error), "no metrics are written for CloudWatch: the thread for it cannot start");
+            return None;
+        }
+        Some(Self {
+            batches,
+            under_way: None,
+            complained: false,
+        })
+    }
+
+    /// Whether all that was given is written. If not, what is counted meanwhile is for a later line.
+    pub(super) fn is_free(&mut self) -> bool {
+        let pending =
+            |batch: &mut oneshot::Receiver<()>| matches!(batch.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        if self.under_way.as_mut().is_some_and(pending) {
+            if !std::mem::replace(&mut self.complained, true) {
+                tracing::warn!(
+                    "standard output does not take the metrics for CloudWatch: it is blocked; they are written together once it does"
+                );
+            }
+            return false;
+        }
+        self.under_way = None;
+        self.complained = false;
+        true
+    }
+
+    pub(super) fn write(&mut self, lines: &[String]) {
+        let mut text = lines.join("\n");
+        text.push('\n');
+        let (done, under_way) = oneshot::channel();
+        // There is room: one is given at a time.
+        if !lines.is_empty() && self.batches.try_send(Batch { text, done }).is_ok() {
+            self.under_way = Some(under_way);
+        }
+    }
+
+    /// Waits until all is written, but not for long.
+    pub(super) async fn finish(&mut self, limit: Duration) {
+        if let Some(under_way) = &mut self.under_way
+            && tokio::time::timeout(limit, under_way).await.is_ok()
+        {
+            self.under_way = None;
+        }
+    }
+}
+
+fn write_all(mut to: impl Write, mut batches: mpsc::Receiver<Batch>) {
+    let mut broken = false;
+    while let Some(Batch { text, done }) = batches.blocking_recv() {
+        let written = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+        match written {
+            Ok(()) => broken = false,
+            Err(error) => complain(&error, std::mem::replace(&mut broken, true)),
+        }
+        let _ = done.send(());
+    }
+}
+
+fn complain(error: &io::Error, again: bool) {
+    if !again {
+        tracing::warn!(
+            error = %said(error),
+            "metrics for CloudWatch cannot be written to standard output, and the work goes on without them"
+        );
+    }
+}
