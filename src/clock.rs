@@ -94,6 +94,16 @@ impl Clock {
         }
     }
 
+    /// Now, by the wall clock, as exactly as it tells.
+    #[cfg(feature = "otel")]
+    #[allow(clippy::disallowed_methods, reason = "the clock is where time is read")]
+    pub(crate) fn system_time(&self) -> SystemTime {
+        match &self.wall {
+            Wall::System => SystemTime::now(),
+            Wall::Follows { .. } => UNIX_EPOCH + Duration::from_millis(self.epoch_ms()),
+        }
+    }
+
     /// Now, in milliseconds since 1970. Host clocks lie and jump: nothing that must be right compares two hosts' values.
     #[must_use]
     pub fn epoch_ms(&self) -> u64 {

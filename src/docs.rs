@@ -38,11 +38,22 @@ mod testing {}
 #[doc = include_str!("../docs/performance.md")]
 mod performance {}
 
+#[cfg(feature = "ecs")]
+#[doc = include_str!("../docs/scale-in.md")]
+mod scale_in {}
+
 #[doc = include_str!("../docs/settings.md")]
 mod settings {}
 
 #[doc = include_str!("../docs/setup.md")]
 mod setup {}
+
+#[cfg(all(feature = "aws", feature = "ecs", feature = "emf", feature = "health"))]
+#[doc = include_str!("../docs/deploy.md")]
+mod deploy {}
+
+#[doc = include_str!("../docs/runbooks.md")]
+mod runbooks {}
 
 #[doc = include_str!("../docs/localstack.md")]
 mod localstack {}
@@ -71,6 +82,10 @@ mod replaying {}
 mod reliability {}
 #[doc = include_str!("../docs/hostile-input.md")]
 mod hostile_input {}
+
+#[cfg(feature = "otel")]
+#[doc = include_str!("../docs/tracing.md")]
+mod tracing {}
 
 #[doc = include_str!("../docs/night.md")]
 mod night {}

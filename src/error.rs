@@ -32,6 +32,10 @@ pub enum Error {
     /// Dead letters could not be replayed.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// Traces cannot be exported as the environment says.
+    #[cfg(feature = "otel")]
+    #[error(transparent)]
+    Otel(#[from] crate::otel::OtelError),
     /// The process cannot be told of signals.
     #[error("signals cannot be listened for: {0}")]
     Signals(#[source] std::io::Error),

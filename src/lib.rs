@@ -44,7 +44,7 @@
 //! | dead letters and their replay | [`dlq`] |
 //! | sending | [`producer`] |
 //! | tests of your worker, in process, under virtual time | [`testing`] |
-//! | metrics and trace context | [`telemetry`] |
+//! | metrics and trace context | [`telemetry`]; with the feature `otel`, the module of that name for exported traces |
 //! | a health endpoint, Prometheus, CloudWatch | `health`, `emf`, by the features of these names |
 //!
 //! With [`MemoryQueue`] and [`MemoryInbox`] a worker runs in one process, without AWS. The feature `aws`, on by default,
@@ -60,6 +60,8 @@ pub mod clock;
 pub mod dlq;
 #[cfg(doctest)]
 mod docs;
+#[cfg(feature = "ecs")]
+pub mod ecs;
 #[cfg(feature = "emf")]
 pub mod emf;
 pub mod error;
@@ -76,6 +78,8 @@ pub mod health;
 pub mod inbox;
 pub mod key;
 pub mod message;
+#[cfg(feature = "otel")]
+pub mod otel;
 pub mod outcome;
 #[cfg(feature = "aws")]
 pub mod permission;

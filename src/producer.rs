@@ -24,6 +24,7 @@ use crate::clock::{Clock, Instant, Random};
 use crate::flow::Backoff;
 use crate::queue::{EntryError, Queue, QueueError};
 use crate::sync::Mutex;
+use crate::telemetry::SendTrace;
 
 pub use crate::queue::MAX_DELAY;
 use buffer::{Buffer, Entry};
@@ -292,6 +293,18 @@ pub enum ProducerError {
     },
 }
 
+impl ProducerError {
+    /// Its kind, as metrics and traces have it.
+    fn kind(&self) -> &str {
+        match self {
+            Self::Refused { error, .. } => &error.code,
+            Self::GivenUp { .. } => "given_up",
+            Self::GroupFailed { .. } => "group_failed",
+            _ => "call_failed",
+        }
+    }
+}
+
 type Answer = Result<String, ProducerError>;
 
 struct Sender {
@@ -461,7 +474,12 @@ impl Producer {
     async fn accept(&self, message: NewMessage) -> Result<Waiting, ProducerError> {
         let inner = &self.inner;
         let keys = inner.settings.own_keys.then_some(&inner.random);
-        let outgoing = message.prepared(inner.queue.attributes(), keys)?;
+        let moved = message.is_verbatim();
+        let mut outgoing = message.prepared(inner.queue.attributes(), keys)?;
+        let trace = (!moved).then(|| {
+            let queue = inner.queue.attributes();
+            SendTrace::begun(&queue.name, queue.max_message_bytes, &inner.clock, &mut outgoing)
+        });
         let mut place = pin!(Arc::clone(&inner.space).acquire_owned());
         let mut driving = Driving::of(inner);
         let place = poll_fn(|cx| {
@@ -504,6 +522,7 @@ impl Producer {
             inner.changed.notify_one();
         }
         Ok(Waiting {
+            trace,
             number,
             answered,
             driving: Driving {
@@ -516,6 +535,7 @@ impl Producer {
 
 /// A message in the buffer, and its sender's wait for the answer.
 struct Waiting {
+    trace: Option<SendTrace>,
     number: u64,
     answered: oneshot::Receiver<Answer>,
     driving: Driving,
@@ -532,11 +552,15 @@ impl Future for Waiting {
             answered = Pin::new(&mut this.answered).poll(cx);
         }
         answered.map(|answer| {
-            answer.unwrap_or_else(|_| {
+            let answer = answer.unwrap_or_else(|_| {
                 Err(ProducerError::NoAnswer {
                     queue: this.driving.inner.name(),
                 })
-            })
+            });
+            if let Some(trace) = &mut this.trace {
+                trace.answered(answer.as_deref().map_err(ProducerError::kind));
+            }
+            answer
         })
     }
 }

@@ -5,12 +5,20 @@
 //! these have one (`messaging.…`) and begin with `redrive.` elsewhere. The page `docs/metrics.md` lists all of them, and
 //! [`METRICS`] is the same list for programs.
 
+#[cfg(not(feature = "otel"))]
+#[path = "telemetry/no_traces.rs"]
+mod traces;
+#[cfg(feature = "otel")]
+mod traces;
+
 use std::borrow::Cow;
 use std::fmt;
 
 use metrics::{Counter, Gauge, Histogram, Label, Unit};
 
-use crate::message::{Message, TRACEPARENT_ATTRIBUTE};
+use crate::message::{Attribute, Message, TRACEPARENT_ATTRIBUTE};
+
+pub(crate) use traces::{DeliveryTrace, RunTrace, SendTrace, Traces};
 
 /// What a metric is counted by: the queue's name.
 pub const QUEUE: &str = "messaging.destination.name";
@@ -171,6 +179,10 @@ metrics_table! {
         "Messages the producer has taken and not yet answered.";
     PRODUCER_RETRIES = Counter "redrive.producer.retries" in "{message}" by [QUEUE]:
         "Entries of batches that the producer sent again.";
+    PROTECTED = Gauge "redrive.scale_in.protected" in "1" by []:
+        "1 while the ECS task is protected from scale-in, else 0.";
+    PROTECTION_CALLS = Counter "redrive.scale_in.calls" in "{call}" by [OUTCOME]:
+        "Calls to the ECS agent for scale-in protection: `ok`, `refused`, or `unreachable`.";
     REPLAYED = Counter "redrive.replayed.messages" in "{message}" by [QUEUE, OUTCOME]:
         "Dead letters looked at by a replay: `replayed`, `dropped`, `completed` already, `skipped` or `failed`.";
 }
@@ -319,6 +331,34 @@ impl TraceContext {
         format!("{:016x}", self.parent_id)
     }
 
+    /// The context of the span that is current here: OpenTelemetry's, else that of the current [`tracing`] span, where a layer
+    /// of `tracing_opentelemetry` knows it. `None` outside of any span, where no tracer is installed, and without the feature
+    /// `otel`.
+    ///
+    /// What a [`Producer`](crate::Producer) sends within a span carries its context by itself. Other senders put
+    /// [`as_attribute`](Self::as_attribute) among a message's attributes.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        traces::current_context()
+    }
+
+    /// As a message carries it: the attribute's name, and the attribute.
+    ///
+    /// ```
+    /// use redrive::message::Outgoing;
+    /// use redrive::telemetry::TraceContext;
+    ///
+    /// let context: TraceContext = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse()?;
+    /// let (name, attribute) = context.as_attribute();
+    /// let message = Outgoing::new("{}").attribute(name, attribute);
+    /// assert!(message.attributes.contains_key("traceparent"));
+    /// # Ok::<(), redrive::telemetry::TraceContextError>(())
+    /// ```
+    #[must_use]
+    pub fn as_attribute(&self) -> (&'static str, Attribute) {
+        (TRACEPARENT_ATTRIBUTE, Attribute::string(self.to_string()))
+    }
+
     /// Whether the sender recorded the trace.
     #[must_use]
     pub fn sampled(&self) -> bool {
@@ -455,7 +495,6 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::message::Attribute;
     use std::collections::BTreeSet;
     use std::fmt::Write as _;
 

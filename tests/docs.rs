@@ -190,11 +190,24 @@ fn every_command_is_one_that_is_run_by_the_checks() {
         "localstack/down",
         "eval \"$(localstack/env)\"",
     ];
+    // What needs an AWS account or a Docker engine. infra/check plans what `terraform` applies, .ci/image does what `docker build`
+    // would.
+    let elsewhere = [
+        "export AWS_REGION=eu-west-1",
+        "export REGISTRY=$(aws sts get-caller-identity --query Account --output text).dkr.ecr.$AWS_REGION.amazonaws.com",
+        "export REDRIVE_INBOX_TABLE=orders-inbox",
+        "docker build --platform linux/amd64 --tag $REGISTRY/orders:1 .",
+        "docker push $REGISTRY/orders:1",
+        "docker compose --file localstack/compose.yaml up --build",
+        "docker compose --file localstack/compose.yaml down",
+    ];
     for (name, page) in pages() {
         for line in fenced(&page, "sh").into_iter().flat_map(str::lines) {
             // What the tool is told is understood: a unit test of its own says so, and tests run every command of it.
             let ours = line.starts_with("redrive ") || line.starts_with("cargo redrive ");
-            assert!(ours || run.contains(&line), "{name}: {line}");
+            let of_aws = line.starts_with("aws ") && !line.contains("redrive ");
+            let listed = run.contains(&line) || elsewhere.contains(&line);
+            assert!(ours || of_aws || listed || of_terraform(line), "{name}: {line}");
         }
     }
     let readme = read("README.md");
@@ -204,6 +217,88 @@ fn every_command_is_one_that_is_run_by_the_checks() {
             "{command} does not stand alone on a line"
         );
     }
+}
+
+/// Whether this is a command of Terraform on a folder of this repository, with variables that are declared there.
+fn of_terraform(line: &str) -> bool {
+    let Some((folder, rest)) = line
+        .strip_prefix("terraform -chdir=")
+        .and_then(|rest| rest.split_once(' '))
+    else {
+        return false;
+    };
+    let declared = read(format!("{folder}/variables.tf"));
+    let given = rest.split("-var ").skip(1);
+    ["init", "apply ", "destroy "].iter().any(|verb| rest.starts_with(verb))
+        && given
+            .filter_map(|given| given.trim_start_matches('\'').split('=').next())
+            .all(|name| declared.contains(&format!("variable \"{name}\" {{")))
+}
+
+/// The alarms of the worker module, by their names without the service's.
+fn alarms() -> Vec<String> {
+    let found: Vec<String> = read("infra/modules/worker/alarms.tf")
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix(" = {").map(str::to_owned))
+        .filter(|name| name.contains('-'))
+        .collect();
+    assert!(found.len() > 8, "the alarms are elsewhere: {found:?}");
+    found
+}
+
+#[test]
+fn every_alarm_has_a_runbook_that_says_what_it_means_where_to_look_and_what_to_do() {
+    let page = read("docs/runbooks.md");
+    for alarm in alarms() {
+        let (_, rest) = page
+            .split_once(&format!("\n## {alarm}\n"))
+            .unwrap_or_else(|| panic!("{alarm} has no runbook"));
+        let runbook = rest.split_once("\n## ").map_or(rest, |(runbook, _)| runbook);
+        for part in ["**Means:**", "**Look:**", "**Do:**"] {
+            assert!(runbook.contains(part), "{alarm} lacks {part}");
+        }
+    }
+}
+
+/// What the pages on deploying set in code, a name of small letters with a `_`, is a variable or an output of Terraform; or else
+/// a metric, or a reason or kind of another page.
+#[test]
+fn every_variable_of_terraform_that_the_pages_name_is_declared() {
+    let declared: String = [
+        "modules/queue",
+        "modules/inbox",
+        "modules/worker",
+        "modules/operator",
+        "examples/complete",
+    ]
+    .into_iter()
+    .flat_map(sources_of_terraform)
+    .collect();
+    let metrics = read("docs/metrics.md").replace('.', "_");
+    let reasons = first_cells(&read("docs/dead-letters.md"));
+    let mut named = 0;
+    for page in ["docs/deploy.md", "docs/runbooks.md"] {
+        for code in read(page).lines().flat_map(|line| line.split('`').skip(1).step_by(2)) {
+            let word = code.split(' ').next().unwrap_or(code);
+            let may_be_one = word.contains('_') && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+            if !may_be_one || metrics.contains(word) || reasons.contains(word) || word.starts_with("shadow_") {
+                continue;
+            }
+            let is_declared = ["variable", "output"].map(|kind| declared.contains(&format!("{kind} \"{word}\"")));
+            assert!(is_declared.contains(&true), "{page} names `{word}`");
+            named += 1;
+        }
+    }
+    assert!(named > 30, "{named}");
+}
+
+fn sources_of_terraform(folder: &str) -> Vec<String> {
+    let files = fs::read_dir(root().join("infra").join(folder)).unwrap();
+    let files = files.map(|entry| entry.unwrap().path());
+    files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "tf"))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect()
 }
 
 #[test]

@@ -28,16 +28,18 @@
 //! | `ORDERS_LEDGER` | the payment gateway's books, a file that all processes share; in memory unless set |
 //! | `ORDERS_GATEWAY_MS` | how long the gateway takes, 5 ms unless set |
 //! | `REDRIVE_…` | the worker's settings: `REDRIVE_CONCURRENCY`, `REDRIVE_DRAIN_DEADLINE` and so on |
+//! | `OTEL_EXPORTER_OTLP_ENDPOINT` | where traces go, `http://localhost:4318` say, if built with `--features otel` |
 //! | `RUST_LOG` | what is logged to the standard error; `info` unless set |
 
 mod gateway;
 mod ledger;
+mod logs;
 mod produce;
 mod report;
 mod settings;
 mod work;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -45,7 +47,7 @@ use redrive::inbox::InboxError;
 use redrive::producer::Producer;
 use redrive::queue::{Queue, QueueError};
 use redrive::{DynamoInbox, MemoryInbox, MemoryQueue, SqsQueue, Worker};
-use tracing_subscriber::EnvFilter;
+use tracing::Instrument as _;
 
 use gateway::Gateway;
 use ledger::Ledger;
@@ -73,13 +75,15 @@ enum Problem {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
-    match run().await {
+    let ended = match logs::start() {
+        Ok(traces) => {
+            let ended = run().await;
+            traces.flush().await;
+            ended
+        }
+        Err(problem) => Err(problem),
+    };
+    match ended {
         Ok(said) => {
             // Nobody may be left to read it.
             let _ = writeln!(std::io::stdout(), "{said}");
@@ -106,7 +110,7 @@ async fn run() -> Result<String, Problem> {
             let aws = aws_config::load_from_env().await;
             let queue = SqsQueue::connect(&aws, &settings.queue).await?;
             if let Command::Produce(input) = &command {
-                let sent = produce::send_all(input, &producer(&queue)).await?;
+                let sent = produce(input, &queue).await?;
                 return Ok(format!("{sent} orders sent to {}", queue.attributes().url));
             }
             let inbox = DynamoInbox::connect(&aws, &settings.table).await?;
@@ -145,7 +149,7 @@ async fn work_on(
     let handle = worker.handle();
     let sent = match command {
         Command::ProduceAndWork(input) => {
-            let sent = produce::send_all(input, &producer(&queue)).await?;
+            let sent = produce(input, &queue).await?;
             work::until_empty(worker, &queue, sent).await?;
             Some(sent)
         }
@@ -168,8 +172,11 @@ async fn work_on(
     }
 }
 
-fn producer(queue: &(impl Queue + Clone)) -> Producer {
-    Producer::new(Arc::new(queue.clone()))
+/// Within a span, so that traces of the orders' work lead back to here.
+async fn produce(input: &settings::Input, queue: &(impl Queue + Clone)) -> Result<u64, Problem> {
+    let producer = Producer::new(Arc::new(queue.clone()));
+    let sending = produce::send_all(input, &producer);
+    sending.instrument(tracing::info_span!("produce")).await
 }
 
 fn gateway(settings: &Settings) -> Result<Gateway, Problem> {

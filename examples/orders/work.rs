@@ -83,6 +83,8 @@ pub(crate) fn worker(
     let builder = builder.beside(redrive::health::Health::from_env()?);
     #[cfg(feature = "emf")]
     let builder = builder.beside(redrive::emf::Emf::from_env()?);
+    #[cfg(feature = "ecs")]
+    let builder = builder.beside(redrive::ecs::ScaleInProtection::from_env()?);
     builder.build()
 }
 

@@ -197,12 +197,8 @@ impl Inner {
     fn count(&self, answer: &Answer) {
         let queue = &self.queue.attributes().name;
         let mut labels = vec![(QUEUE, queue.as_str()), (OPERATION, "send")];
-        match answer {
-            Ok(_) => {}
-            Err(ProducerError::Refused { error, .. }) => labels.push((ERROR_TYPE, &error.code)),
-            Err(ProducerError::GivenUp { .. }) => labels.push((ERROR_TYPE, "given_up")),
-            Err(ProducerError::GroupFailed { .. }) => labels.push((ERROR_TYPE, "group_failed")),
-            Err(_) => labels.push((ERROR_TYPE, "call_failed")),
+        if let Err(error) = answer {
+            labels.push((ERROR_TYPE, error.kind()));
         }
         telemetry::counter(&telemetry::SENT, &labels).increment(1);
         let taken = self.settings.buffer.saturating_sub(self.space.available_permits());

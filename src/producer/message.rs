@@ -77,7 +77,8 @@ impl NewMessage {
         self.attribute(TYPE_ATTRIBUTE, Attribute::string(name))
     }
 
-    /// The trace it belongs to. Travels in the `traceparent` attribute.
+    /// The trace it belongs to. Travels in the `traceparent` attribute. Where traces are exported, a message without one gets
+    /// the context of its own `send` span, if it is sent within a span.
     #[must_use]
     pub fn trace(self, context: TraceContext) -> Self {
         self.attribute(TRACEPARENT_ATTRIBUTE, Attribute::string(context.to_string()))
@@ -95,6 +96,10 @@ impl NewMessage {
     pub fn delay(mut self, delay: Duration) -> Self {
         self.outgoing.delay = Some(delay);
         self
+    }
+
+    pub(super) fn is_verbatim(&self) -> bool {
+        self.verbatim
     }
 
     pub(super) fn group_id(&self) -> Option<&str> {

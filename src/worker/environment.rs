@@ -317,7 +317,7 @@ impl Environment {
     }
 }
 
-fn parse<T>(
+pub(crate) fn parse<T>(
     get: impl Fn(&str) -> Option<String>,
     variable: &str,
     why: &str,
@@ -337,7 +337,7 @@ fn parse<T>(
 }
 
 /// A duration as people write it: a whole number and a unit.
-fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(unit_at);
     let number: u64 = number.parse().ok()?;

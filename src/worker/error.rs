@@ -45,6 +45,14 @@ pub enum BuildError {
         /// What is wrong and what to do.
         why: String,
     },
+    /// A setting of something that runs beside workers, that cannot be right.
+    #[error("{setting}: {why}")]
+    Companion {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong and what to do.
+        why: String,
+    },
     /// A flow-control setting that cannot be right.
     #[error("worker `{worker}`: {source}")]
     Flow {

@@ -1,6 +1,8 @@
 //! Steering a worker that runs.
 
-use tokio::sync::mpsc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
 
 use super::status::{Shared, Status};
 use crate::clock::Clock;
@@ -13,6 +15,8 @@ pub(super) enum Command {
     Resume,
     SetRate(Option<RateLimit>),
     SetConcurrency(usize),
+    /// Asks for how long the longest of the runs under way has run.
+    LongestRun(oneshot::Sender<Duration>),
     Drain,
     Stop,
 }
@@ -90,6 +94,14 @@ impl WorkerHandle {
     #[must_use]
     pub fn settings(&self) -> &[(&'static str, String)] {
         self.shared.settings()
+    }
+
+    /// For how long the longest of the runs under way has run; zero if none does, or the worker has ended. It is answered by
+    /// the worker's loop, which looks through all that it holds: ask now and then, not often.
+    pub async fn longest_run(&self) -> Duration {
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::LongestRun(answer));
+        answered.await.unwrap_or_default()
     }
 
     fn send(&self, command: Command) {

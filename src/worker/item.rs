@@ -16,6 +16,7 @@ use crate::handler::Kept;
 use crate::inbox::{Change, Claim, ClaimAnswer, Rejection};
 use crate::key::{Fingerprint, Key, RecordKey};
 use crate::message::{Delivery, Receipt};
+use crate::telemetry::DeliveryTrace;
 
 /// Names a held delivery within its worker, in the order of receives.
 pub(super) type Id = u64;
@@ -71,6 +72,7 @@ impl Hash for ByMessageId {
 /// A delivery from its receive until it is settled or given up.
 pub(super) struct Item {
     pub(super) delivery: Arc<Delivery>,
+    pub(super) trace: DeliveryTrace,
     /// The newest receipt: a redelivery of a held message hands in a better one.
     pub(super) receipt: Receipt,
     /// When that receive was asked for: SQS's 12 hours run from here.
@@ -130,6 +132,7 @@ pub(super) struct Item {
     pub(super) tenant_admitted: bool,
     /// Ends its run.
     pub(super) stop: Option<Stop>,
+    /// Since when it is ready to run, or runs.
     pub(super) ready_since: Instant,
     /// Its run, or its claim, failed while a breaker was not closed: others are probes before it is one again.
     pub(super) failed_in_outage: bool,
@@ -175,6 +178,20 @@ pub(super) enum Step {
     Hide(Duration),
 }
 
+impl Step {
+    /// What traces say when it is done.
+    pub(super) fn done(&self) -> &'static str {
+        match self {
+            Self::Write(_) => "recorded",
+            Self::Run => "announced",
+            Self::SendDeadLetter => "dead_letter_sent",
+            Self::Next | Self::ReleaseTail => "group_goes_on",
+            Self::Delete => "deleted",
+            Self::Hide(_) => "made_visible",
+        }
+    }
+}
+
 impl Item {
     pub(super) fn message_id(&self) -> &str {
         &self.delivery.message.id
@@ -188,6 +205,13 @@ impl Item {
                 .freed_attempts
                 .unwrap_or_else(|| self.delivery.receive_count.saturating_sub(1)),
         }
+    }
+
+    /// Goes on to the next step of its plan; answers the one that it leaves.
+    pub(super) fn next_step(&mut self) -> Option<Step> {
+        self.stepping = false;
+        self.tries = 0;
+        self.plan.pop_front()
     }
 
     /// What it is a delivery of.

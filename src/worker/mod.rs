@@ -9,7 +9,7 @@ mod config;
 mod deadlines;
 mod drain;
 mod engine;
-mod environment;
+pub(crate) mod environment;
 mod error;
 mod fifo;
 mod handle;

@@ -33,6 +33,14 @@ pub enum Fate {
 }
 
 impl Fate {
+    /// Why it was given up.
+    pub(super) fn reason(&self) -> Option<&str> {
+        match self {
+            Self::DeadLettered(reason) | Self::GivenUp(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
     /// Its label in metrics.
     #[must_use]
     pub fn as_str(&self) -> &'static str {

@@ -1,5 +1,8 @@
 //! The example as a process, and the gateway's books that it keeps.
 
+// Each test binary uses its own part of it.
+#![allow(dead_code, reason = "test binaries share this module")]
+
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};

@@ -44,6 +44,7 @@ impl Engine {
             let (lease, retention) = (self.config.lease, self.config.retention);
             let Some(item) = self.items.get_mut(&id) else { continue };
             item.proven_at = now;
+            item.trace.claim_sent(now);
             let claim_id = item.claim_id.get_or_insert(fresh_id).clone();
             requests.push(ClaimRequest {
                 key: item.record_key.clone(),
@@ -92,12 +93,13 @@ impl Engine {
                 }
                 Err(_) => {}
             }
-            if self.items.get(&id).is_none_or(|item| item.phase != Phase::Claiming) {
+            let Some(item) = self.items.get_mut(&id).filter(|item| item.phase == Phase::Claiming) else {
                 if let Ok(ClaimAnswer::Claimed(claim)) = answer {
                     self.free_unheld(now, id, Write::new(claim, Change::Release { failure: None }));
                 }
                 continue;
-            }
+            };
+            item.trace.claim_answered(now, in_short(&answer));
             match answer {
                 Ok(answer) => self.answer_of(now, id, answer),
                 Err(InboxError::Corrupt { inbox, key, why }) => {
@@ -140,6 +142,7 @@ impl Engine {
         };
         if let (Some(claim), Some(item)) = (claim, self.items.get_mut(&id)) {
             item.lease_until = claim.lease_until;
+            item.trace.claimed(claim.fencing_token);
             item.kept = Some(Kept::of(&claim, item.kept.as_ref()));
             self.leases += usize::from(item.claim.replace(claim).is_none());
             item.rejected_before = matches!(answer, Some(ClaimAnswer::FinishDeadLetter(..)));
@@ -391,6 +394,21 @@ impl Engine {
             error: String::new(),
         });
         self.go_back(now, id, Fate::Released, counted, Duration::ZERO);
+    }
+}
+
+/// An answer, or the kind of an error, as a trace says it.
+fn in_short(answer: &Result<ClaimAnswer, InboxError>) -> Result<&'static str, &'static str> {
+    match answer {
+        Ok(ClaimAnswer::Claimed(_)) => Ok("claimed"),
+        Ok(ClaimAnswer::FinishDeadLetter(..)) => Ok("finish_dead_letter"),
+        Ok(ClaimAnswer::Completed(_)) => Ok("completed"),
+        Ok(ClaimAnswer::Rejected) => Ok("rejected"),
+        Ok(ClaimAnswer::FingerprintMismatch) => Ok("fingerprint_mismatch"),
+        Ok(ClaimAnswer::Running { .. }) => Ok("running"),
+        Err(InboxError::Corrupt { .. }) => Err("inbox_corrupt"),
+        Err(InboxError::Throttled { .. }) => Err("inbox_throttled"),
+        Err(_) => Err("inbox_unavailable"),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::gate::Gate;
 use super::guard::guard;
-use super::run::{Lease, Start, Stop};
+use super::run::{Begun, Lease, Start, Stop};
 use super::{Engine, Fate, Id, Instant, Phase, Step};
 use crate::flow::Admission;
 use crate::inbox::Change;
@@ -372,19 +372,19 @@ impl Engine {
 
     fn start_batch(&mut self, now: Instant, ids: Vec<Id>) {
         self.slots_used += 1;
-        let starts = ids.into_iter().filter_map(|id| self.begin(now, id)).collect();
-        self.run_batch(starts);
+        let begun = ids.into_iter().filter_map(|id| self.begin(now, id)).collect();
+        self.run_batch(now, begun);
     }
 
     fn start_one(&mut self, now: Instant, id: Id) {
-        if let Some(start) = self.begin(now, id) {
+        if let Some(begun) = self.begin(now, id) {
             self.slots_used += 1;
-            self.run_one(start);
+            self.run_one(begun);
         }
     }
 
     /// It is running from here on.
-    fn begin(&mut self, now: Instant, id: Id) -> Option<Start> {
+    fn begin(&mut self, now: Instant, id: Id) -> Option<Begun> {
         self.enter(id, Phase::Running);
         self.intake.message_started(now);
         let item = self.items.get_mut(&id)?;
@@ -392,6 +392,7 @@ impl Engine {
         self.meter
             .starting(now.saturating_duration_since(item.delivery.received_at));
         item.stop = Some(stop);
+        item.ready_since = now;
         item.tenant_admitted = false;
         if let Some((suspect, begun)) = &mut self.suspect_running
             && *suspect == id
@@ -414,11 +415,23 @@ impl Engine {
             item.kept.clone(),
             asked,
         );
-        Some(Start {
+        let span = match self.handler.batch() {
+            Some(_) => tracing::Span::none(),
+            None => crate::telemetry::delivery_span(
+                context.queue(),
+                context.message(),
+                context.key().as_str(),
+                context.attempt(),
+                context.claim().map(|claim| claim.fencing_token),
+            ),
+        };
+        let trace = item.trace.run_started(now, context.attempt(), &span);
+        let start = Start {
             id,
             context,
             stopped,
             lease,
-        })
+        };
+        Some(Begun { start, span, trace })
     }
 }

@@ -51,6 +51,7 @@ impl Engine {
         }
         item.stop = None;
         item.permit = None;
+        item.trace.run_ended(now, outcome.as_ref());
         self.meter.handled(outcome.as_ref(), took);
         match outcome {
             None => {
@@ -269,6 +270,7 @@ impl Engine {
         self.forget_ticket(now, id);
         let Some(item) = self.items.get_mut(&id) else { return };
         item.fate = fate;
+        item.trace.settling(now);
         item.plan.clear();
         item.plan.extend(steps);
         item.tries = 0;

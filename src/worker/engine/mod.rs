@@ -51,7 +51,7 @@ use crate::inbox::{Answers, ClaimAnswer, Inbox, InboxError, Write, Written};
 use crate::key::RecordKey;
 use crate::message::{Delivery, Outgoing, Receipt};
 use crate::queue::{EntryResults, MAX_BATCH, Queue, QueueError};
-use crate::telemetry::{said, shown};
+use crate::telemetry::{Traces, said, shown};
 
 /// Inbox writes per batch: what DynamoDB takes in one `BatchExecuteStatement`.
 const WRITE_BATCH: usize = 25;
@@ -138,6 +138,7 @@ pub(super) struct Engine {
     commands: mpsc::UnboundedReceiver<Command>,
     shared: Shared,
     meter: Meter,
+    traces: Traces,
     epoch: String,
     claims_made: u64,
     began: Instant,
@@ -255,6 +256,7 @@ impl Engine {
         let attributes = queue.attributes();
         Self {
             meter: Meter::new(&attributes.name),
+            traces: Traces::new(&attributes.name, &config.clock),
             queue_name: attributes.name.as_str().into(),
             fifo: attributes.fifo,
             inbox,
@@ -431,6 +433,12 @@ impl Engine {
                 self.token_at = None;
             }
             Command::SetConcurrency(slots) => self.set_concurrency(slots),
+            Command::LongestRun(answer) => {
+                let runs = self.items.values().filter(|item| item.phase == Phase::Running);
+                let longest = runs.map(|item| now.saturating_duration_since(item.ready_since)).max();
+                // Whoever asked may be gone.
+                let _ = answer.send(longest.unwrap_or_default());
+            }
             Command::Drain => self.begin_drain(now),
             // Taken in `run`, where it ends the loop.
             Command::Stop => {}
@@ -638,6 +646,7 @@ impl Engine {
         {
             self.head_of_group(now, head);
         }
+        item.trace.ended(now, item.fate.as_str(), item.fate.reason());
     }
 
     /// A claim or a delivery is no longer ours: its handler is stopped and nothing more is done for it.

@@ -182,6 +182,7 @@ impl Engine {
         item.receipt = delivery.receipt;
         item.received_at = delivery.received_at;
         item.receive_count = delivery.receive_count;
+        item.trace.received_again(now);
         tracing::debug!(
             worker = %self.config.name, message_id = %shown(item.message_id()), "received again while held: the newer receipt is used"
         );
@@ -217,7 +218,10 @@ impl Engine {
             }
             fingerprint.flatten()
         });
+        let earlier = envelope.as_ref().and_then(|envelope| envelope.trace.as_deref());
+        let trace = self.traces.received(answered, &delivery, key.as_str(), earlier);
         let item = Item {
+            trace,
             receipt: delivery.receipt.clone(),
             received_at: delivery.received_at,
             receive_count: delivery.receive_count,

@@ -10,10 +10,11 @@ use futures::future::{AbortHandle, AbortRegistration, Abortable, Either, join_al
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::{Engine, Event, Id};
+use super::{Engine, Event, Id, Instant};
 use crate::handler::Context;
 use crate::inbox::Inbox;
 use crate::outcome::{Failure, Outcome};
+use crate::telemetry::RunTrace;
 
 /// A run ended: one delivery's, or those of a batch. The outcome is none where the run was stopped.
 pub(super) enum Ended {
@@ -36,6 +37,14 @@ pub(super) struct Start {
     pub(super) context: Context,
     pub(super) stopped: AbortRegistration,
     pub(super) lease: Option<Lease>,
+}
+
+/// What is known of a run before it is one of its own or of a batch.
+pub(super) struct Begun {
+    pub(super) start: Start,
+    /// None for one of a batch.
+    pub(super) span: tracing::Span,
+    pub(super) trace: RunTrace,
 }
 
 /// Ends a run.
@@ -88,18 +97,11 @@ impl Start {
 impl Engine {
     /// Runs the handler for a delivery in the loop's set of tasks. What is no longer held when the task begins is not run, and
     /// ends like a run that was stopped.
-    pub(super) fn run_one(&mut self, start: Start) {
+    pub(super) fn run_one(&mut self, begun: Begun) {
+        let Begun { start, span, trace } = begun;
         let handler = Arc::clone(&self.handler);
         let clock = self.config.clock.clone();
         let limit = self.config.handler_timeout;
-        let context = &start.context;
-        let span = crate::telemetry::delivery_span(
-            context.queue(),
-            context.message(),
-            context.key().as_str(),
-            context.attempt(),
-            context.claim().map(|claim| claim.fencing_token),
-        );
         let id = start.id;
         let run = async move {
             let begun = clock.now();
@@ -118,15 +120,19 @@ impl Engine {
             (outcome, took)
         };
         let ended = move |(outcome, took)| Event::Ended(Ended::One { id, outcome, took });
-        self.tasks.spawn(run.instrument(span).map(ended));
+        self.tasks.spawn(trace.around(run.instrument(span)).map(ended));
     }
 
     /// As [`run_one`](Self::run_one), for all deliveries of a batch.
-    pub(super) fn run_batch(&mut self, mut starts: Vec<Start>) {
+    pub(super) fn run_batch(&mut self, now: Instant, begun: Vec<Begun>) {
+        let mut starts: Vec<Start> = begun.into_iter().map(|begun| begun.start).collect();
         let handler = Arc::clone(&self.handler);
         let clock = self.config.clock.clone();
         let limit = self.config.handler_timeout;
-        self.tasks.spawn(async move {
+        // All of them run within the span of the batch.
+        let held = starts.iter().filter_map(|start| self.items.get(&start.id));
+        let trace = self.traces.batch(now, held.map(|item| &item.trace));
+        self.tasks.spawn(trace.around(async move {
             let begun = clock.now();
             let ids: Vec<Id> = starts.iter().map(|start| start.id).collect();
             let held: Vec<bool> = starts.iter().map(Start::may_begin).collect();
@@ -150,7 +156,7 @@ impl Engine {
                 .collect();
             let took = clock.now().saturating_duration_since(begun);
             Event::Ended(Ended::Batch { ids, outcomes, took })
-        });
+        }));
     }
 }
 

@@ -298,7 +298,7 @@ impl Engine {
                 // A shadow's record changes nothing about its message.
                 Err(_) if self.config.shadow => {
                     self.leases -= usize::from(item.claim.take().is_some());
-                    self.step_done(id);
+                    self.step_over(id);
                     self.advance(now, id);
                 }
                 Ok(_) => {
@@ -307,7 +307,7 @@ impl Engine {
                         self.unrecorded.remove(&key);
                     }
                     let freed = matches!(item.plan.front(), Some(Step::Write(Change::Release { .. })));
-                    self.step_done(id);
+                    self.step_done(now, id);
                     if freed {
                         self.goes_on_unclaimed(id);
                     }
@@ -355,7 +355,7 @@ impl Engine {
             let renewed = item.receipt != receipt;
             match answer {
                 _ if renewed => {}
-                Ok(()) => self.step_done(id),
+                Ok(()) => self.step_done(now, id),
                 Err(error) if error.is_stale_receipt() => {
                     self.shared.count(|totals| totals.late_deletes += 1);
                     self.meter.late_delete();
@@ -380,7 +380,7 @@ impl Engine {
 
     /// It could not be deleted and will come again: where its group waits for the delete, it must not go on.
     fn undeleted(&mut self, id: Id) {
-        self.step_done(id);
+        self.step_over(id);
         if let Some(item) = self.items.get_mut(&id) {
             for step in &mut item.plan {
                 if *step == Step::Next {
@@ -409,8 +409,9 @@ impl Engine {
                     self.again_later(now, id);
                     continue;
                 }
+                Ok(()) => self.step_done(now, id),
                 // An old receipt: it is visible, or in somebody else's hands.
-                Ok(()) | Err(_) => self.step_done(id),
+                Err(_) => self.step_over(id),
             }
             self.advance(now, id);
         }
@@ -425,7 +426,7 @@ impl Engine {
             item.stepping = false;
             match answer {
                 Ok(_) => {
-                    self.step_done(id);
+                    self.step_done(now, id);
                     self.advance(now, id);
                 }
                 Err(error) => {
@@ -464,11 +465,18 @@ impl Engine {
         self.config.heartbeat && self.outlives_retention(id, self.aside_for(id) + self.config.backoff.cap())
     }
 
-    fn step_done(&mut self, id: Id) {
+    fn step_done(&mut self, now: Instant, id: Id) {
+        if let Some(item) = self.items.get_mut(&id)
+            && let Some(step) = item.next_step()
+        {
+            item.trace.settled(now, step.done());
+        }
+    }
+
+    /// The step need not be tried any more.
+    fn step_over(&mut self, id: Id) {
         if let Some(item) = self.items.get_mut(&id) {
-            item.plan.pop_front();
-            item.stepping = false;
-            item.tries = 0;
+            item.next_step();
         }
     }
 

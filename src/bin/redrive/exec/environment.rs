@@ -55,7 +55,7 @@ fn variables(context: &Context) -> BTreeMap<String, String> {
         set("REDRIVE_REPLAYS", envelope.replays.saturating_add(1).to_string());
         set("REDRIVE_ORIGINAL_MESSAGE_ID", envelope.message_id.clone());
     }
-    if let Some(trace) = TraceContext::of(message) {
+    if let Some(trace) = TraceContext::current().or_else(|| TraceContext::of(message)) {
         set("REDRIVE_TRACEPARENT", trace.to_string());
     }
     attributes(context, &mut variables);

@@ -51,7 +51,7 @@ pub(super) fn of_message(context: &Context) -> HeaderMap {
         set("redrive-replays", &envelope.replays.saturating_add(1).to_string());
         set("redrive-original-message-id", &envelope.message_id);
     }
-    if let Some(trace) = TraceContext::of(message) {
+    if let Some(trace) = TraceContext::current().or_else(|| TraceContext::of(message)) {
         set(TRACEPARENT_ATTRIBUTE, &trace.to_string());
     }
     attributes(message, &mut headers);

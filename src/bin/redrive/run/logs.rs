@@ -3,8 +3,12 @@
 use std::io::{self, Write as _};
 
 use indicatif::ProgressBar;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
+
+use crate::failure::Failure;
 
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,24 +29,54 @@ impl Format {
     }
 }
 
+/// What exports traces, where the tool is built with `otel` and the standard variables ask for it.
+#[derive(Default)]
+pub(super) struct Traces {
+    #[cfg(feature = "otel")]
+    otel: Option<redrive::otel::Otel>,
+}
+
+impl Traces {
+    fn start() -> Result<Self, Failure> {
+        Ok(Self {
+            #[cfg(feature = "otel")]
+            otel: redrive::otel::Otel::from_env().map_err(Failure::usage)?,
+        })
+    }
+
+    /// Exports what is left, for a second at most.
+    pub(super) async fn flush(&self) {
+        #[cfg(feature = "otel")]
+        if let Some(otel) = &self.otel {
+            otel.flush().await;
+        }
+    }
+}
+
 /// Starts the log: what RUST_LOG asks for, else what a worker does beyond its daily work, or only its warnings if `quiet`.
-pub(super) fn start(format: Format, quiet: bool, bar: ProgressBar) {
+/// And what exports traces.
+pub(super) fn start(format: Format, quiet: bool, bar: ProgressBar) -> Result<Traces, Failure> {
+    let traces = Traces::start()?;
     let usual = if quiet { "redrive=warn" } else { "redrive=info" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(AboveBar { bar })
         .with_ansi(console::colors_enabled_stderr())
         .with_target(false);
-    let _ = match format {
-        Format::Text => log.try_init(),
+    let log = match format {
+        Format::Text => log.boxed(),
         Format::Json => log
             .json()
             .flatten_event(true)
             .with_span_list(false)
             .with_ansi(false)
-            .try_init(),
+            .boxed(),
     };
+    let all = tracing_subscriber::registry().with(log.with_filter(filter));
+    #[cfg(feature = "otel")]
+    let all = all.with(traces.otel.as_ref().map(redrive::otel::Otel::layer));
+    let _ = all.try_init();
+    Ok(traces)
 }
 
 /// Writes each event above the status line.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use redrive::ecs::ScaleInProtection;
 use redrive::emf::Emf;
 use redrive::flow::RateLimit;
 use redrive::handler::Handler;
@@ -30,6 +31,7 @@ pub(super) struct Asked {
     dead_letter_queue: Option<String>,
     health: Option<Health>,
     emf: Option<Emf>,
+    protection: ScaleInProtection,
 }
 
 impl Asked {
@@ -71,6 +73,8 @@ impl Asked {
             // Before anything is made that counts.
             health: Health::from_variables(|name| settings.get(name)).map_err(|error| refusal(&error, settings))?,
             emf: Emf::from_variables(|name| settings.get(name)).map_err(|error| refusal(&error, settings))?,
+            protection: ScaleInProtection::from_variables(|name| settings.get(name))
+                .map_err(|error| refusal(&error, settings))?,
         })
     }
 
@@ -98,6 +102,7 @@ impl Asked {
             table::LONG_POLL if until_empty => settings.get(name).or_else(|| Some(SHORT_POLL.to_owned())),
             _ => settings.get(name),
         };
+        builder = builder.beside(self.protection.clone());
         self.with_functions(builder)
             .from_variables(variables)
             .build()

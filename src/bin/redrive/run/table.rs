@@ -93,7 +93,7 @@ pub(super) const RIVALS: [&[&str]; 4] = [
 ];
 
 /// Every setting that a worker has and that is no code.
-pub(super) const SETTINGS: [Setting; 54] = [
+pub(super) const SETTINGS: [Setting; 56] = [
     setting(
         INBOX,
         "table",
@@ -469,6 +469,23 @@ pub(super) const SETTINGS: [Setting; 54] = [
         Span,
         "drain_deadline",
         "How long the end may take after Ctrl-C or SIGTERM; 110s unless set",
+    ),
+    setting(
+        END,
+        "scale-in-protection",
+        "REDRIVE_SCALE_IN_PROTECTION",
+        OneOf(&["off", "auto", "long-jobs"]),
+        "",
+        "Protect the ECS task that this runs in from scale-in and deployments while messages are worked on, or only while one \
+         takes longer than a minute; off unless set",
+    ),
+    setting(
+        END,
+        "protection-max",
+        "REDRIVE_PROTECTION_MAX",
+        Span,
+        "",
+        "How long that may protect it at a stretch; 2h unless set, 48h at most",
     ),
     setting(
         END,

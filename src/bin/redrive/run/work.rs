@@ -66,7 +66,7 @@ impl Job<'_> {
                 return Err(Failure::usage(format_args!("{name}=`{other}`: give text or json")));
             }
         };
-        logs::start(format, self.ui.is_quiet(), live.bar());
+        let traces = logs::start(format, self.ui.is_quiet(), live.bar())?;
         let until_empty = self.flags.until_empty();
         let made = async {
             let queue = self.aws.queue(self.queue).await?;
@@ -92,6 +92,7 @@ impl Job<'_> {
             live: &mut live,
         };
         let ended = run.until_ended(worker.run_until_drained()).await;
+        traces.flush().await;
         live.clear();
         ended.map_err(|error| match error {
             Error::Preflight(error) => Failure::new(error).remedy(format_args!("`redrive doctor {name}` says more")),
