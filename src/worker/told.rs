@@ -66,6 +66,41 @@ pub(super) fn settings(config: &Config, has_inbox: bool) -> Vec<(&'static str, S
     told
 }
 
+/// In the largest unit that it is a whole number of, as variables are written.
 fn span(span: Duration) -> String {
-    format!("{span:?}")
+    let whole = |unit: u64| {
+        let seconds = span.as_secs();
+        (span.subsec_nanos() == 0 && seconds > 0 && seconds.is_multiple_of(unit)).then_some(seconds / unit)
+    };
+    if let Some(days) = whole(24 * 60 * 60) {
+        format!("{days}d")
+    } else if let Some(hours) = whole(60 * 60) {
+        format!("{hours}h")
+    } else if let Some(minutes) = whole(60) {
+        format!("{minutes}m")
+    } else if span.is_zero() {
+        "0s".to_owned()
+    } else {
+        format!("{span:?}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_shown_as_variables_are_written() {
+        for (millis, shown) in [
+            (0, "0s"),
+            (5, "5ms"),
+            (1_500, "1.5s"),
+            (110_000, "110s"),
+            (900_000, "15m"),
+            (7_200_000, "2h"),
+            (35 * 86_400_000, "35d"),
+        ] {
+            assert_eq!(span(Duration::from_millis(millis)), shown);
+        }
+    }
 }
