@@ -66,9 +66,9 @@ module "worker" {
   subnet_ids    = local.subnet_ids
   vpc_endpoints = var.vpc_id == null ? { route_table_ids = aws_route_table.private[*].id } : null
 
-  alarm_emails       = var.alarm_emails
+  alarm_emails = var.alarm_emails
+  # The whole account's cost. With budget_tag it counts the tag `service` alone, once that is activated in Billing.
   budget_monthly_usd = var.budget_monthly_usd
-  budget_tag         = { key = "service", value = var.name }
 }
 
 module "operator" {

@@ -81,7 +81,7 @@ variable "lost_leases_alarm_count" {
 
   validation {
     condition     = var.lost_leases_alarm_count >= 1
-    error_message = "lost_leases_alarm_count: 1 or more."
+    error_message = "lost_leases_alarm_count: 1 or more: at 0 it alarms for ever."
   }
 }
 
@@ -130,18 +130,18 @@ variable "handler_latency_alarm_seconds" {
 }
 
 variable "budget_monthly_usd" {
-  description = "A monthly budget in US dollars that notifies at 80 and 100 % and where 100 % is foreseen; null: none."
+  description = "A monthly budget in US dollars, of the account unless budget_tag is set, that notifies at 80 and 100 % and where 100 % is foreseen; null: none."
   type        = number
   default     = null
 
   validation {
     condition     = var.budget_monthly_usd == null || coalesce(var.budget_monthly_usd, 0) > 0
-    error_message = "budget_monthly_usd: above 0, or null for no budget."
+    error_message = "budget_monthly_usd: above 0, or null for no budget: at 0 every cent notifies."
   }
 }
 
 variable "budget_tag" {
-  description = "The tag that the budget counts, once it is activated as a cost allocation tag in Billing; null: the whole account."
+  description = "The tag that the budget counts, once it is activated as a cost allocation tag in Billing: until then the budget counts nothing. Null: the whole account."
   type = object({
     key   = string
     value = string

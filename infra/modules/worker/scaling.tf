@@ -188,8 +188,9 @@ resource "aws_cloudwatch_metric_alarm" "sleep" {
   tags                = var.tags
 
   metric_query {
-    id          = "work"
-    expression  = "visible + in_flight + delayed"
+    id = "work"
+    # SQS reports what is in flight and what is delayed only while there is any; what is visible, as long as somebody polls.
+    expression  = "visible + FILL(in_flight, 0) + FILL(delayed, 0)"
     label       = "Messages in the queue"
     return_data = true
   }

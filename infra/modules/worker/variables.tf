@@ -150,7 +150,7 @@ variable "inbox_mode" {
 
   validation {
     condition     = contains(["enforce", "observe"], var.inbox_mode)
-    error_message = "inbox_mode: enforce or observe."
+    error_message = "inbox_mode: enforce or observe: an inbox either suppresses duplicates or only counts them. For none at all set inbox to null."
   }
 
   validation {
@@ -188,7 +188,7 @@ variable "scale_in_protection" {
 
   validation {
     condition     = contains(["off", "auto", "long-jobs"], var.scale_in_protection)
-    error_message = "scale_in_protection: off, auto or long-jobs."
+    error_message = "scale_in_protection: off, auto or long-jobs: the worker starts with none but these."
   }
 }
 

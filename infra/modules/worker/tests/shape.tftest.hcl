@@ -333,7 +333,7 @@ run "scaling_to_zero_wakes_by_an_alarm_and_sleeps_when_all_is_done" {
     error_message = "messages and no task"
   }
   assert {
-    condition     = one([for q in aws_cloudwatch_metric_alarm.sleep[0].metric_query : q.expression if q.return_data]) == "visible + in_flight + delayed" && aws_cloudwatch_metric_alarm.sleep[0].evaluation_periods == 15
+    condition     = one([for q in aws_cloudwatch_metric_alarm.sleep[0].metric_query : q.expression if q.return_data]) == "visible + FILL(in_flight, 0) + FILL(delayed, 0)" && aws_cloudwatch_metric_alarm.sleep[0].evaluation_periods == 15
     error_message = "nothing at all for a while"
   }
   assert {
