@@ -123,7 +123,8 @@ def worker():
     if scaled_to_zero:
         check.equal("service: all but one on Spot", sorted(spot), [("FARGATE", 1, 0), ("FARGATE_SPOT", 0, 1)])
     else:
-        check.equal("service: on Fargate", service.get("launchType"), "FARGATE")
+        check.equal("service: all on Fargate", spot, [("FARGATE", 0, 1)])
+    check.equal("service: zones are not evened out by stopping tasks", service.get("availabilityZoneRebalancing", "DISABLED"), "DISABLED")
 
     ec2 = client("ec2")
     network = service["networkConfiguration"]["awsvpcConfiguration"]
