@@ -152,7 +152,10 @@ fn the_read_only_role_looks_as_the_operator_does_and_changes_nothing() {
         .map(|(part, actions)| (part, actions.into_iter().filter(|action| looks(action)).collect()))
         .map(|(part, actions): (String, BTreeSet<String>)| {
             // Sending encrypts, and it sends nothing.
-            let kept = actions.into_iter().filter(|action| action != "kms:GenerateDataKey").collect();
+            let kept = actions
+                .into_iter()
+                .filter(|action| action != "kms:GenerateDataKey")
+                .collect();
             (part, kept)
         })
         .collect();
@@ -162,21 +165,38 @@ fn the_read_only_role_looks_as_the_operator_does_and_changes_nothing() {
 #[test]
 fn doctor_tries_every_action_that_the_worker_is_granted_on_queues_and_table() {
     let worker = granted("worker", None);
-    let granted: BTreeSet<&String> = ["source_queue", "dead_letter_queue", "inbox"].iter().flat_map(|part| &worker[*part]).collect();
+    let granted: BTreeSet<&String> = ["source_queue", "dead_letter_queue", "inbox"]
+        .iter()
+        .flat_map(|part| &worker[*part])
+        .collect();
     let named = regex_lite::Regex::new(r#""((?:sqs|dynamodb):[A-Za-z]+)""#).unwrap();
     let probes = [files("src/queue/sqs/probe.rs"), files("src/inbox/dynamodb/probe.rs")].concat();
     let tried: BTreeSet<String> = probes
         .iter()
-        .flat_map(|(_, text)| named.captures_iter(text).map(|found| found[1].to_owned()).collect::<Vec<_>>())
+        .flat_map(|(_, text)| {
+            named
+                .captures_iter(text)
+                .map(|found| found[1].to_owned())
+                .collect::<Vec<_>>()
+        })
         .collect();
     assert_eq!(tried.iter().collect::<BTreeSet<_>>(), granted);
 }
 
 #[test]
 fn worker_and_producers_call_aws_by_the_traits_only() {
-    for folder in ["src/worker", "src/producer.rs", "src/producer", "src/handler", "src/flow"] {
+    for folder in [
+        "src/worker",
+        "src/producer.rs",
+        "src/producer",
+        "src/handler",
+        "src/flow",
+    ] {
         for (file, text) in files(folder) {
-            let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+            let code: String = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .collect();
             for name in ["aws_sdk_", "SqsQueue", "DynamoInbox"] {
                 assert!(
                     !code.contains(name),
@@ -191,8 +211,14 @@ fn worker_and_producers_call_aws_by_the_traits_only() {
 #[test]
 fn no_other_aws_service_is_called() {
     let manifest = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
-    let mut services: Vec<_> = manifest.lines().filter_map(|line| line.strip_prefix("aws-sdk-")).collect();
-    services = services.iter().filter_map(|line| line.split_whitespace().next()).collect();
+    let mut services: Vec<_> = manifest
+        .lines()
+        .filter_map(|line| line.strip_prefix("aws-sdk-"))
+        .collect();
+    services = services
+        .iter()
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
     services.sort_unstable();
     services.dedup();
     assert_eq!(
@@ -204,9 +230,16 @@ fn no_other_aws_service_is_called() {
         .into_iter()
         .filter(|(_, text)| text.contains("aws_sdk_"))
         .map(|(file, _)| file)
-        .filter(|file| ![SQS, DYNAMODB, "src/bin/redrive"].iter().any(|folder| file.starts_with(folder)))
+        .filter(|file| {
+            ![SQS, DYNAMODB, "src/bin/redrive"]
+                .iter()
+                .any(|folder| file.starts_with(folder))
+        })
         .collect();
-    assert!(calling.is_empty(), "these files use an AWS client, and tests/iam.rs does not read them: {calling:?}");
+    assert!(
+        calling.is_empty(),
+        "these files use an AWS client, and tests/iam.rs does not read them: {calling:?}"
+    );
 }
 
 /// Adds what these entries need, on each of their parts. Fails for an entry that is not listed, or is gone.
@@ -217,7 +250,10 @@ fn add(needed: &mut Grants, folder: &str, of: &str, by: &str, entries: Entries) 
     let mut found: BTreeMap<String, Vec<&Function>> = BTreeMap::new();
     for function in &all {
         if function.of == worker {
-            found.entry(format!("{by}::{}", function.name)).or_default().push(function);
+            found
+                .entry(format!("{by}::{}", function.name))
+                .or_default()
+                .push(function);
         } else if function.public && (function.of == inherent || function.of == builder) {
             found.entry(function.name.clone()).or_default().push(function);
         }
@@ -233,14 +269,22 @@ fn add(needed: &mut Grants, folder: &str, of: &str, by: &str, entries: Entries) 
         }
     }
     // What is not listed may call nothing, unless it is the operator's where the worker's are listed.
-    let operators = if of == "SqsQueue" { OPERATOR_QUEUE } else { OPERATOR_INBOX };
+    let operators = if of == "SqsQueue" {
+        OPERATOR_QUEUE
+    } else {
+        OPERATOR_INBOX
+    };
     for (name, roots) in &found {
         let calls: Vec<_> = reached(&all, roots.iter().copied())
             .iter()
             .flat_map(|function| function.operations.iter().cloned())
             .collect();
         let listed = |entries: Entries| entries.iter().any(|(entry, _)| entry == name);
-        let whose = if name.contains("::") { listed(entries) } else { listed(operators) };
+        let whose = if name.contains("::") {
+            listed(entries)
+        } else {
+            listed(operators)
+        };
         assert!(
             calls.is_empty() || whose,
             "{folder}: {name} calls {calls:?}. Add it to the tables of tests/iam.rs, with what it is done to."
@@ -272,7 +316,10 @@ fn task_protection() -> BTreeSet<String> {
     let mut needed = BTreeSet::new();
     for (_, text) in files("src/ecs") {
         if text.contains("/task-protection/v1/state") {
-            for (method, action) in [("Method::PUT", "ecs:UpdateTaskProtection"), ("Method::GET", "ecs:GetTaskProtection")] {
+            for (method, action) in [
+                ("Method::PUT", "ecs:UpdateTaskProtection"),
+                ("Method::GET", "ecs:GetTaskProtection"),
+            ] {
                 if text.contains(method) {
                     needed.insert(action.to_owned());
                 }

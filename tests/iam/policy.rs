@@ -23,7 +23,10 @@ use Need::{Action, NoResource, OnSource};
 const OPERATIONS: &[(&str, &[Need])] = &[
     ("receive_message", &[Action("sqs:ReceiveMessage")]),
     ("delete_message_batch", &[Action("sqs:DeleteMessage")]),
-    ("change_message_visibility_batch", &[Action("sqs:ChangeMessageVisibility")]),
+    (
+        "change_message_visibility_batch",
+        &[Action("sqs:ChangeMessageVisibility")],
+    ),
     ("send_message_batch", &[Action("sqs:SendMessage")]),
     ("get_queue_url", &[Action("sqs:GetQueueUrl")]),
     ("get_queue_attributes", &[Action("sqs:GetQueueAttributes")]),
@@ -31,7 +34,10 @@ const OPERATIONS: &[(&str, &[Need])] = &[
     ("create_queue", &[Action("sqs:CreateQueue")]),
     ("purge_queue", &[Action("sqs:PurgeQueue")]),
     ("list_queues", &[NoResource("sqs:ListQueues")]),
-    ("list_dead_letter_source_queues", &[Action("sqs:ListDeadLetterSourceQueues")]),
+    (
+        "list_dead_letter_source_queues",
+        &[Action("sqs:ListDeadLetterSourceQueues")],
+    ),
     // SQS moves with the rights of whoever asks for it.
     (
         "start_message_move_task",
@@ -88,7 +94,11 @@ pub(crate) fn granted(module: &str, role: Option<&str>) -> Grants {
         .into_iter()
         .map(|(part, actions)| {
             let set: BTreeSet<String> = actions.iter().cloned().collect();
-            assert_eq!(set.len(), actions.len(), "{module}: an action of {part} stands there twice");
+            assert_eq!(
+                set.len(),
+                actions.len(),
+                "{module}: an action of {part} stands there twice"
+            );
             assert!(
                 set.iter().all(|action| !action.contains('*')),
                 "{module}: {part} grants by a pattern, not by name: {actions:?}"

@@ -18,8 +18,7 @@ static CALL: LazyLock<Regex> = LazyLock::new(|| regex(r"\b([a-z_][a-z_0-9]*)(?::
 static NAMED: LazyLock<Regex> = LazyLock::new(|| regex(r"(?:Self|self|[A-Z][A-Za-z]*)::([a-z_][a-z_0-9]*)\b"));
 static OPERATION: LazyLock<Regex> =
     LazyLock::new(|| regex(r"\bclient(?:_waiting)?(?:\([a-z_.]*\))?\s*\.\s*([a-z_]+)\("));
-static STATEMENT: LazyLock<Regex> =
-    LazyLock::new(|| regex(r#""(INSERT|UPDATE|DELETE|SELECT) (?:INTO |FROM )?\S"#));
+static STATEMENT: LazyLock<Regex> = LazyLock::new(|| regex(r#""(INSERT|UPDATE|DELETE|SELECT) (?:INTO |FROM )?\S"#));
 
 /// A function of the sources.
 #[derive(Debug)]
@@ -49,14 +48,20 @@ pub(crate) fn files(folder: &str) -> Vec<(String, String)> {
             let name = path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
             let text = std::fs::read_to_string(&path).unwrap();
             // Unit tests stand at the end.
-            let text = match text.find("#[cfg(test)]\n#[allow").or_else(|| text.find("#[cfg(test)]\nmod")) {
+            let text = match text
+                .find("#[cfg(test)]\n#[allow")
+                .or_else(|| text.find("#[cfg(test)]\nmod"))
+            {
                 Some(tests) => text[..tests].to_owned(),
                 None => text,
             };
             (name, text)
         })
         .collect();
-    assert!(!files.is_empty(), "there is no source in {folder}: has it moved? This test reads it.");
+    assert!(
+        !files.is_empty(),
+        "there is no source in {folder}: has it moved? This test reads it."
+    );
     files
 }
 
@@ -128,7 +133,12 @@ pub(crate) fn reached<'a>(all: &'a [Function], from: impl IntoIterator<Item = &'
 fn functions_of(file: &str, code: &str, bare: &str) -> Vec<Function> {
     let impls: Vec<_> = IMPL
         .find_iter(bare)
-        .map(|found| (found.start()..end_of_block(bare, found.end()), found.as_str().trim().to_owned()))
+        .map(|found| {
+            (
+                found.start()..end_of_block(bare, found.end()),
+                found.as_str().trim().to_owned(),
+            )
+        })
         .collect();
     HEAD.captures_iter(bare)
         .filter_map(|found| {
