@@ -1,6 +1,9 @@
 //! The operator's tool, run as a person would, on the local servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[cfg(feature = "otel")]
+#[path = "support/collector.rs"]
+mod collector;
 #[path = "support/localstack.rs"]
 mod localstack;
 #[path = "support/stub.rs"]
@@ -63,5 +66,8 @@ mod send_failures;
 mod shell;
 #[path = "cli/tool.rs"]
 mod tool;
+#[cfg(feature = "otel")]
+#[path = "cli/traces.rs"]
+mod traces;
 #[path = "cli/world.rs"]
 mod world;

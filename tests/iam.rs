@@ -7,6 +7,9 @@
 #[path = "support/aws.rs"]
 mod aws;
 #[cfg(feature = "aws")]
+#[path = "support/fault_proxy.rs"]
+mod fault_proxy;
+#[cfg(feature = "aws")]
 #[path = "iam/made.rs"]
 mod made;
 #[path = "iam/policy.rs"]

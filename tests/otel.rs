@@ -11,6 +11,8 @@
 mod child;
 #[path = "otel/collected.rs"]
 mod collected;
+#[path = "support/collector.rs"]
+mod collector;
 #[path = "otel/deliveries.rs"]
 mod deliveries;
 #[path = "otel/exporting.rs"]

@@ -228,6 +228,25 @@ fn an_expiry_that_could_not_be_renewed_in_time_begins_no_new_stretch() {
 }
 
 #[test]
+fn what_was_answered_late_is_released_when_its_time_is_over() {
+    let mut world = World::new(Mode::Auto, secs(60));
+    world.pass(secs(1), runs);
+    world.look(runs(secs(1)), secs(4), false);
+    assert_eq!(world.asks(), [(1, protect(1))]);
+    // By the answer it may last until 65 s.
+    world.pass(secs(60), runs);
+    assert_eq!(world.asks()[1..], [(61, Ask::Release)]);
+    assert!(world.machine.is_spent());
+}
+
+#[test]
+fn a_job_is_protected_when_it_has_become_long_and_not_at_some_later_look() {
+    let mut world = World::new(Mode::LongJobs(secs(7)), MOST);
+    world.pass(secs(20), runs);
+    assert_eq!(world.asks(), [(7, protect(10))]);
+}
+
+#[test]
 fn what_may_have_been_done_is_released_like_what_was() {
     let mut world = World::new(Mode::Auto, MOST);
     world.answers = vec![Answered::Unknown];

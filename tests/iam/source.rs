@@ -13,9 +13,13 @@ fn regex(pattern: &str) -> Regex {
 static HEAD: LazyLock<Regex> =
     LazyLock::new(|| regex(r"(?m)^([ \t]*)((?:pub(?:\([^)]*\))? )?)(?:const )?(?:async )?fn ([a-z_0-9]+)"));
 static IMPL: LazyLock<Regex> = LazyLock::new(|| regex(r"(?m)^impl[^{;]*"));
-static CALL: LazyLock<Regex> = LazyLock::new(|| regex(r"\b([a-z_][a-z_0-9]*)(?:::<[^()]*>)?\s*\("));
-/// A function may also be handed on by its name.
-static NAMED: LazyLock<Regex> = LazyLock::new(|| regex(r"(?:Self|self|[A-Z][A-Za-z]*)::([a-z_][a-z_0-9]*)\b"));
+/// Methods that collections have: called on anything but `self`, they are the collection's.
+const OF_COLLECTIONS: [&str; 2] = ["insert", "get"];
+
+/// A method or a function that is called, or a function of a type that is handed on by its name.
+static CALL: LazyLock<Regex> = LazyLock::new(|| {
+    regex(r"(?:\b(self)\s*\.\s*|(\.)\s*|\b([A-Z][A-Za-z]*)::|\b)([a-z_][a-z_0-9]*)\b(?:::<[^()]*>)?\s*(\()?\s*(\))?")
+});
 static OPERATION: LazyLock<Regex> =
     LazyLock::new(|| regex(r"\bclient(?:_waiting)?(?:\([a-z_.]*\))?\s*\.\s*([a-z_]+)\("));
 static STATEMENT: LazyLock<Regex> = LazyLock::new(|| regex(r#""(INSERT|UPDATE|DELETE|SELECT) (?:INTO |FROM )?\S"#));
@@ -31,8 +35,28 @@ pub(crate) struct Function {
     pub(crate) public: bool,
     /// The SDK's operations that it calls, in `snake_case`, and the PartiQL statements that it writes, such as `INSERT`.
     pub(crate) operations: BTreeSet<String>,
-    /// The names of what it calls.
-    calls: BTreeSet<String>,
+    /// What it calls: by which type, if it says so, and by which name.
+    calls: BTreeSet<(Via, String)>,
+}
+
+/// How a function is called.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Via {
+    /// By its name alone.
+    Name,
+    /// On a value.
+    Value,
+    /// On `self` or by `Self::`, or by the name of a type.
+    Type(String),
+}
+
+impl Function {
+    /// The type whose `impl` block it stands in.
+    fn of_type(&self) -> &str {
+        let head = self.of.rsplit(" for ").next().unwrap_or_default();
+        let head = head.strip_prefix("impl").unwrap_or(head).trim();
+        head.split(['<', ' ']).next().unwrap_or_default()
+    }
 }
 
 /// Every file under `folder`, or the file itself, without the tests in it and beside it.
@@ -108,8 +132,8 @@ pub(crate) fn functions(files: &[(String, String)]) -> Vec<Function> {
     functions
 }
 
-/// The functions that one of these is, or uses, directly or by others. Functions are told apart by their names only, so that
-/// this may find too many, and never too few.
+/// The functions that one of these is, or uses, directly or by others. What is called on a value is taken for each function of
+/// that name, whatever the value's type: this may find too many, and none too few.
 pub(crate) fn reached<'a>(all: &'a [Function], from: impl IntoIterator<Item = &'a Function>) -> Vec<&'a Function> {
     let mut by_name: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (at, function) in all.iter().enumerate() {
@@ -119,9 +143,18 @@ pub(crate) fn reached<'a>(all: &'a [Function], from: impl IntoIterator<Item = &'
     let mut open: Vec<usize> = from.into_iter().map(at).collect();
     let mut seen: BTreeSet<usize> = open.iter().copied().collect();
     while let Some(at) = open.pop() {
-        for name in &all[at].calls {
-            for &next in by_name.get(name.as_str()).into_iter().flatten() {
-                if seen.insert(next) {
+        for (via, name) in &all[at].calls {
+            let named = by_name.get(name.as_str()).map(Vec::as_slice).unwrap_or_default();
+            let own = |of: &str| named.iter().any(|&next| all[next].of_type() == of);
+            for &next in named {
+                let of = all[next].of_type();
+                let may_be = match via {
+                    Via::Name => of.is_empty(),
+                    Via::Value => !of.is_empty(),
+                    // A type that has none of that name may have it by what it stands for.
+                    Via::Type(by) => of == by || (!of.is_empty() && !own(by) && by == all[at].of_type()),
+                };
+                if may_be && seen.insert(next) {
                     open.push(next);
                 }
             }
@@ -158,12 +191,33 @@ fn functions_of(file: &str, code: &str, bare: &str) -> Vec<Function> {
                 name: found[3].to_owned(),
                 public: &found[2] == "pub ",
                 operations: operations.into_iter().collect(),
-                calls: CALL
-                    .captures_iter(&bare[body.clone()])
-                    .chain(NAMED.captures_iter(&bare[body.clone()]))
-                    .map(|call| call[1].to_owned())
-                    .collect(),
+                calls: calls_in(&bare[body], of.map(|(_, head)| head.as_str()).unwrap_or_default()),
             })
+        })
+        .collect()
+}
+
+fn calls_in(bare: &str, within: &str) -> BTreeSet<(Via, String)> {
+    let own = within.rsplit(" for ").next().unwrap_or_default();
+    let own = own.strip_prefix("impl").unwrap_or(own).trim().to_owned();
+    CALL.captures_iter(bare)
+        .filter_map(|found| {
+            let name = found[4].to_owned();
+            let called = found.get(5).is_some();
+            // The SDK's builders are sent so, and nothing of ours.
+            if name == "send" && found.get(6).is_some() {
+                return None;
+            }
+            let via = match (found.get(1), found.get(2), found.get(3)) {
+                (Some(_), ..) => Via::Type(own.clone()),
+                (_, Some(_), _) if OF_COLLECTIONS.contains(&name.as_str()) => return None,
+                (_, Some(_), _) => Via::Value,
+                (.., Some(of)) if of.as_str() == "Self" => Via::Type(own.clone()),
+                (.., Some(of)) => Via::Type(of.as_str().to_owned()),
+                _ => Via::Name,
+            };
+            // A function of a type may be handed on by its name.
+            (called || matches!(via, Via::Type(_))).then_some((via, name))
         })
         .collect()
 }

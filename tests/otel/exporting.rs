@@ -1,7 +1,6 @@
 //! A program as users write it, in a process of its own, with collectors that answer, refuse and hang.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::child::Process;
+use crate::collector::{collector, times};
 
 /// Notes when the worker has ended.
 struct Stopwatch(Arc<Mutex<Option<Instant>>>);
@@ -141,49 +141,6 @@ impl Said {
         let line = self.output.iter().find_map(|line| line.split_once("took ")).unwrap().1;
         line.split_once(' ').unwrap().0.parse().unwrap()
     }
-}
-
-/// A collector that keeps what it is sent, and answers as a real one.
-fn collector() -> (String, Arc<Mutex<Vec<(String, Vec<u8>)>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let requests: Arc<Mutex<Vec<(String, Vec<u8>)>>> = Arc::default();
-    let kept = Arc::clone(&requests);
-    std::thread::spawn(move || {
-        for connection in listener.incoming().map_while(Result::ok) {
-            let kept = Arc::clone(&kept);
-            std::thread::spawn(move || serve(connection, &kept));
-        }
-    });
-    (url, requests)
-}
-
-fn serve(mut connection: TcpStream, kept: &Mutex<Vec<(String, Vec<u8>)>>) {
-    let mut buffer = Vec::new();
-    let mut piece = [0; 65_536];
-    while let Ok(read @ 1..) = connection.read(&mut piece) {
-        buffer.extend_from_slice(&piece[..read]);
-        let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") else {
-            continue;
-        };
-        let head = String::from_utf8_lossy(&buffer[..end]).to_lowercase();
-        let length = head.split_once("content-length: ").unwrap().1;
-        let length: usize = length.lines().next().unwrap().trim().parse().unwrap();
-        if buffer.len() < end + 4 + length {
-            continue;
-        }
-        let body = buffer.drain(..end + 4 + length).skip(end + 4).collect();
-        kept.lock().unwrap().push((head, body));
-        let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
-        connection.write_all(answer.as_bytes()).unwrap();
-    }
-}
-
-fn times(bytes: &[u8], text: &str) -> usize {
-    bytes
-        .windows(text.len())
-        .filter(|window| *window == text.as_bytes())
-        .count()
 }
 
 fn endpoint(url: &str) -> (&'static str, String) {

@@ -51,7 +51,7 @@ resource "aws_budgets_budget" "this" {
     for_each = var.budget_tag == null ? [] : [var.budget_tag]
     content {
       name   = "TagKeyValue"
-      values = ["user:${cost_filter.value.key}$${cost_filter.value.value}"]
+      values = [join("$", ["user:${cost_filter.value.key}", cost_filter.value.value])]
     }
   }
 

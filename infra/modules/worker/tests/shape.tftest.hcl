@@ -252,6 +252,11 @@ run "starting_it_needs_its_image_its_secrets_and_its_log_only" {
     error_message = "all to one topic"
   }
   assert {
+    condition     = tolist(tolist(aws_budgets_budget.this[0].cost_filter)[0].values) == tolist([join("$", ["user:service", "orders"])])
+    error_message = "the budget counts what carries the tag, as Budgets writes it: user:key$value"
+  }
+
+  assert {
     condition     = sort([for n in aws_budgets_budget.this[0].notification : "${n.notification_type} ${n.threshold}"]) == sort(["ACTUAL 80", "ACTUAL 100", "FORECASTED 100"])
     error_message = "the budget notifies in time"
   }
