@@ -2,6 +2,9 @@
 #![cfg(feature = "health")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "support/log.rs"]
+mod log;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -258,8 +261,11 @@ fn it_answers_while_handlers_block_every_thread_of_the_runtime_and_says_that_the
 
 #[tokio::test]
 async fn an_address_that_is_taken_stops_no_work() {
+    let log = log::Log::default();
+    let _guard = log.capture("redrive::health=warn", false);
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let health = Health::at(taken.local_addr().unwrap());
+    let address = taken.local_addr().unwrap();
+    let health = Health::at(address);
     let mut bound = health.bound();
     let (queue, door) = (queue("health-taken"), Door::default());
     door.open.store(true, Ordering::SeqCst);
@@ -268,6 +274,16 @@ async fn an_address_that_is_taken_stops_no_work() {
     let handle = worker.handle();
     let operating = async {
         assert_eq!(bound.address().await, None);
+        let said = log.text();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        for part in [
+            &address.to_string(),
+            "in use",
+            "the work goes on without it; free the address",
+            "REDRIVE_HEALTH",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
         until("work", || async {
             (handle.status().totals.completed == 1).then_some(())
         })
