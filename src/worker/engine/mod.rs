@@ -327,6 +327,7 @@ impl Engine {
 
     /// Runs until it has drained, or was told to stop; answers also when the drain began.
     pub(super) async fn run(mut self) -> (End, Option<Instant>) {
+        self.report_breakers(self.config.clock.now());
         for index in 0..self.watched.len() {
             let watch = self.watched[index].clone();
             self.await_breaker(index, watch);
