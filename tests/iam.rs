@@ -331,3 +331,45 @@ fn task_protection() -> BTreeSet<String> {
     }
     needed
 }
+
+/// What the emulator's run of the example (`infra/test/verify.py`) shows for its roles, here for all that the modules can make.
+#[test]
+fn no_policy_grants_on_everything_without_saying_why() {
+    let mut seen = 0;
+    for module in ["worker", "operator", "queue", "inbox"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("infra/modules").join(module);
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|end| end != "tf") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let lines: Vec<&str> = text.lines().map(str::trim).collect();
+            for (number, line) in lines.iter().enumerate() {
+                let place = || format!("{}:{}: {line}", path.display(), number + 1);
+                if line.starts_with("Principal") && line.contains("\"*\"") {
+                    let effect = lines[..number].iter().rev().find(|line| line.starts_with("Effect"));
+                    assert!(
+                        effect.is_some_and(|effect| effect.ends_with("\"Deny\"")),
+                        "{} is let in",
+                        place()
+                    );
+                } else if line.to_ascii_lowercase().contains("resource")
+                    && (line.contains("\"*\"") || line.contains("/*\""))
+                {
+                    // The statement's comment stands right before it, or before the resource.
+                    let why = lines[number.saturating_sub(5)..number]
+                        .iter()
+                        .any(|line| line.starts_with('#') && line.contains("resource"));
+                    assert!(
+                        why,
+                        "{}: name the resource, or say in a comment before it why there is none",
+                        place()
+                    );
+                    seen += 1;
+                }
+            }
+        }
+    }
+    assert!(seen > 0, "this test finds no policy any more: have the modules moved?");
+}

@@ -123,7 +123,8 @@ def worker():
     if scaled_to_zero:
         check.equal("service: all but one on Spot", sorted(spot), [("FARGATE", 1, 0), ("FARGATE_SPOT", 0, 1)])
     else:
-        check.equal("service: on Fargate", service.get("launchType"), "FARGATE")
+        check.equal("service: all on Fargate", spot, [("FARGATE", 0, 1)])
+    check.equal("service: zones are not evened out by stopping tasks", service.get("availabilityZoneRebalancing", "DISABLED"), "DISABLED")
 
     ec2 = client("ec2")
     network = service["networkConfiguration"]["awsvpcConfiguration"]
@@ -355,13 +356,11 @@ def alarms():
         "ECS/ContainerInsights": [{"ClusterName": NAME, "ServiceName": NAME}],
         "redrive": [{"service": NAME}],
     }
-    watched = set()
     for name, metrics in sorted(promised.items()):
         alarm = ours.get(name)
         if alarm is None:
             continue
         used = [named(metric) for metric in arithmetic.metrics(alarm)]
-        watched |= {(namespace, metric) for namespace, metric, _ in used}
         check.equal(f"alarm {name}: watches {', '.join(sorted(metrics))}", {metric for _, metric, _ in used}, metrics)
         check.that(f"alarm {name}: of this service", all(at in dimensions.get(space, []) for space, _, at in used))
         said = (alarm["AlarmActions"], alarm["OKActions"], alarm["ActionsEnabled"])
@@ -416,9 +415,19 @@ def alarms():
     told = [(one["Protocol"], one["Endpoint"]) for one in sns.list_subscriptions_by_topic(TopicArn=TOPIC)["Subscriptions"]]
     check.equal("topic: who is told", told, [("email", "oncall@example.com")])
 
+
+def dashboard():
+    cloudwatch = client("cloudwatch")
     body = json.loads(cloudwatch.get_dashboard(DashboardName=f"{NAME}-worker")["DashboardBody"])
     lines = [line for widget in body["widgets"] for line in widget["properties"]["metrics"]]
-    drawn = {(line[0], line[1]) for line in lines if isinstance(line[0], str)}
+    # Namespace, name, then names and values of dimensions, then how it is drawn.
+    drawn = {(line[0], line[1], tuple(sorted(zip(line[2:-1:2], line[3:-1:2])))) for line in lines if isinstance(line[0], str)}
+    watched = {
+        (space, metric, tuple(sorted(at.items())))
+        for alarm in cloudwatch.describe_alarms()["MetricAlarms"]
+        if not alarm["AlarmName"].startswith("TargetTracking-")
+        for space, metric, at in map(named, arithmetic.metrics(alarm))
+    }
     check.equal("dashboard: every figure that an alarm watches", watched - drawn, set())
     check.that("dashboard: every widget is of this region", all(one["properties"]["region"] == REGION for one in body["widgets"]))
     places = [(one["x"], one["y"]) for one in body["widgets"]]
@@ -443,6 +452,6 @@ def budget():
     check.that("budget: each tells the topic", bool(told) and all(TOPIC in addresses for addresses in told))
 
 
-for part in (queues, inbox, worker, roles, scaling, alarms, budget):
+for part in (queues, inbox, worker, roles, scaling, alarms, dashboard, budget):
     check.part(part)
 sys.exit(check.end())

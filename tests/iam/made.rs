@@ -157,7 +157,10 @@ async fn a_worker_makes_every_call_that_it_is_granted_and_no_other() {
     };
     let all_came = || {
         let totals = handle.status().totals;
-        totals.duplicates > 0 && totals.retried > 0 && totals.heartbeats > 0 && !totals.dead_lettered.is_empty()
+        totals.duplicates + totals.in_flight_duplicates > 0
+            && totals.retried > 0
+            && totals.heartbeats > 0
+            && !totals.dead_lettered.is_empty()
     };
     while !missing().is_empty() || !all_came() {
         assert!(

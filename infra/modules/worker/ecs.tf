@@ -99,15 +99,15 @@ resource "aws_ecs_service" "this" {
   cluster         = local.cluster_arn
   task_definition = aws_ecs_task_definition.this.arn
   desired_count   = var.min_tasks
-  launch_type     = var.spot ? null : "FARGATE"
 
-  dynamic "capacity_provider_strategy" {
-    for_each = var.spot ? [true] : []
-    content {
-      capacity_provider = "FARGATE"
-      base              = var.on_demand_base
-      weight            = 0
-    }
+  # Always a strategy, without Spot too: between a launch type and a strategy a service cannot be changed, only be made anew.
+  # And a strategy changes in place only with a deployment.
+  force_new_deployment = true
+
+  capacity_provider_strategy {
+    capacity_provider = "FARGATE"
+    base              = var.spot ? var.on_demand_base : 0
+    weight            = var.spot ? 0 : 1
   }
 
   dynamic "capacity_provider_strategy" {
@@ -117,6 +117,10 @@ resource "aws_ecs_service" "this" {
       weight            = 1
     }
   }
+
+  # ECS's default evens the zones out by stopping tasks that run, and each drain hands messages back. Every deployment and every
+  # scaling spreads tasks over the zones, and tasks of a zone that is lost are started in the others: that is enough.
+  availability_zone_rebalancing = "DISABLED"
 
   deployment_minimum_healthy_percent = var.deployment_minimum_percent
   deployment_maximum_percent         = var.deployment_maximum_percent

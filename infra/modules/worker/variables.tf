@@ -245,7 +245,7 @@ variable "metrics_namespace" {
 # Where it runs.
 
 variable "cluster" {
-  description = "The ECS cluster, with Container Insights on and, for Spot, with the capacity providers FARGATE and FARGATE_SPOT; null: one of its own."
+  description = "The ECS cluster, with Container Insights on and the capacity providers FARGATE and, for Spot, FARGATE_SPOT; null: one of its own."
   type = object({
     name = string
     arn  = string

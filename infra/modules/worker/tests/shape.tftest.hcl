@@ -102,8 +102,16 @@ run "the_container_is_locked_down_and_gets_sigterm_in_time" {
     error_message = "a deployment that fails is rolled back"
   }
   assert {
-    condition     = aws_ecs_service.this.network_configuration[0].assign_public_ip == false && aws_ecs_service.this.launch_type == "FARGATE"
+    condition     = aws_ecs_service.this.network_configuration[0].assign_public_ip == false
     error_message = "no public address"
+  }
+  assert {
+    condition     = { for s in aws_ecs_service.this.capacity_provider_strategy : s.capacity_provider => s.weight } == { FARGATE = 1 } && aws_ecs_service.this.force_new_deployment
+    error_message = "Fargate by a strategy, so that Spot can be switched on in place"
+  }
+  assert {
+    condition     = aws_ecs_service.this.availability_zone_rebalancing == "DISABLED"
+    error_message = "no task is stopped only to even out the zones"
   }
   assert {
     condition     = one([for s in aws_ecs_cluster.this[0].setting : s.value if s.name == "containerInsights"]) == "enabled"
