@@ -97,7 +97,7 @@ variable "duplicate_alarm_percent" {
 }
 
 variable "error_alarm_percent" {
-  description = "The share of handler runs that failed and are tried again, in percent over five minutes, that alarms."
+  description = "The share of handler runs that failed, to be tried again or for good, in percent over five minutes, that alarms. Messages that become dead letters without a run count too."
   type        = number
   default     = 10
 

@@ -4,13 +4,14 @@ locals {
     namespace  = var.metrics_namespace
     dimensions = { service = var.name }
   }
-  breaker     = merge(local.own, { metric_name = "redrive_breaker_state", stat = "Maximum" })
-  lost_leases = merge(local.own, { metric_name = "redrive_lost_leases", stat = "Sum" })
-  duplicates  = merge(local.own, { metric_name = "redrive_duplicate_messages", stat = "Sum" })
-  consumed    = merge(local.own, { metric_name = "messaging_client_consumed_messages", stat = "Sum" })
-  retries     = merge(local.own, { metric_name = "redrive_retries", stat = "Sum" })
-  runs        = merge(local.own, { metric_name = "messaging_process_duration", stat = "SampleCount" })
-  latency_p99 = merge(local.own, { metric_name = "messaging_process_duration", stat = "p99" })
+  breaker       = merge(local.own, { metric_name = "redrive_breaker_state", stat = "Maximum" })
+  lost_leases   = merge(local.own, { metric_name = "redrive_lost_leases", stat = "Sum" })
+  duplicates    = merge(local.own, { metric_name = "redrive_duplicate_messages", stat = "Sum" })
+  consumed      = merge(local.own, { metric_name = "messaging_client_consumed_messages", stat = "Sum" })
+  retries       = merge(local.own, { metric_name = "redrive_retries", stat = "Sum" })
+  dead_lettered = merge(local.own, { metric_name = "redrive_dead_letters", stat = "Sum" })
+  runs          = merge(local.own, { metric_name = "messaging_process_duration", stat = "SampleCount" })
+  latency_p99   = merge(local.own, { metric_name = "messaging_process_duration", stat = "p99" })
 
   dead_letters = {
     namespace   = "AWS/SQS"
@@ -112,12 +113,14 @@ locals {
         missing  = "notBreaching"
       }
       handler-errors = {
-        description = "More runs than usual failed and are tried again: look at the log, and at what handlers call."
+        description = "More runs than usual failed, to be tried again or for good: look at the log, and at what handlers call."
         expressions = {
-          ran    = "FILL(runs, 0)"
-          result = "IF(ran >= ${var.rate_alarm_minimum_messages}, 100 * FILL(retries, 0) / IF(ran > 0, ran, 1), 0)"
+          ran = "FILL(runs, 0)"
+          # A run that fails for good, as rejected or at its last attempt, is no retry.
+          failed = "FILL(retries, 0) + FILL(dead_lettered, 0)"
+          result = "IF(ran >= ${var.rate_alarm_minimum_messages}, 100 * failed / IF(ran > 0, ran, 1), 0)"
         }
-        metrics  = { runs = local.runs, retries = local.retries }
+        metrics  = { runs = local.runs, retries = local.retries, dead_lettered = local.dead_lettered }
         at_least = var.error_alarm_percent
         period   = 300
         periods  = 2
@@ -216,4 +219,7 @@ resource "aws_cloudwatch_metric_alarm" "math" {
   alarm_actions = [local.topic_arn]
   ok_actions    = [local.topic_arn]
   tags          = var.tags
+
+  # Where silence is a fault, an alarm that is there before the service would ring, and one that outlives it too.
+  depends_on = [aws_ecs_service.this]
 }

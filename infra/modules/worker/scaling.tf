@@ -16,16 +16,24 @@ locals {
   }
   desired = merge(local.running, { metric_name = "DesiredTaskCount" })
 
-  # Container Insights reports a minute or two late, and says nothing of a service without running tasks. So the last figure
-  # counts on, and where there is none at all, it is 0.
+  # Container Insights reports a minute or two late, and may say nothing of a service without running tasks. So the last figure
+  # counts on, and where there is none at all, it is 0. How far back CloudWatch looks for that last figure is not written
+  # anywhere: a service that has just gone to zero may count as one task for some minutes, which for a ratio is the same.
   running_filled = "FILL(FILL(running, REPEAT), 0)"
 
   # Nothing is divided by zero: without a task the whole backlog is one task's. Visible messages are not filled: where SQS says
   # nothing, nothing is known, and scaling stays as it is.
   backlog_expression = "work / IF(${local.running_filled} > 1, ${local.running_filled}, 1)"
 
-  # At rest there is to be no task, but none may be taken while a message is in flight: then that counts as work too.
-  work_expression = var.scale_to_zero ? "visible + FILL(in_flight, 0)" : "visible"
+  # With scaling to zero, target tracking may not take the last task: it would do so at the first figure of 0 after a quarter of an
+  # hour of little work, whatever is in flight or delayed. So it never sees less than one message, which one task can do. The
+  # last task is ended by the alarm `sleep` alone, after scale_to_zero_after_minutes of nothing at all.
+  open_expression = "visible + FILL(in_flight, 0)"
+  work_expression = var.scale_to_zero ? "IF(${local.open_expression} > 1, ${local.open_expression}, 1)" : "visible"
+
+  # Messages wait, none is in flight, and no task runs. Not by the last figure, which would hold the start back after a rest just
+  # begun. That none is in flight tells a late figure of running tasks from none: SQS reports both of its figures at once.
+  wake_expression = "IF(visible > 0 AND FILL(in_flight, 0) < 1 AND FILL(running, 0) < 1, 1, 0)"
 
   backlog_metrics = merge(
     { visible = local.visible, running = local.running },
@@ -154,13 +162,13 @@ resource "aws_cloudwatch_metric_alarm" "wake" {
 
   metric_query {
     id          = "asleep"
-    expression  = "IF(visible > 0 AND ${local.running_filled} < 1, 1, 0)"
+    expression  = local.wake_expression
     label       = "Messages wait and no task runs"
     return_data = true
   }
 
   dynamic "metric_query" {
-    for_each = { visible = local.visible, running = local.running }
+    for_each = { visible = local.visible, in_flight = local.in_flight, running = local.running }
     content {
       id          = metric_query.key
       return_data = false

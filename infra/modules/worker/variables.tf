@@ -493,7 +493,7 @@ variable "scale_to_zero" {
 }
 
 variable "scale_to_zero_after_minutes" {
-  description = "With scale_to_zero: how long nothing may be visible, in flight or delayed before the last task ends."
+  description = "With scale_to_zero: for how long nothing must be visible, in flight or delayed before the last task ends. Target tracking, which ends the others, never ends the last one."
   type        = number
   default     = 15
 

@@ -342,8 +342,8 @@ run "scaling_to_zero_wakes_by_an_alarm_and_sleeps_when_all_is_done" {
     error_message = "one more to wake, none to sleep"
   }
   assert {
-    condition     = one([for q in aws_cloudwatch_metric_alarm.wake[0].metric_query : q.expression if q.return_data]) == "IF(visible > 0 AND FILL(FILL(running, REPEAT), 0) < 1, 1, 0)"
-    error_message = "messages and no task"
+    condition     = one([for q in aws_cloudwatch_metric_alarm.wake[0].metric_query : q.expression if q.return_data]) == "IF(visible > 0 AND FILL(in_flight, 0) < 1 AND FILL(running, 0) < 1, 1, 0)"
+    error_message = "messages, and nobody who has any"
   }
   assert {
     condition     = one([for q in aws_cloudwatch_metric_alarm.sleep[0].metric_query : q.expression if q.return_data]) == "visible + FILL(in_flight, 0) + FILL(delayed, 0)" && aws_cloudwatch_metric_alarm.sleep[0].evaluation_periods == 15
@@ -352,8 +352,8 @@ run "scaling_to_zero_wakes_by_an_alarm_and_sleeps_when_all_is_done" {
   assert {
     condition = one([
       for m in aws_appautoscaling_policy.backlog.target_tracking_scaling_policy_configuration[0].customized_metric_specification[0].metrics : m.expression if m.id == "work"
-    ]) == "visible + FILL(in_flight, 0)"
-    error_message = "the last task is not taken while it works"
+    ]) == "IF(visible + FILL(in_flight, 0) > 1, visible + FILL(in_flight, 0), 1)"
+    error_message = "target tracking always sees work for one task, so that it never takes the last"
   }
   assert {
     condition     = aws_cloudwatch_metric_alarm.math["running-below-desired"].treat_missing_data == "notBreaching"
@@ -388,7 +388,7 @@ run "alarms_read_the_metrics_that_exist" {
       } == {
       backlog-per-task      = sort(["AWS/SQS ApproximateNumberOfMessagesVisible Maximum", "ECS/ContainerInsights RunningTaskCount Average"])
       duplicate-rate        = sort(["shop messaging_client_consumed_messages Sum", "shop redrive_duplicate_messages Sum"])
-      handler-errors        = sort(["shop messaging_process_duration SampleCount", "shop redrive_retries Sum"])
+      handler-errors        = sort(["shop messaging_process_duration SampleCount", "shop redrive_dead_letters Sum", "shop redrive_retries Sum"])
       running-below-desired = sort(["ECS/ContainerInsights DesiredTaskCount Average", "ECS/ContainerInsights RunningTaskCount Average"])
       inbox-throttled       = sort(["AWS/DynamoDB ReadThrottleEvents Sum", "AWS/DynamoDB WriteThrottleEvents Sum"])
     }
@@ -404,6 +404,30 @@ run "alarms_read_the_metrics_that_exist" {
       contains([for w in jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets : w.properties.title], title)
     ]) && length(jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets) == length(output.alarm_names)
     error_message = "the dashboard has a figure for each alarm"
+  }
+  assert {
+    condition = { for w in jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets : w.properties.title => w.properties.period } == merge(
+      {
+        for title, alarm in {
+          "Messages"                                = "in-flight-near-limit"
+          "Dead letters"                            = "dlq-not-empty"
+          "Age of the oldest message, s"            = "oldest-message"
+          "Handlers' run time, s"                   = "handler-latency"
+          "Breakers: 0 closed, 1 half open, 2 open" = "breaker-open"
+          "Lost leases"                             = "lost-leases"
+        } : title => aws_cloudwatch_metric_alarm.metric[alarm].period
+      },
+      {
+        for title, alarm in {
+          "Backlog per task (scaling aims at 960)" = "backlog-per-task"
+          "Tasks"                                  = "running-below-desired"
+          "Failed runs, %"                         = "handler-errors"
+          "Duplicates, %"                          = "duplicate-rate"
+          "Throttled by DynamoDB (orders-inbox)"   = "inbox-throttled"
+        } : title => one(distinct(flatten([for q in aws_cloudwatch_metric_alarm.math[alarm].metric_query : [for m in q.metric : m.period]])))
+      },
+    )
+    error_message = "each widget sums up over its alarm's period, so that its line can be read against the alarm's"
   }
 }
 
