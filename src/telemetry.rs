@@ -297,10 +297,17 @@ impl TraceContext {
     /// The context a message came with: its `traceparent` attribute, else its `AWSTraceHeader`, where either can be read.
     #[must_use]
     pub fn of(message: &Message) -> Option<Self> {
-        message
-            .attribute(TRACEPARENT_ATTRIBUTE)
+        Self::carried(
+            message.attribute(TRACEPARENT_ATTRIBUTE),
+            message.trace_header.as_deref(),
+        )
+    }
+
+    /// What one of the two says, the standard one first.
+    fn carried(traceparent: Option<&str>, aws_header: Option<&str>) -> Option<Self> {
+        traceparent
             .and_then(|text| text.parse().ok())
-            .or_else(|| Self::from_aws_header(message.trace_header.as_deref()?))
+            .or_else(|| Self::from_aws_header(aws_header?))
     }
 
     /// The context in an X-Ray header, `Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1`.

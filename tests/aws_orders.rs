@@ -127,6 +127,12 @@ impl Stage {
         worker
     }
 
+    /// The orders that are charged so far.
+    fn charges(&self) -> Vec<program::Line> {
+        let ledger = self.ledger.read();
+        ledger.into_iter().filter(program::Line::is_charge).collect()
+    }
+
     /// Sends card orders of these ids.
     async fn send(&self, ids: std::ops::Range<usize>) {
         let mut lines = String::new();
@@ -252,16 +258,8 @@ async fn inv08_sigterm_lets_the_running_finish_hands_the_rest_back_and_ends_in_t
     stage.send(0..12).await;
     // A charge is in the books after half of the time it takes: both run on for 3 s.
     let mut worker = stage.worker("6000", 2).await;
-    let charges = || {
-        stage
-            .ledger
-            .read()
-            .into_iter()
-            .filter(program::Line::is_charge)
-            .collect::<Vec<_>>()
-    };
     until("both slots run and more is held", async || {
-        charges().len() == 2 && stage.queues.source.describe().await.unwrap().in_flight > 2
+        stage.charges().len() == 2 && stage.queues.source.describe().await.unwrap().in_flight > 2
     })
     .await;
     let asked = clock.now();
@@ -272,7 +270,7 @@ async fn inv08_sigterm_lets_the_running_finish_hands_the_rest_back_and_ends_in_t
     assert!(took < Duration::from_secs(20), "{took:?}: {}", ended.shown());
     assert!(ended.stderr.contains("drained"), "{}", ended.shown());
 
-    let charged = charges();
+    let charged = stage.charges();
     assert_eq!(charged.len(), 2, "the two that ran finished: {}", ended.shown());
     let left = take_all(&stage.queues.source, 10).await;
     assert_eq!(left.len(), 10);
@@ -294,11 +292,9 @@ async fn inv08_a_second_sigterm_ends_the_worker_at_once() {
     };
     let clock = Clock::system();
     stage.send(0..2).await;
-    let mut worker = stage.worker("600000", 2).await;
-    until("both run", async || {
-        stage.queues.source.describe().await.unwrap().in_flight == 2
-    })
-    .await;
+    // A charge is in the books after half of the time it takes: both run on for 15 s.
+    let mut worker = stage.worker("30000", 2).await;
+    until("both run", async || stage.charges().len() == 2).await;
     worker.signal(Signal::Terminate);
     worker.said("draining").await;
     let asked = clock.now();

@@ -197,6 +197,8 @@ fn every_command_is_one_that_is_run_by_the_checks() {
         "export REGISTRY=$(aws sts get-caller-identity --query Account --output text).dkr.ecr.$AWS_REGION.amazonaws.com",
         "export REDRIVE_INBOX_TABLE=orders-inbox",
         "docker build --platform linux/amd64 --tag $REGISTRY/orders:1 .",
+        "eval \"$(aws configure export-credentials --format env)\"",
+        "alias redrive=\"docker run -it --rm --env AWS_REGION --env AWS_ACCESS_KEY_ID --env AWS_SECRET_ACCESS_KEY --env AWS_SESSION_TOKEN $REGISTRY/orders:1\"",
         "docker push $REGISTRY/orders:1",
         "docker compose --file localstack/compose.yaml up --build",
         "docker compose --file localstack/compose.yaml down",

@@ -2,6 +2,9 @@
 #![cfg(feature = "health")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "support/log.rs"]
+mod log;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -170,21 +173,22 @@ async fn it_is_alive_throughout_and_ready_from_its_preflight_until_its_drain() {
 }
 
 #[tokio::test]
-async fn a_worker_that_receives_in_vain_is_neither_alive_nor_ready_until_it_can_again() {
+async fn a_worker_that_receives_in_vain_is_not_ready_and_stays_alive_as_a_restart_would_not_help() {
     let faults = FaultPlan::none();
     let queue = MemoryQueue::builder("health-stall")
         .faults(faults.clone())
         .build()
         .unwrap();
-    let builder = builder(&queue, &Door::default()).stall_after(Duration::from_secs(1));
+    let builder = builder(&queue, &Door::default()).stall_after(Duration::from_millis(1_020));
     let running = Running::of(builder).await;
     running.ready().await;
     until("a receive", || async { running.handle.status().last_receive }).await;
     faults.set_unreachable(true);
     until("stalled", || async {
-        (code(running.at, "/livez").await == 503).then_some(())
+        (code(running.at, "/readyz").await == 503).then_some(())
     })
     .await;
+    assert_eq!(get(running.at, "/livez").await, (200, "alive\n".to_owned()));
     let (unready, why) = get(running.at, "/readyz").await;
     assert_eq!(unready, 503);
     assert!(
@@ -193,17 +197,14 @@ async fn a_worker_that_receives_in_vain_is_neither_alive_nor_ready_until_it_can_
     );
     assert_eq!(status(running.at).await["workers"][0]["stalled"], true);
     faults.heal();
-    until("alive", || async {
-        (code(running.at, "/livez").await == 200).then_some(())
-    })
-    .await;
     running.ready().await;
     running.end().await;
 }
 
-/// The runtime has one thread, and the handler keeps it: nothing else could answer.
+/// The runtime has one thread, and the handler keeps it: nothing else could answer. Its one slot is taken, so that no receive is
+/// under way that could fail to be answered.
 #[test]
-fn it_answers_while_handlers_block_every_thread_of_the_runtime_and_says_that_the_worker_is_stalled() {
+fn it_answers_while_handlers_block_every_thread_of_the_runtime_and_says_that_the_worker_is_stuck() {
     let unblock = Arc::new(AtomicBool::new(false));
     let (told, tell) = std::sync::mpsc::channel();
     let blocking = Arc::clone(&unblock);
@@ -214,7 +215,9 @@ fn it_answers_while_handlers_block_every_thread_of_the_runtime_and_says_that_the
             .unwrap();
         runtime.block_on(async move {
             let queue = queue("health-blocked");
-            send(&queue, "1").await;
+            for _ in 0..50 {
+                send(&queue, "1").await;
+            }
             let health = Health::at("127.0.0.1:0".parse().unwrap());
             let mut bound = health.bound();
             let handler = move || {
@@ -229,7 +232,8 @@ fn it_answers_while_handlers_block_every_thread_of_the_runtime_and_says_that_the
             let worker = Worker::builder(queue)
                 .without_dead_letters(WithoutDeadLetters::Keep)
                 .long_poll(Duration::from_millis(20))
-                .stall_after(Duration::from_secs(1))
+                .stall_after(Duration::from_millis(1_020))
+                .concurrency(1)
                 .handler(handler)
                 .beside(health)
                 .build()
@@ -248,7 +252,9 @@ fn it_answers_while_handlers_block_every_thread_of_the_runtime_and_says_that_the
         .build()
         .unwrap();
     asking.block_on(async {
-        until("stalled", || async { (code(at, "/livez").await == 503).then_some(()) }).await;
+        until("stuck", || async { (code(at, "/livez").await == 503).then_some(()) }).await;
+        let (_, why) = get(at, "/livez").await;
+        assert!(why.contains("it is stuck: its loop stands still"), "{why}");
         unblock.store(true, Ordering::SeqCst);
         until("alive", || async { (code(at, "/livez").await == 200).then_some(()) }).await;
     });
@@ -258,8 +264,11 @@ fn it_answers_while_handlers_block_every_thread_of_the_runtime_and_says_that_the
 
 #[tokio::test]
 async fn an_address_that_is_taken_stops_no_work() {
+    let log = log::Log::default();
+    let _guard = log.capture("redrive::health=warn", false);
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let health = Health::at(taken.local_addr().unwrap());
+    let address = taken.local_addr().unwrap();
+    let health = Health::at(address);
     let mut bound = health.bound();
     let (queue, door) = (queue("health-taken"), Door::default());
     door.open.store(true, Ordering::SeqCst);
@@ -268,6 +277,16 @@ async fn an_address_that_is_taken_stops_no_work() {
     let handle = worker.handle();
     let operating = async {
         assert_eq!(bound.address().await, None);
+        let said = log.text();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        for part in [
+            &address.to_string(),
+            "in use",
+            "the work goes on without it; free the address",
+            "REDRIVE_HEALTH",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
         until("work", || async {
             (handle.status().totals.completed == 1).then_some(())
         })

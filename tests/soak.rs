@@ -8,7 +8,7 @@
 //! cargo test --all-features --test soak -- --minutes 60 [--seed N] [--json FILE]
 //! ```
 //!
-//! Plainly run it takes less than a minute, and two where `CI` is set.
+//! Plainly run it takes less than a minute, and 80 s where `CI` is set.
 //!
 //! `--leak 200` lets the handlers keep 200 bytes of each message, to see that the engine's soak notices.
 #![allow(

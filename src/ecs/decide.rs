@@ -13,8 +13,9 @@ pub(super) const IDLE: Duration = Duration::from_secs(15);
 /// How long handlers must run in [`Mode::Auto`] before protection is asked for: what is over sooner needs none.
 pub(super) const MOMENT: Duration = Duration::from_secs(1);
 
-/// How long a task that was protected for as long as it may be stays without at least: deployments and scaling get their turn.
-pub(super) const REST: Duration = Duration::from_secs(60);
+/// How long a task that was protected for as long as it may be stays without, busy or not: deployments and scaling, which look
+/// every minute or so, get their turn.
+pub(super) const REST: Duration = Duration::from_secs(3 * 60);
 
 /// How often the workers are looked at.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
@@ -79,10 +80,13 @@ pub(super) struct Machine {
     stretch: Option<Instant>,
     /// Since when it is not protected although nobody released it.
     bare_since: Option<Instant>,
-    spent: Option<Spent>,
+    /// Since when it rests, having been protected for as long as it may be.
+    spent: Option<Instant>,
     failures: u32,
     /// No call before this, after one that failed.
     not_before: Option<Instant>,
+    /// Until when protection that was given up half asked may still come about.
+    loose: Option<Instant>,
     draining: bool,
 }
 
@@ -92,13 +96,6 @@ struct Held {
     until: Instant,
     /// Whether the agent has said so.
     sure: bool,
-}
-
-/// It was protected for as long as it may be.
-#[derive(Clone, Copy, Debug)]
-struct Spent {
-    at: Instant,
-    idle: bool,
 }
 
 impl Machine {
@@ -114,6 +111,7 @@ impl Machine {
             spent: None,
             failures: 0,
             not_before: None,
+            loose: None,
             draining: false,
         }
     }
@@ -123,7 +121,7 @@ impl Machine {
         self.held.is_some_and(|held| held.sure && held.until > now)
     }
 
-    /// Whether it was protected for as long as it may be, and was not idle since.
+    /// Whether it was protected for as long as it may be, and rests.
     pub(super) fn is_spent(&self) -> bool {
         self.spent.is_some()
     }
@@ -143,7 +141,7 @@ impl Machine {
             self.needed_since = None;
         }
         self.lapse(now);
-        self.rest(now, needed);
+        self.rest(now);
         if seen.draining && !std::mem::replace(&mut self.draining, true) {
             // Not even a call that failed a moment ago keeps this one waiting.
             self.not_before = None;
@@ -204,20 +202,16 @@ impl Machine {
         }
         if self.left(now) < SHORTEST {
             self.stretch = None;
-            self.spent = Some(Spent { at: now, idle: false });
+            self.spent = Some(now);
         } else if self.bare_since.is_none_or(|since| now >= since + REST) {
             self.stretch = None;
         }
     }
 
-    /// What was protected for long enough may be again after an idle moment, and a rest.
-    fn rest(&mut self, now: Instant, needed: bool) {
-        if let Some(spent) = &mut self.spent {
-            spent.idle |= !needed;
-            if spent.idle && now >= spent.at + REST {
-                self.spent = None;
-            }
-        }
+    /// What was protected for long enough may be again after a rest, whatever ran meanwhile: a task that is always busy would
+    /// else never be.
+    fn rest(&mut self, now: Instant) {
+        self.spent = self.spent.filter(|&since| now < since + REST);
     }
 
     /// What came of a call that was begun at `asked` and answered at `now`.
@@ -240,15 +234,29 @@ impl Machine {
                 held.until = held.until.max(until);
                 held.sure |= answered == Answered::Done;
             }
+            (Ask::Release, Answered::Done) if self.loose.is_some_and(|until| until > asked) => {
+                // What was given up may have overtaken it: once more, when it no longer can.
+                self.not_before = self.loose;
+                if let Some(held) = &mut self.held {
+                    held.sure = false;
+                }
+            }
             (Ask::Release, Answered::Done) => {
                 if self.left(now).is_zero() {
-                    let idle = self.needed_since.is_none();
-                    self.spent = Some(Spent { at: now, idle });
+                    self.spent = Some(now);
                 }
                 self.held = None;
                 self.stretch = None;
             }
             (Ask::Release, Answered::Unknown) => {}
+        }
+    }
+
+    /// A call that was begun at `asked` was given up at `now`, and may take effect until `until`.
+    pub(super) fn gave_up(&mut self, asked: Instant, now: Instant, ask: Ask, until: Instant) {
+        self.answered(asked, now, ask, Answered::Unknown);
+        if matches!(ask, Ask::Protect { .. }) {
+            self.loose = Some(until);
         }
     }
 

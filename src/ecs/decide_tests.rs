@@ -157,29 +157,60 @@ fn nothing_is_asked_where_it_is_off() {
 }
 
 #[test]
-fn protection_ends_at_its_longest_and_comes_back_only_after_an_idle_moment_and_a_rest() {
+fn protection_ends_at_its_longest_and_comes_back_after_a_rest_though_the_worker_is_never_idle() {
     let mut world = World::new(Mode::Auto, secs(25 * 60));
-    world.pass(secs(60 * 60), runs);
+    world.pass(secs(30 * 60), runs);
+    // The last expiry runs out after 25 minutes.
+    let back = 1 + 25 * 60 + REST.as_secs();
     let wanted = [
         (1, protect(10)),
         (301, protect(10)),
         (601, protect(10)),
         (901, protect(10)),
+        (back, protect(10)),
     ];
     assert_eq!(world.asks(), wanted);
-    assert!(world.machine.is_spent());
-    // Idle for one look only.
-    world.pass(LOOK, |_| IDLES);
-    world.pass(secs(5), runs);
-    assert_eq!(world.asks()[4..], [(3_601, protect(10))]);
 
-    // One that was just given up rests first, idle or not.
+    // Jobs that overlap are one stretch, and the next one comes too.
+    let mut world = World::new(LONG, secs(10 * 60));
+    world.pass(secs(3_600), |at| runs(secs(60 + at.as_secs() % 600)));
+    let every = 10 * 60 + REST.as_secs();
+    let wanted: Vec<_> = (0..5).map(|n| (n * every, protect(10))).collect();
+    assert_eq!(world.asks(), wanted);
+}
+
+#[test]
+fn no_idle_moment_shortens_the_rest() {
     let mut world = World::new(Mode::Auto, secs(60));
     world.pass(secs(62), runs);
     assert_eq!(world.asks(), [(1, protect(1))]);
-    world.pass(LOOK, |_| IDLES);
-    world.pass(secs(100), runs);
-    assert_eq!(world.asks()[1..], [(121, protect(1))]);
+    assert!(world.machine.is_spent());
+    world.pass(secs(30), |_| IDLES);
+    world.pass(secs(200), runs);
+    assert_eq!(world.asks()[1], (61 + REST.as_secs(), protect(1)));
+}
+
+#[test]
+fn a_release_that_what_was_given_up_may_overtake_is_asked_for_once_more() {
+    let mut world = World::new(Mode::Auto, MOST);
+    let protects = |world: &mut World| {
+        world.pass(secs(1), runs);
+        assert_eq!(world.machine.look(world.now, runs(secs(1))), Some(protect(10)));
+        let asked = world.now;
+        world.now += secs(2);
+        world.machine.gave_up(asked, world.now, protect(10), asked + secs(5));
+    };
+    protects(&mut world);
+    world.pass(secs(100), |_| DRAINS);
+    assert_eq!(world.asks(), [(3, Ask::Release), (6, Ask::Release)]);
+    assert_eq!(world.machine.farewell(world.now), None);
+
+    // The workers' end does not wait until then.
+    let mut world = World::new(Mode::Auto, MOST);
+    protects(&mut world);
+    world.look(DRAINS, Duration::ZERO, false);
+    assert!(!world.machine.is_protected(world.now));
+    assert_eq!(world.machine.farewell(world.now), Some(Ask::Release));
 }
 
 #[test]
@@ -219,7 +250,7 @@ fn an_expiry_that_could_not_be_renewed_in_time_begins_no_new_stretch() {
     let mut world = World::new(Mode::Auto, secs(12 * 60));
     world.pass(secs(2), runs);
     world.answers = vec![Answered::Refused; 7];
-    world.pass(secs(15 * 60), runs);
+    world.pass(secs(13 * 60), runs);
     let asks = world.asks();
     assert_eq!(asks[0], (1, protect(10)));
     // Nothing was renewed until ten minutes were over: there is a minute left of twelve.
@@ -323,7 +354,11 @@ proptest! {
         mode in modes(), stretches in stretches(), most in 20_u64..200,
     ) {
         let mut world = World::new(mode, secs(60 * most));
+        let spent = std::cell::Cell::new(None::<Instant>);
         history(&mut world, &stretches, Duration::ZERO, false, |world, needed| {
+            let since = world.machine.is_spent().then(|| spent.get().unwrap_or(world.now));
+            spent.set(since);
+            assert!(since.is_none_or(|since| world.now < since + REST), "{:?} at {:?}", world.asked, world.at());
             let due = needed.is_some_and(|needed| needed > MOMENT);
             assert!(
                 world.is_protected() || !due || world.machine.is_spent(),

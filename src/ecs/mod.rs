@@ -8,13 +8,14 @@ mod tests;
 use std::pin::pin;
 use std::time::Duration;
 
-use futures::future::{Either, select};
+use futures::future::{Either, join_all, select};
 
+use crate::clock::Instant;
 use crate::telemetry::{self, OUTCOME, PROTECTED, PROTECTION_CALLS};
 use crate::worker::environment::{duration, parse};
 use crate::worker::{Beside, BuildError, Companion};
 
-use agent::{Agent, Trouble};
+use agent::{Agent, CALL_LIMIT, Trouble};
 use decide::{Answered, Ask, LONGEST, Machine, Mode, SHORTEST, Seen};
 
 /// How long protection lasts at most, unless set.
@@ -26,7 +27,10 @@ const LONG: Duration = Duration::from_secs(60);
 /// How long a worker's loop may take to say what it runs.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long the last release may take, once the workers have ended: a companion has a second.
+/// How often a drain is looked for while something is waited for.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// How long releases may take in all, once the workers have ended: a companion has a second.
 const LAST_LIMIT: Duration = Duration::from_millis(800);
 
 /// Protects the ECS task that it runs in from being ended by scale-in or a deployment while handlers run: attach it with
@@ -88,8 +92,9 @@ impl ScaleInProtection {
         Self::new(Mode::LongJobs(threshold))
     }
 
-    /// How long the task may stay protected at a stretch, as a protected task holds deployments up too; 2 hours unless set. After
-    /// that it stays without for a minute at least, and until nothing needs it for a moment.
+    /// How long the task may stay protected at a stretch, as a protected task holds deployments up too; 2 hours unless set. One
+    /// job after the other is one stretch, with no 15 s without any in between. After it the task stays without for three
+    /// minutes, whatever runs, and may then be protected again.
     ///
     /// # Errors
     /// When it is not from a minute to 48 hours, which are ECS's bounds.
@@ -217,83 +222,141 @@ impl<E: Endpoint> Protecting<E> {
     }
 
     async fn run(mut self) {
-        tracing::info!(mode = ?self.mode, "the task is protected from scale-in while it is needed");
+        tracing::info!(mode = ?self.mode, "protection of the task from scale-in is asked for while it is needed");
         let beside = self.beside.clone();
         let clock = beside.clock().clone();
         let mut ended = pin!(beside.ended());
-        loop {
+        let last = loop {
             self.seen = self.see().await;
-            if let Some(ask) = self.machine.look(clock.now(), self.seen) {
+            let ask = self.machine.look(clock.now(), self.seen);
+            self.show();
+            if let Some(ask) = ask {
                 let asked = clock.now();
-                let (result, over) = self.call(ask, ended.as_mut()).await;
+                let (result, last) = self.call(ask, ended.as_mut()).await;
+                let given_up = result.is_none();
                 self.answered(asked, ask, result);
-                if over {
-                    break;
+                if let Some(last) = last {
+                    break last;
+                }
+                if given_up {
+                    // It drains.
+                    continue;
                 }
             }
-            self.say_when_spent();
             let at = self.machine.look_at(clock.now(), self.seen);
             let sleep = pin!(tokio::time::sleep_until(at));
             if let Either::Left(_) = select(ended.as_mut(), sleep).await {
-                break;
+                break clock.now() + LAST_LIMIT;
             }
-        }
-        if let Some(ask) = self.machine.farewell(clock.now()) {
-            let asked = clock.now();
-            let result = tokio::time::timeout(LAST_LIMIT, self.endpoint.put(ask)).await;
+        };
+        let asked = clock.now();
+        let ask = self.machine.farewell(asked).filter(|_| asked < last);
+        if let Some(ask) = ask {
+            let result = tokio::time::timeout_at(last, self.endpoint.put(ask)).await;
             self.answered(asked, ask, Some(result.unwrap_or(Err(Trouble::TimedOut))));
         }
+        self.show();
     }
 
-    /// Asks the agent, until the workers have ended: a release may then take a little longer, and nothing else is worth it.
-    /// Answers what came of it, and whether they have.
-    async fn call(&self, ask: Ask, ended: impl Future<Output = ()> + Unpin) -> (Option<Result<(), Trouble>>, bool) {
+    /// Asks the agent. A drain gives protection up that is being asked for, and the workers' end everything but a release, which
+    /// may then take a little longer. Answers what came of it, and, if they have ended, by when all must be over.
+    async fn call(
+        &self,
+        ask: Ask,
+        ended: impl Future<Output = ()> + Unpin,
+    ) -> (Option<Result<(), Trouble>>, Option<Instant>) {
         let call = pin!(self.endpoint.put(ask));
-        match select(ended, call).await {
-            Either::Right((result, _)) => (Some(result), false),
-            Either::Left(((), call)) if ask == Ask::Release => {
-                let result = tokio::time::timeout(LAST_LIMIT, call).await;
-                (Some(result.unwrap_or(Err(Trouble::TimedOut))), true)
+        let drained = pin!(async {
+            match ask {
+                Ask::Protect { .. } => self.drained().await,
+                Ask::Release => std::future::pending().await,
             }
-            Either::Left(_) => (None, true),
+        });
+        match select(ended, select(call, drained)).await {
+            Either::Right((Either::Left((result, _)), _)) => (Some(result), None),
+            Either::Right((Either::Right(_), _)) => (None, None),
+            Either::Left(((), waiting)) => {
+                let last = self.beside.clock().now() + LAST_LIMIT;
+                if ask != Ask::Release {
+                    return (None, Some(last));
+                }
+                let result = match tokio::time::timeout_at(last, waiting).await {
+                    Ok(Either::Left((result, _))) => result,
+                    Ok(Either::Right(_)) | Err(_) => Err(Trouble::TimedOut),
+                };
+                (Some(result), Some(last))
+            }
         }
     }
 
-    /// How the workers are.
+    /// How the workers are. One that does not say for how long it runs what it runs goes by what it said before.
     async fn see(&self) -> Seen {
         let mut seen = Seen {
-            draining: true,
-            ..Seen::default()
+            running: 0,
+            longest: self.seen.longest,
+            draining: self.is_draining(),
         };
+        let mut asked = Vec::new();
         for worker in self.beside.workers().workers() {
-            let status = worker.status();
-            seen.running += status.running;
-            seen.draining &= status.draining || status.ended;
-            if status.running > 0 && matches!(self.mode, Mode::LongJobs(_)) {
-                // One that does not say runs what it ran before.
-                let longest = tokio::time::timeout(ANSWER_LIMIT, worker.longest_run()).await;
-                seen.longest = seen.longest.max(longest.unwrap_or(self.seen.longest));
+            let running = worker.status().running;
+            seen.running += running;
+            if running > 0 && matches!(self.mode, Mode::LongJobs(_)) {
+                asked.push(async {
+                    let longest = tokio::time::timeout(ANSWER_LIMIT, worker.longest_run()).await;
+                    longest.unwrap_or(self.seen.longest)
+                });
             }
+        }
+        // A drain waits for none of them.
+        let (all, drained) = (pin!(join_all(asked)), pin!(self.drained()));
+        match select(drained, all).await {
+            Either::Left(_) => seen.draining = true,
+            Either::Right((longest, _)) => seen.longest = longest.into_iter().max().unwrap_or_default(),
         }
         seen
     }
 
+    /// Whether all of them drain, or have ended.
+    fn is_draining(&self) -> bool {
+        let workers = self.beside.workers().status();
+        workers.iter().all(|status| status.draining || status.ended)
+    }
+
+    /// Waits until they do.
+    async fn drained(&self) {
+        while !self.is_draining() {
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+
     /// Takes the answer to a call, or that it was given up.
-    fn answered(&mut self, asked: crate::clock::Instant, ask: Ask, result: Option<Result<(), Trouble>>) {
+    fn answered(&mut self, asked: Instant, ask: Ask, result: Option<Result<(), Trouble>>) {
         let now = self.beside.clock().now();
-        let answered = match &result {
-            Some(Ok(())) => Answered::Done,
-            Some(Err(trouble)) => trouble.answered(),
-            None => Answered::Unknown,
-        };
-        self.machine.answered(asked, now, ask, answered);
+        match &result {
+            Some(Ok(())) => self.machine.answered(asked, now, ask, Answered::Done),
+            Some(Err(trouble)) => self.machine.answered(asked, now, ask, trouble.answered()),
+            // The agent does it all the same, if it does, while its own call to ECS may take.
+            None => self.machine.gave_up(asked, now, ask, asked + CALL_LIMIT),
+        }
         if let Some(result) = result {
             let outcome = result.as_ref().err().map_or("ok", Trouble::outcome);
             telemetry::counter(&PROTECTION_CALLS, &[(OUTCOME, outcome)]).increment(1);
             self.say(ask, result);
         }
-        let protected = u8::from(self.machine.is_protected(now));
+        self.show();
+    }
+
+    /// Shows how it stands, which changes without a call too: an expiry lapses.
+    fn show(&mut self) {
+        let protected = u8::from(self.machine.is_protected(self.beside.clock().now()));
         telemetry::gauge(&PROTECTED, &[]).set(protected);
+        let spent = self.machine.is_spent();
+        if spent && !self.spent {
+            tracing::info!(
+                "the task was protected for as long as it may be: it stays without for a while, for deployments and scale-in"
+            );
+        }
+        self.spent = spent;
     }
 
     /// Logs what changed, not what is as it was.
@@ -320,13 +383,5 @@ impl<E: Endpoint> Protecting<E> {
                 }
             }
         }
-    }
-
-    fn say_when_spent(&mut self) {
-        let spent = self.machine.is_spent();
-        if spent && !self.spent {
-            tracing::info!("the task was protected for as long as it may be: it stays without until it was idle");
-        }
-        self.spent = spent;
     }
 }

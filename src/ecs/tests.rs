@@ -22,12 +22,17 @@ struct Stub {
     answers: Arc<Mutex<VecDeque<Trouble>>>,
     /// How long it takes to answer.
     takes: Duration,
+    /// How much longer it takes to release.
+    hesitates: Duration,
 }
 
 impl Endpoint for Stub {
     async fn put(&self, ask: Ask) -> Result<(), Trouble> {
         self.asked.lock().unwrap().push((Clock::system().now(), ask));
         tokio::time::sleep(self.takes).await;
+        if ask == Ask::Release {
+            tokio::time::sleep(self.hesitates).await;
+        }
         self.answers.lock().unwrap().pop_front().map_or(Ok(()), Err)
     }
 }
@@ -142,6 +147,125 @@ async fn a_release_that_is_under_way_when_the_worker_ends_is_not_broken_off() {
     let asked = stub.asks(began);
     assert_eq!(asked, [(1, PROTECT), (10, Ask::Release)]);
     assert!(Clock::system().now() - stub.asked.lock().unwrap()[1].0 >= takes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_does_not_wait_for_a_call_that_asks_for_protection() {
+    let stub = Stub {
+        takes: secs(4),
+        ..Stub::default()
+    };
+    let bench = Bench::new("jobs", 1).unwrap();
+    let worker = worker(&bench, &[60]).await.beside(With(stub.clone(), Mode::Auto, MOST));
+    let began = Clock::system().now();
+    run_for(worker.build().unwrap(), secs(3)).await;
+    // The first release may be overtaken by what was given up.
+    let asked = stub.asks(began);
+    assert_eq!(asked, [(1, PROTECT), (3, Ask::Release), (7, Ask::Release)]);
+    let release = stub.asked.lock().unwrap()[1].0 - began;
+    assert!(release <= Duration::from_millis(3_500), "{release:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn releases_that_hang_at_the_workers_end_are_over_within_the_companions_second() {
+    let stub = Stub {
+        hesitates: secs(86_400),
+        ..Stub::default()
+    };
+    let bench = Bench::new("jobs", 1).unwrap();
+    let worker = worker(&bench, &[3_600])
+        .await
+        .beside(With(stub.clone(), Mode::Auto, MOST));
+    let worker = worker.drain_deadline(secs(1)).build().unwrap();
+    let ended_at = Arc::new(Mutex::new(None));
+    let handle = worker.handle();
+    let noted = Arc::clone(&ended_at);
+    let ended = async move {
+        while !handle.status().ended {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        *noted.lock().unwrap() = Some(Clock::system().now());
+    };
+    let began = Clock::system().now();
+    let ((), _) = tokio::join!(ended, run_for(worker, secs(10)));
+    let took = Clock::system().now() - ended_at.lock().unwrap().unwrap();
+    assert!(took < Duration::from_millis(950), "{took:?}");
+    assert_eq!(stub.asks(began), [(1, PROTECT), (10, Ask::Release)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_gauge_says_how_it_is_before_the_first_call_and_after_the_expiry() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    // This test runs on one thread.
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let shown = || {
+        let all = snapshotter.snapshot().into_vec();
+        all.into_iter().find_map(|(key, _, _, value)| match value {
+            DebugValue::Gauge(shown) if key.key().name() == PROTECTED.name => Some(shown.into_inner()),
+            _ => None,
+        })
+    };
+    let (bench, stub) = (Bench::new("jobs", 1).unwrap(), Stub::default());
+    let mode = Mode::LongJobs(secs(20));
+    let worker = worker(&bench, &[300]).await.beside(With(stub.clone(), mode, secs(60)));
+    let began = Clock::system().now();
+    let look = async {
+        let mut all = Vec::new();
+        for at in [10, 30, 75, 86] {
+            tokio::time::sleep_until(began + secs(at)).await;
+            all.push(shown());
+        }
+        all
+    };
+    let (_, shown) = tokio::join!(run_for(worker.build().unwrap(), secs(90)), look);
+    // One call, for the one minute that is allowed.
+    assert_eq!(stub.asks(began), [(20, Ask::Protect { minutes: 1 })]);
+    assert_eq!(shown, [Some(0.0), Some(1.0), Some(1.0), Some(0.0)]);
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Takes what this thread logs.
+    fn take(&self) -> tracing::subscriber::DefaultGuard {
+        let writer = self.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false);
+        tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish())
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_does_not_say_protected_before_anything_was_asked() {
+    let log = Log::default();
+    let _logged = log.take();
+    let (bench, stub) = (Bench::new("jobs", 1).unwrap(), Stub::default());
+    let worker = worker(&bench, &[]).await.beside(With(stub.clone(), Mode::Auto, MOST));
+    run_for(worker.build().unwrap(), secs(10)).await;
+    assert!(stub.asked.lock().unwrap().is_empty());
+    let said = log.text();
+    let of_it: Vec<_> = said.lines().filter(|line| line.contains("scale-in")).collect();
+    assert_eq!(of_it.len(), 1, "{said}");
+    assert!(
+        of_it[0].contains("asked for") && !of_it[0].contains("is protected"),
+        "{said}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -54,7 +54,9 @@ pub(super) struct Whose {
 }
 
 /// One metric of a line.
-struct Told {
+struct Told<'a> {
+    /// As the program calls it.
+    of: &'a str,
     name: String,
     unit: &'static str,
     value: Json,
@@ -64,7 +66,7 @@ struct Told {
 
 /// The lines of these samples, without line ends. Samples with the same labels share a line.
 pub(super) fn lines(whose: &Whose, samples: &[Sample], at_ms: u64) -> Vec<String> {
-    let mut groups: BTreeMap<BTreeMap<String, String>, Vec<Told>> = BTreeMap::new();
+    let mut groups: BTreeMap<BTreeMap<String, String>, Vec<Told<'_>>> = BTreeMap::new();
     let mut written: BTreeSet<&str> = BTreeSet::new();
     for sample in samples {
         let dimension = dimension_of(sample.key.name());
@@ -75,19 +77,13 @@ pub(super) fn lines(whose: &Whose, samples: &[Sample], at_ms: u64) -> Vec<String
         let labels = properties(&sample.key, dimension);
         let dimension = dimension.map(plain_name).filter(|name| labels.contains_key(name));
         let told = groups.entry(labels).or_default();
-        push(
-            told,
-            plain_name(sample.key.name()),
-            unit(sample.unit.as_ref()),
-            value,
-            dimension,
-        );
+        push(told, sample.key.name(), unit(sample.unit.as_ref()), value, dimension);
     }
     let silent = ALWAYS.into_iter().filter(|metric| !written.contains(metric.name));
     for metric in silent {
         push(
             groups.entry(BTreeMap::new()).or_default(),
-            plain_name(metric.name),
+            metric.name,
             "Count",
             json!(0),
             None,
@@ -104,23 +100,32 @@ pub(super) fn lines(whose: &Whose, samples: &[Sample], at_ms: u64) -> Vec<String
     lines
 }
 
-fn push(to: &mut Vec<Told>, name: String, unit: &'static str, value: Json, dimension: Option<String>) {
-    // Names that differ by their dots alone are one name here; the first has it.
-    if to.iter().any(|told| told.name == name) {
+fn push<'a>(to: &mut Vec<Told<'a>>, of: &'a str, unit: &'static str, value: Json, dimension: Option<String>) {
+    let name = plain_name(of);
+    let bytes = |value: &Json| value.to_string().len() + 2 * name.len() + 64;
+    if let Some(told) = to.iter_mut().find(|told| told.name == name) {
+        // Series whose labels are the same once they are cut count together, as far as they count. Names that differ by their
+        // dots alone are one name here; the first has it.
+        if told.of == of
+            && let (Some(first), Some(second)) = (told.value.as_u64(), value.as_u64())
+        {
+            told.value = json!(first.saturating_add(second));
+            told.bytes = bytes(&told.value);
+        }
         return;
     }
-    let bytes = value.to_string().len() + 2 * name.len() + 64;
     to.push(Told {
+        of,
+        bytes: bytes(&value),
         name,
         unit,
         value,
         dimension,
-        bytes,
     });
 }
 
 /// How many of them fit into one line; at least one.
-fn fitting(told: &[Told], properties: &BTreeMap<String, String>) -> usize {
+fn fitting(told: &[Told<'_>], properties: &BTreeMap<String, String>) -> usize {
     let around: usize = properties
         .iter()
         .map(|(name, value)| name.len() + 2 * value.len() + 8)
@@ -133,7 +138,7 @@ fn fitting(told: &[Told], properties: &BTreeMap<String, String>) -> usize {
     fits.count().max(1)
 }
 
-fn line(whose: &Whose, properties: &BTreeMap<String, String>, told: Vec<Told>, at_ms: u64) -> String {
+fn line(whose: &Whose, properties: &BTreeMap<String, String>, told: Vec<Told<'_>>, at_ms: u64) -> String {
     let mut root = Map::new();
     root.insert(SERVICE.to_owned(), json!(whose.service));
     for (name, value) in properties {

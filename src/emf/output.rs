@@ -94,3 +94,56 @@ fn complain(error: &io::Error, again: bool) {
         );
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// What is written, and whether it can be.
+    #[derive(Clone, Default)]
+    struct Paper(Arc<Mutex<(Vec<u8>, bool)>>);
+
+    impl Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut paper = self.0.lock().unwrap();
+            if paper.1 {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            paper.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_output_that_is_gone_is_said_once_and_tried_again() {
+        let (paper, log) = (Paper::default(), Paper::default());
+        let write = |texts: &[&str]| {
+            let (batches, given) = mpsc::channel(texts.len());
+            for text in texts {
+                let (done, _) = oneshot::channel();
+                let text = (*text).to_owned();
+                assert!(batches.try_send(Batch { text, done }).is_ok());
+            }
+            drop(batches);
+            write_all(paper.clone(), given);
+        };
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            paper.0.lock().unwrap().1 = true;
+            write(&["a\n", "b\n", "c\n"]);
+            paper.0.lock().unwrap().1 = false;
+            write(&["d\n"]);
+        });
+        assert_eq!(paper.0.lock().unwrap().0, b"d\n");
+        let said = String::from_utf8(log.0.lock().unwrap().0.clone()).unwrap();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains("the work goes on without them"), "{said}");
+    }
+}

@@ -95,12 +95,13 @@ fn reasons(workers: &[Status], why: impl Fn(&Status) -> Option<String>) -> Vec<S
     workers.iter().filter_map(said).collect()
 }
 
-/// What a restart would mend. Starting and draining are part of life.
+/// What a restart would mend. Starting and draining are part of life. So are receives that fail: a fleet that is restarted while
+/// its queue is away loses what its handlers are at, and comes back no better.
 fn why_dead(worker: &Status) -> Option<String> {
     if worker.ended && !worker.draining {
         return Some("it has ended, and was not asked to".to_owned());
     }
-    worker.stalled.then(|| stalled(worker))
+    worker.stuck.then(|| STUCK.to_owned())
 }
 
 /// Why it does not work, or will soon not any more.
@@ -114,18 +115,17 @@ fn why_unready(worker: &Status) -> Option<String> {
     if worker.draining {
         return Some("it drains".to_owned());
     }
-    worker.stalled.then(|| stalled(worker))
+    if worker.stuck {
+        return Some(STUCK.to_owned());
+    }
+    worker.stalled.then(|| match worker.last_receive {
+        Some(ago) => format!("it is stalled: no receive has succeeded for {} s", ago.as_secs()),
+        None => "it is stalled: no receive has succeeded since its start".to_owned(),
+    })
 }
 
-fn stalled(worker: &Status) -> String {
-    match worker.last_receive {
-        Some(ago) => format!(
-            "it is stalled: no receive has succeeded for {} s, or its loop stands still",
-            ago.as_secs()
-        ),
-        None => "it is stalled: no receive has succeeded since its start".to_owned(),
-    }
-}
+const STUCK: &str =
+    "it is stuck: its loop stands still, as handlers block the threads that it needs, or the process was stopped";
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
@@ -160,13 +160,15 @@ mod tests {
     }
 
     #[test]
-    fn starting_and_draining_are_part_of_life_and_a_stall_or_an_unasked_end_are_not() {
+    fn starting_draining_and_a_queue_that_is_away_are_part_of_life_and_a_loop_that_stands_still_or_an_unasked_end_are_not()
+     {
         assert_eq!(verdicts(|_| {}), (200, 200));
         assert_eq!(verdicts(|worker| worker.started = false), (200, 503));
         assert_eq!(verdicts(|worker| worker.draining = true), (200, 503));
         assert_eq!(verdicts(|worker| worker.paused = true), (200, 200));
         assert_eq!(verdicts(|worker| worker.held_up = true), (200, 200));
-        assert_eq!(verdicts(|worker| worker.stalled = true), (503, 503));
+        assert_eq!(verdicts(|worker| worker.stalled = true), (200, 503));
+        assert_eq!(verdicts(|worker| worker.stuck = true), (503, 503));
         assert_eq!(verdicts(|worker| worker.ended = true), (503, 503));
         let drained = |worker: &mut Status| (worker.draining, worker.ended) = (true, true);
         assert_eq!(verdicts(drained), (200, 503));

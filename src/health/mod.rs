@@ -2,13 +2,13 @@
 //!
 //! | path | what it answers |
 //! |---|---|
-//! | `/livez` | 200 while no worker is stalled or ended unasked, else 503 with the reasons: for what restarts a process |
-//! | `/readyz` | 200 when every worker has started and passed its preflight, and none is stalled, drains or has ended; else 503 with the reasons |
+//! | `/livez` | 200 while no worker is stuck or ended unasked, else 503 with the reasons: for what restarts a process |
+//! | `/readyz` | 200 when every worker has started and passed its preflight, and none is stuck, stalled, drains or has ended; else 503 with the reasons |
 //! | `/metrics` | Prometheus's text format, after [`Health::with_metrics`] |
 //! | `/status` | JSON: what each worker holds and has done, its breakers and its settings, without secrets |
 //!
 //! It answers from a thread of its own, so that it does even while handlers block every thread of the runtime: a blocked
-//! worker shows as stalled rather than as no answer. What it costs is bounded: 64 connections, the oldest of which makes room for
+//! worker shows as stuck rather than as no answer. What it costs is bounded: 64 connections, the oldest of which makes room for
 //! the 65th, one request each, of at most 16 KiB, and ten seconds for all of it. It speaks plain HTTP and asks nobody who they
 //! are, so bind it where only those can reach it who may know.
 

@@ -22,6 +22,7 @@ struct OfWorker {
     paused: bool,
     held_up: bool,
     stalled: bool,
+    stuck: bool,
     draining: bool,
     ended: bool,
     running: usize,
@@ -89,6 +90,7 @@ fn of_worker(worker: &WorkerHandle) -> OfWorker {
         inbox_breaker,
         last_receive,
         stalled,
+        stuck,
         turns: _,
         totals,
     } = status;
@@ -105,6 +107,7 @@ fn of_worker(worker: &WorkerHandle) -> OfWorker {
         paused,
         held_up,
         stalled,
+        stuck,
         draining,
         ended,
         running,

@@ -12,6 +12,9 @@ const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 /// Spans that wait to be exported, by the specification.
 const USUAL_QUEUE: usize = 2_048;
 
+/// As long as anything here may take.
+const A_DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
 const SAMPLERS: [&str; 6] = [
     "always_on",
     "always_off",
@@ -32,9 +35,9 @@ pub(super) struct Variables {
 
 impl Variables {
     /// `None` where no export is asked for.
-    pub(super) fn read(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, OtelError> {
+    pub(super) fn read(raw: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, OtelError> {
         let get = |name: &'static str| {
-            let value = get(name).map(|value| value.trim().to_owned());
+            let value = raw(name).map(|value| value.trim().to_owned());
             value.filter(|value| !value.is_empty()).map(|value| (name, value))
         };
         if get("OTEL_SDK_DISABLED").is_some_and(|(_, value)| value.eq_ignore_ascii_case("true")) {
@@ -92,8 +95,74 @@ impl Variables {
                 _ => return Err(wrong(name, &value, "give how many spans may wait, from 1 to 1000000")),
             },
         };
+        // The exporter reads these by itself, as they stand: space around them is no number to it.
+        let as_it_stands = |name: &'static str| get(name).and_then(|_| Some((name, raw(name)?)));
+        let timeout =
+            as_it_stands("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT").or_else(|| as_it_stands("OTEL_EXPORTER_OTLP_TIMEOUT"));
+        if let Some((name, value)) = timeout.filter(|(_, value)| !is_from_1_to(value, A_DAY_MS)) {
+            return Err(wrong(
+                name,
+                &value,
+                "give the milliseconds an export may take, from 1 to 86400000",
+            ));
+        }
+        let delay = as_it_stands("OTEL_BSP_SCHEDULE_DELAY");
+        if let Some((name, value)) = delay.filter(|(_, value)| !is_from_1_to(value, A_DAY_MS)) {
+            return Err(wrong(
+                name,
+                &value,
+                "give the milliseconds between exports, from 1 to 86400000",
+            ));
+        }
+        let batch = as_it_stands("OTEL_BSP_MAX_EXPORT_BATCH_SIZE");
+        if let Some((name, value)) = batch.filter(|(_, value)| !is_from_1_to(value, 1_000_000)) {
+            return Err(wrong(name, &value, "give how many spans go at once, from 1 to 1000000"));
+        }
+        let headers = get("OTEL_EXPORTER_OTLP_TRACES_HEADERS").or_else(|| get("OTEL_EXPORTER_OTLP_HEADERS"));
+        if let Some((name, _)) = headers.filter(|(_, value)| !pairs(value).all(is_header)) {
+            let why = "give headers as name=value, with commas between them, and %20 for a space";
+            // They hold secrets.
+            return Err(OtelError::Variable { name, value: None, why });
+        }
+        if let Some((name, value)) = get("OTEL_RESOURCE_ATTRIBUTES").filter(|(_, value)| !pairs(value).all(is_pair)) {
+            return Err(wrong(
+                name,
+                &value,
+                "give attributes as name=value, with commas between them",
+            ));
+        }
         Ok(Some(Self { place, queue }))
     }
+}
+
+fn is_from_1_to(value: &str, most: u64) -> bool {
+    value.parse::<u64>().is_ok_and(|value| (1..=most).contains(&value))
+}
+
+fn pairs(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|pair| !pair.is_empty())
+}
+
+fn is_pair(pair: &str) -> bool {
+    pair.split_once('=').is_some_and(|(name, _)| !name.trim().is_empty())
+}
+
+/// A name that HTTP knows for one, and a value without control characters, encoded ones among them.
+fn is_header(pair: &str) -> bool {
+    let Some((name, value)) = pair.split_once('=') else {
+        return false;
+    };
+    let (name, value) = (name.trim(), value.trim());
+    let is_of_a_name = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    let is_visible = |byte: u8| matches!(byte, b'\t' | b' '..=b'~');
+    let encoded = value.split('%').skip(1).filter_map(|after| after.get(..2));
+    !name.is_empty()
+        && name.chars().all(is_of_a_name)
+        && !value.is_empty()
+        && value.bytes().all(is_visible)
+        && encoded
+            .filter_map(|digits| u8::from_str_radix(digits, 16).ok())
+            .all(is_visible)
 }
 
 fn wrong(name: &'static str, value: &str, why: &'static str) -> OtelError {
@@ -163,6 +232,13 @@ mod tests {
             ("OTEL_TRACES_EXPORTER", "jaeger", "otlp"),
             ("OTEL_TRACES_SAMPLER", "sometimes", "traceidratio"),
             ("OTEL_BSP_MAX_QUEUE_SIZE", "many", "1 to 1000000"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "1 to 86400000"),
+            ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "0", "milliseconds"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "18446744073709551615", "milliseconds"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "5.5", "1 to 86400000"),
+            ("OTEL_BSP_SCHEDULE_DELAY", " 500", "milliseconds"),
+            ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "-1", "1 to 1000000"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "team", "name=value"),
         ] {
             let error = read(&[(name, value), LOCAL]).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{name}=`{value}`")), "{error}");
@@ -172,5 +248,49 @@ mod tests {
         let error = read(&[LOCAL, sampler, ("OTEL_TRACES_SAMPLER_ARG", "10%")]).unwrap_err();
         assert!(error.to_string().contains("0 to 1"), "{error}");
         assert!(read(&[LOCAL, sampler, ("OTEL_TRACES_SAMPLER_ARG", "0.1")]).is_ok());
+    }
+
+    #[test]
+    fn numbers_and_pairs_that_can_be_used_are() {
+        for (name, value) in [
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "10000"),
+            ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "1"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "5000"),
+            ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "512"),
+            ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", " "),
+            (
+                "OTEL_RESOURCE_ATTRIBUTES",
+                "team=shop, deployment.environment.name=prod,",
+            ),
+            (
+                "OTEL_EXPORTER_OTLP_HEADERS",
+                "authorization=Bearer%20abc==, x-team = shop",
+            ),
+        ] {
+            assert!(read(&[LOCAL, (name, value)]).is_ok(), "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn headers_that_would_not_be_sent_are_told_of_without_their_secrets() {
+        for name in ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"] {
+            for value in [
+                "hunter2",
+                "api-key: hunter2",
+                "a=1,hunter2",
+                "api key=hunter2",
+                "=hunter2",
+                "hunter2=",
+                "k=hunter2%0A",
+                "k=hünter2,l=hunter2",
+            ] {
+                let error = read(&[LOCAL, (name, value)]).unwrap_err().to_string();
+                assert!(
+                    error.starts_with(&format!("{name}: give headers as name=value")),
+                    "{error}"
+                );
+                assert!(!error.contains("hunter2"), "{error}");
+            }
+        }
     }
 }

@@ -319,7 +319,8 @@ impl<S: Clone + Send + Sync + 'static> Builder<S> {
         self
     }
 
-    /// How long no receive may succeed before the worker counts as stalled; three long polls and a minute unless set.
+    /// How long no receive may succeed before the worker counts as stalled, and its loop may stand still before it counts as
+    /// stuck; a second above the long poll at least. Three long polls and a minute unless set.
     pub fn stall_after(mut self, limit: Duration) -> Self {
         self.settings.stall_after = Some(limit);
         self

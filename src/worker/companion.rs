@@ -112,7 +112,9 @@ impl Companions {
             };
             let run = run.into_inner().unwrap_or_else(PoisonError::into_inner);
             tasks.spawn(async move {
-                let ran = std::panic::AssertUnwindSafe(run(beside)).catch_unwind().await;
+                // What it does before its first await can panic too.
+                let ran = std::panic::AssertUnwindSafe(async move { run(beside).await });
+                let ran = ran.catch_unwind().await;
                 if ran.is_err() {
                     tracing::error!(companion = name, "it panicked, and the work goes on without it");
                 }
@@ -183,6 +185,43 @@ mod tests {
         }
     }
 
+    /// Panics before there is a future.
+    struct PanicsAtOnce;
+
+    impl Companion for PanicsAtOnce {
+        #[allow(clippy::manual_async_fn, reason = "what is in an async fn does not run at once")]
+        fn run(self, _: Beside) -> impl Future<Output = ()> + Send {
+            assert!(size_of_val(&self) > 0, "a bug at once");
+            async {}
+        }
+    }
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Log {
+        /// Takes what this thread logs.
+        fn take(&self) -> tracing::subscriber::DefaultGuard {
+            let writer = self.clone();
+            let subscriber = tracing_subscriber::fmt().with_ansi(false);
+            tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish())
+        }
+
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
     struct Stays;
 
     impl Companion for Stays {
@@ -221,5 +260,19 @@ mod tests {
         worker.build().unwrap().run_until_drained().await.unwrap();
         assert_eq!(counts.after.load(Ordering::Relaxed), 1);
         assert!(clock.now().saturating_duration_since(began) >= GRACE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_panics_is_named_in_the_log_wherever_it_does() {
+        let log = Log::default();
+        let _logged = log.take();
+        let worker = worker("orders").beside(Panics).beside(PanicsAtOnce).build().unwrap();
+        worker.handle().drain();
+        worker.run_until_drained().await.unwrap();
+        let said = log.text();
+        for name in ["::Panics\"", "::PanicsAtOnce\""] {
+            let named = |line: &&str| line.contains(name) && line.contains("it panicked");
+            assert_eq!(said.lines().filter(named).count(), 1, "{name} in {said}");
+        }
     }
 }

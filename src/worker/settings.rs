@@ -339,6 +339,17 @@ impl Settings {
         check.span("keep_while_open", self.keep_while_open, Duration::ZERO, MAX_VISIBILITY)?;
         if let Some(limit) = self.stall_after {
             check.span("stall_after", limit, second, 7 * DAY)?;
+            if limit < self.long_poll + second {
+                return Err(check.wrong(
+                    "stall_after",
+                    format_args!(
+                        "{limit:?} is not a second above `long_poll`, {:?}: every receive that waits for a message would count as \
+                         a stall; give {:?} or more, or poll for less long",
+                        self.long_poll,
+                        self.long_poll + second
+                    ),
+                ));
+            }
         }
         check.span("linger", self.linger, Duration::ZERO, second)?;
         check.span(

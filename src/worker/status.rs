@@ -169,8 +169,12 @@ pub struct Status {
     pub inbox_breaker: Option<BreakerState>,
     /// How long ago the last receive succeeded.
     pub last_receive: Option<Duration>,
-    /// The stall watchdog: receives should succeed and do not.
+    /// The watchdog of its receives: they should succeed, and have not for `stall_after`. Its queue cannot be reached, or does
+    /// not let it; a restart would change nothing.
     pub stalled: bool,
+    /// The watchdog of its loop: what was due has not been done for `stall_after`. Its handlers block the threads that it needs,
+    /// or it has been stopped.
+    pub stuck: bool,
     /// How often its loop has turned: it stands still while nothing happens, and while something blocks it.
     pub turns: u64,
     /// Counts since the start.
@@ -178,10 +182,10 @@ pub struct Status {
 }
 
 impl Status {
-    /// Whether it does what it should: started, not stalled, not ended.
+    /// Whether it does what it should: started, neither stalled nor stuck, not ended.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.started && !self.stalled && !self.ended
+        self.started && !self.stalled && !self.stuck && !self.ended
     }
 }
 
@@ -198,6 +202,8 @@ struct Inner {
     last_receive: Option<Instant>,
     /// Since when a receive should have succeeded; none while nothing is to be received.
     silent_since: Option<Instant>,
+    /// By when its loop is to turn again; none while nothing is due.
+    due: Option<Instant>,
     stall_after: Duration,
 }
 
@@ -221,6 +227,7 @@ impl Shared {
             inbox_breaker: None,
             last_receive: None,
             stalled: false,
+            stuck: false,
             turns: 0,
             totals: Totals::default(),
         };
@@ -228,6 +235,7 @@ impl Shared {
             status,
             last_receive: None,
             silent_since: None,
+            due: None,
             stall_after,
         };
         Self {
@@ -249,13 +257,14 @@ impl Shared {
         &self.settings
     }
 
-    /// The watchdog is in the reader: a loop that is blocked cannot say so itself.
+    /// The watchdogs are in the reader: a loop that is blocked cannot say so itself.
     pub(super) fn snapshot(&self, now: Instant) -> Status {
         let inner = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut status = inner.status.clone();
         let age = |at: Instant| now.saturating_duration_since(at);
         status.last_receive = inner.last_receive.map(age);
         status.stalled = inner.silent_since.is_some_and(|at| age(at) >= inner.stall_after);
+        status.stuck = !status.ended && inner.due.is_some_and(|at| age(at) >= inner.stall_after);
         status
     }
 
@@ -271,8 +280,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).last_receive = Some(now);
     }
 
-    pub(super) fn silent_since(&self, since: Option<Instant>) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).silent_since = since;
+    pub(super) fn watch(&self, silent_since: Option<Instant>, due: Option<Instant>) {
+        let mut inner = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.silent_since = silent_since;
+        inner.due = due;
     }
 }
 

@@ -79,6 +79,10 @@ async fn a_context_of_the_messages_own_is_kept_and_linked_to() {
     let mut message = Outgoing::new("1");
     message.trace_header = Some("Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8".into());
     assert_eq!(sent_within_a_span(&queue, message.into()).await, None);
+    assert_eq!(
+        links(&the_send(&all, "x-ray")),
+        ["00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-00"]
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -59,10 +59,10 @@ pub(crate) fn main() -> ExitCode {
 
 /// Takes our own flags out of the arguments; the others are those of every test.
 fn options() -> (Options, Vec<String>) {
-    // With the engine's quarter, two minutes in CI and less than one by hand.
+    // With the engine's quarter, 80 s in CI and less than a minute by hand.
     let in_ci = std::env::var_os("CI").is_some();
     let mut options = Options {
-        time: Duration::from_secs(if in_ci { 96 } else { 36 }),
+        time: Duration::from_secs(if in_ci { 64 } else { 36 }),
         seed: Clock::system().epoch_ms(),
         leak: 0,
         json: None,

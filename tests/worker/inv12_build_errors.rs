@@ -265,3 +265,10 @@ async fn inv12_a_concurrency_that_finds_itself_within_bounds_that_cannot_be() {
     );
     assert!(between(4, 4).is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn inv12_a_stall_that_every_long_poll_would_be() {
+    let both = |stall: u64| set(|worker| worker.long_poll(secs(20)).stall_after(secs(stall)));
+    refused(both(20), &["stall_after", "`long_poll`", "21s or more"]);
+    assert!(both(21).is_ok());
+}

@@ -6,6 +6,7 @@ use metrics_util::MetricKind;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use redrive::Failure;
 use redrive::faults::{Operation, Rates};
+use redrive::flow::{Advice, BreakerConfig, Downstream};
 
 use crate::support::{Rig, secs, sleep, start};
 
@@ -179,4 +180,49 @@ async fn every_metric_in_the_table_that_a_worker_could_emit_is_known_by_name() {
         let name = key.split('{').next().unwrap();
         assert!(known.contains(&name), "{name} is not in the table of metrics");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn breakers_show_their_state_before_the_first_outage() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let gateway = Downstream::builder("gateway").build().unwrap();
+    // Installed after the downstream was made.
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let rig = Rig::new();
+    let worker = rig.worker().watch(&gateway).handler(rig.succeeds());
+    let running = start(worker.build().unwrap());
+    sleep(secs(1)).await;
+    let seen = Seen::of(&snapshotter);
+    for name in ["orders/worker", "orders/inbox", "gateway"] {
+        let series = format!("redrive.breaker.state{{name={name}}}");
+        assert_eq!(seen.0.get(&series), Some(&0.0), "{name}");
+    }
+    running.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watched_breakers_outage_ends_in_the_gauge_by_time_with_an_empty_queue() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let breaker = BreakerConfig::default().failures_in_a_row(3).unwrap();
+    let gateway = Downstream::builder("gateway")
+        .retries(0)
+        .breaker(breaker)
+        .build()
+        .unwrap();
+    let rig = Rig::new();
+    let worker = rig.worker().watch(&gateway).handler(rig.succeeds());
+    let running = start(worker.build().unwrap());
+    let state = || Seen::of(&snapshotter).sum("redrive.breaker.state", &["name=gateway"]);
+    for _ in 0..3 {
+        let failed = gateway.call_with(|_: &&str| Advice::Retry, || async { Err::<(), _>("down") });
+        assert!(failed.await.is_err());
+    }
+    assert_eq!(state(), 2.0);
+    // Nothing calls it any more.
+    sleep(secs(600)).await;
+    assert_eq!(state(), 1.0);
+    running.drain().await;
 }

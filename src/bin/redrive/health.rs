@@ -227,8 +227,8 @@ mod tests {
         assert_eq!(verdict(b"HTTP/1.1 200 OK\r\n\r\nalive\n"), Ok(()));
         let told = |answer: &[u8]| verdict(answer).unwrap_err();
         assert_eq!(
-            told(b"HTTP/1.1 503 No\r\nA: b\r\n\r\na: stalled\nb: ended\n"),
-            "503: a: stalled; b: ended"
+            told(b"HTTP/1.1 503 No\r\nA: b\r\n\r\na: stuck\nb: ended\n"),
+            "503: a: stuck; b: ended"
         );
         assert_eq!(told(b"HTTP/1.1 404 Not Found\r\n\r\n"), "404");
         assert_eq!(told(b"SSH-2.0-x\r\n"), "nothing that is HTTP");

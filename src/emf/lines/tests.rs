@@ -170,6 +170,26 @@ fn what_alarms_look_at_has_a_figure_every_time_even_before_it_was_ever_counted()
 }
 
 #[test]
+fn counters_whose_labels_are_the_same_once_they_are_cut_are_added() {
+    let recorder = Recorder::default();
+    let lines = told(&recorder, || {
+        for (end, by) in [("a", 2), ("b", 5)] {
+            let label = format!("{}{end}", "x".repeat(MAX_VALUE));
+            telemetry::counter(&DEAD_LETTERS, &[(telemetry::REASON, label.as_str())]).increment(by);
+            metrics::gauge!("shop.level", "tenant" => label.clone()).set(by as f64);
+        }
+        // Names of their own are not added, whatever becomes of their dots.
+        metrics::counter!("shop.sold").increment(1);
+        metrics::counter!("shop_sold").increment(1);
+    });
+    let dead = having(&lines, "redrive_dead_letters");
+    assert_eq!(dead.len(), 1);
+    assert_eq!(dead[0].0["redrive_dead_letters"], 7);
+    assert_ne!(having(&lines, "shop_level")[0].0["shop_level"], 7);
+    assert_eq!(having(&lines, "shop_sold")[0].0["shop_sold"], 1);
+}
+
+#[test]
 fn only_three_labels_are_dimensions_as_each_value_of_one_is_billed() {
     let recorder = Recorder::default();
     let lines = told(&recorder, || {

@@ -112,11 +112,7 @@ impl Downstream {
     /// The circuit breaker, to watch.
     #[must_use]
     pub fn breaker(&self) -> BreakerWatch {
-        BreakerWatch::new(
-            self.inner.name.clone(),
-            self.inner.states.subscribe(),
-            self.inner.clock.now(),
-        )
+        BreakerWatch::new(&self.inner)
     }
 
     /// The bulkhead, to look at or resize.

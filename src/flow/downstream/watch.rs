@@ -1,28 +1,56 @@
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 
+use super::Inner;
 use crate::clock::Instant;
-use crate::flow::BreakerState;
+use crate::flow::{BreakerState, report_state};
 
 /// Follows the circuit breaker of a [`Downstream`](super::Downstream): a worker that watches one stops receiving while it
 /// is open.
 #[derive(Clone, Debug)]
 pub struct BreakerWatch {
     name: Arc<str>,
+    downstream: Weak<Inner>,
     states: watch::Receiver<BreakerState>,
     /// The open time whose end has been told of.
     told: Option<Instant>,
 }
 
 impl BreakerWatch {
-    pub(super) fn new(name: Arc<str>, states: watch::Receiver<BreakerState>, now: Instant) -> Self {
+    pub(super) fn new(downstream: &Arc<Inner>) -> Self {
+        let (states, now) = (downstream.states.subscribe(), downstream.clock.now());
         let told = match *states.borrow() {
             BreakerState::Open { until } if until <= now => Some(until),
             _ => None,
         };
-        Self { name, states, told }
+        Self {
+            name: downstream.name.clone(),
+            downstream: Arc::downgrade(downstream),
+            states,
+            told,
+        }
+    }
+
+    /// Tells operators of a turn to half-open by time, which the downstream itself does not notice before its next call.
+    pub(crate) fn turn(&self, now: Instant) {
+        let until = match *self.states.borrow() {
+            BreakerState::Open { until } => until,
+            BreakerState::HalfOpen | BreakerState::Closed => return,
+        };
+        if until <= now
+            && let Some(downstream) = self.downstream.upgrade()
+        {
+            downstream.with_breaker(|_, _| ());
+        }
+    }
+
+    /// Shows operators the state.
+    pub(crate) fn report(&self) {
+        if let Some(downstream) = self.downstream.upgrade() {
+            downstream.with_breaker(|breaker, now| report_state(&downstream.name, breaker.state(now)));
+        }
     }
 
     /// The name of the downstream whose breaker this is.

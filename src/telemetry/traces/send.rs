@@ -29,7 +29,7 @@ impl SendTrace {
             .attributes
             .get(TRACEPARENT_ATTRIBUTE)
             .and_then(Attribute::as_str);
-        let own = own.and_then(|text| text.parse::<TraceContext>().ok());
+        let own = TraceContext::carried(own, message.trace_header.as_deref());
         let carries_none = message.trace_header.is_none() && !message.attributes.contains_key(TRACEPARENT_ATTRIBUTE);
         let mut builder = SpanBuilder::from_name(format!("send {}", shown(queue)))
             .with_kind(SpanKind::Producer)

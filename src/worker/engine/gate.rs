@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Engine, Fate, Id, Instant};
-use crate::flow::{BreakerState, Transition, report_transition};
+use crate::flow::{BreakerState, CircuitBreaker, Transition, report_state, report_transition};
 use crate::queue::{MAX_BATCH, MAX_VISIBILITY};
 
 /// For how long a message goes away that failed in an outage and was kept long enough.
@@ -71,12 +71,27 @@ impl Engine {
             .min()
     }
 
+    /// Shows the states at the start: what is watched for an outage must be there before the first one.
+    pub(super) fn report_breakers(&self, now: Instant) {
+        for which in ["worker", "inbox"] {
+            if let Some(breaker) = self.own_breaker(which) {
+                report_state(&self.breaker_name(which), breaker.state(now));
+            }
+        }
+        for watch in &self.watched {
+            watch.report();
+        }
+    }
+
     /// Lets time act on the breakers, and notes when the gate shuts and opens.
     pub(super) fn turn_breakers(&mut self, now: Instant) {
         let moved = self.breaker.as_mut().and_then(|breaker| breaker.turn(now));
         self.note_transition(now, "worker", moved);
         let moved = self.inbox_breaker.as_mut().and_then(|breaker| breaker.turn(now));
         self.note_transition(now, "inbox", moved);
+        for watch in &self.watched {
+            watch.turn(now);
+        }
         let gate = self.gate(now);
         self.probes_exhausted &= gate == Gate::Probe;
         let shut = gate == Gate::Shut;
@@ -146,14 +161,21 @@ impl Engine {
         if transition == Transition::Opened {
             self.shared.count(|totals| totals.breaker_opened += 1);
         }
-        let breaker = if which == "inbox" {
-            &self.inbox_breaker
-        } else {
-            &self.breaker
-        };
-        if let Some(state) = breaker.as_ref().map(|breaker| breaker.state(now)) {
-            report_transition(&format!("{}/{which}", self.config.name), transition, state);
+        if let Some(breaker) = self.own_breaker(which) {
+            report_transition(&self.breaker_name(which), transition, breaker.state(now));
         }
+    }
+
+    fn own_breaker(&self, which: &'static str) -> Option<&CircuitBreaker> {
+        if which == "inbox" {
+            self.inbox_breaker.as_ref()
+        } else {
+            self.breaker.as_ref()
+        }
+    }
+
+    fn breaker_name(&self, which: &'static str) -> String {
+        format!("{}/{which}", self.config.name)
     }
 
     /// When the oldest of what is kept for an open breaker has been kept long enough.

@@ -327,6 +327,7 @@ impl Engine {
 
     /// Runs until it has drained, or was told to stop; answers also when the drain began.
     pub(super) async fn run(mut self) -> (End, Option<Instant>) {
+        self.report_breakers(self.config.clock.now());
         for index in 0..self.watched.len() {
             let watch = self.watched[index].clone();
             self.await_breaker(index, watch);
@@ -344,12 +345,13 @@ impl Engine {
             }
             let now = self.config.clock.now();
             self.turn(now);
-            self.publish(now);
+            let next = self.next_deadline(now);
+            self.publish(now, next);
             if let Some(end) = self.end(now) {
                 self.shared.update(|status| status.ended = true);
                 return (end, self.drain_began);
             }
-            alarm.as_mut().set(self.next_deadline(now));
+            alarm.as_mut().set(next);
             tokio::select! {
                 biased;
                 command = self.commands.recv(), if commands_open => match command {
@@ -527,8 +529,8 @@ impl Engine {
         batches.into_iter().chain(others).flatten().min()
     }
 
-    fn publish(&self, now: Instant) {
-        self.shared.silent_since(self.silent_since());
+    fn publish(&self, now: Instant, next: Option<Instant>) {
+        self.shared.watch(self.silent_since(), next.map(|at| at.max(now)));
         let breaker = self.breaker.as_ref().map(|breaker| breaker.state(now));
         let inbox_breaker = self.inbox_breaker.as_ref().map(|breaker| breaker.state(now));
         let ending = self.ending();

@@ -127,6 +127,9 @@ fn line(status: &Status, rate: f64, depth: Option<u64>) -> String {
     ) {
         parts.push("inbox unreachable".to_owned());
     }
+    if status.stuck {
+        parts.push("stuck: its loop stands still".to_owned());
+    }
     if status.stalled {
         parts.push("stalled: no receive succeeds".to_owned());
     }

@@ -214,6 +214,7 @@ fn log_status(status: &Status) {
         waiting = status.waiting,
         breaker = ?status.breaker,
         stalled = status.stalled,
+        stuck = status.stuck,
         received = totals.received,
         completed = totals.completed,
         duplicates = totals.duplicates,
