@@ -23,6 +23,11 @@ variable "region" {
   description = "The region; null: as AWS_REGION or the profile says."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.region == null || can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]+$", var.region))
+    error_message = "region: such as eu-west-1, or null for that of AWS_REGION or the profile: a zone (eu-west-1a) is none, and nothing answers for it."
+  }
 }
 
 variable "fifo" {
@@ -38,7 +43,7 @@ variable "entry_point" {
 }
 
 variable "command" {
-  description = "Its arguments; with the command line, such as [\"forward\", \"orders\", \"https://…\"]."
+  description = "Its arguments; with the command line, such as [\"forward\", \"orders\", \"--to\", \"https://…\"]."
   type        = list(string)
   default     = ["work"]
 }
@@ -47,6 +52,72 @@ variable "environment" {
   description = "More variables of the worker."
   type        = map(string)
   default     = {}
+}
+
+variable "secrets" {
+  description = "Variables of the worker that come from Secrets Manager or the Parameter Store: name to ARN."
+  type        = map(string)
+  default     = {}
+}
+
+variable "secrets_kms_key_arns" {
+  description = "KMS keys that encrypt the secrets, where they are not AWS's own."
+  type        = list(string)
+  default     = []
+}
+
+variable "concurrency" {
+  description = "Handlers that run at once in a task."
+  type        = number
+  default     = 16
+}
+
+variable "mean_handler_seconds" {
+  description = "How long a handler runs on average."
+  type        = number
+  default     = 0.5
+}
+
+variable "acceptable_delay_seconds" {
+  description = "How long a message may wait before its handler starts. Scaling aims at it."
+  type        = number
+  default     = 60
+}
+
+variable "handler_timeout_seconds" {
+  description = "The limit of one handler run. The queue hides a message for twice as long, and for a minute at least."
+  type        = number
+  default     = 30
+  nullable    = false
+
+  validation {
+    condition     = var.handler_timeout_seconds >= 1 && var.handler_timeout_seconds <= 43200 && floor(var.handler_timeout_seconds) == var.handler_timeout_seconds
+    error_message = "handler_timeout_seconds: a whole number from 1 to 43200 (12 hours, SQS's longest visibility timeout): a message whose handler still runs when it becomes visible is delivered a second time."
+  }
+}
+
+variable "drain_deadline_seconds" {
+  description = "By when the worker has ended after SIGTERM; at most 115."
+  type        = number
+  default     = 110
+}
+
+variable "scale_in_protection" {
+  description = "Whether busy tasks ask ECS not to be stopped: off, auto (while handlers run) or long-jobs (while one has run for long)."
+  type        = string
+  default     = "off"
+}
+
+variable "max_write_request_units" {
+  description = "The cap of the inbox table's writes, in units per second; a message takes 2 or more. Null: none but the account's."
+  type        = number
+  default     = 2000
+}
+
+variable "kms_key_arn" {
+  description = "A KMS key of yours that encrypts queues and inbox; null: those of SQS and DynamoDB, which cost nothing."
+  type        = string
+  default     = null
 }
 
 variable "cpu_architecture" {
@@ -113,6 +184,22 @@ variable "vpc_cidr" {
   }
 }
 
+variable "extra_egress" {
+  description = "What handlers may reach besides HTTPS, such as a database."
+  type = list(object({
+    description = string
+    port        = number
+    cidr        = string
+  }))
+  default = []
+}
+
+variable "extra_interface_endpoints" {
+  description = "Without vpc_id: AWS services that handlers call besides, such as [\"sns\", \"states\"]. They get endpoints in the VPC that is made."
+  type        = list(string)
+  default     = []
+}
+
 variable "operator_principals" {
   description = "The ARNs of who may use the command line on queue and inbox."
   type        = list(string)
@@ -132,9 +219,18 @@ variable "alarm_emails" {
 }
 
 variable "budget_monthly_usd" {
-  description = "A monthly budget in US dollars; null: none."
+  description = "A monthly budget in US dollars, of the whole account unless budget_tag is set; null: none."
   type        = number
   default     = null
+}
+
+variable "budget_tag" {
+  description = "The tag that the budget counts, such as { key = \"service\", value = \"orders\" }, once it is activated as a cost allocation tag in Billing: until then it counts nothing. Null: the whole account."
+  type = object({
+    key   = string
+    value = string
+  })
+  default = null
 }
 
 variable "deletion_protection" {

@@ -50,7 +50,7 @@ variable "kms_key_arn" {
 
   validation {
     condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/.+$", var.kms_key_arn))
-    error_message = "kms_key_arn: the full ARN of a key (arn:aws:kms:region:account:key/id), or null: the roles' policies name exactly this key, which an alias does not tell."
+    error_message = "kms_key_arn: the full ARN of a key (arn:aws:kms:region:account:key/id), or null: the roles' policies name this key, and IAM accepts no alias there."
   }
 }
 

@@ -61,7 +61,7 @@ variable "max_session_seconds" {
 
   validation {
     condition     = var.max_session_seconds >= 3600 && var.max_session_seconds <= 43200
-    error_message = "max_session_seconds: from 3600 (an hour) to 43200 (12 hours), as IAM allows."
+    error_message = "max_session_seconds: from 3600 (an hour) to 43200 (12 hours), as IAM allows: a replay that outlasts its session stops in the middle."
   }
 }
 

@@ -124,7 +124,7 @@ variable "delay_seconds" {
 
   validation {
     condition     = var.delay_seconds >= 0 && var.delay_seconds <= 900 && floor(var.delay_seconds) == var.delay_seconds
-    error_message = "delay_seconds: a whole number from 0 to 900 (15 minutes), as SQS allows."
+    error_message = "delay_seconds: a whole number from 0 to 900 (15 minutes), as SQS allows: what has to wait for longer must be sent later."
   }
 }
 
@@ -140,13 +140,13 @@ variable "receive_wait_time_seconds" {
 }
 
 variable "max_message_size_bytes" {
-  description = "The largest message that both queues take, attributes included. Above 262144 needs a recent AWS provider (6.9 or so): older ones refuse it."
+  description = "The largest message that both queues take, attributes included."
   type        = number
   default     = 262144
 
   validation {
-    condition     = var.max_message_size_bytes >= 1024 && var.max_message_size_bytes <= 1048576 && floor(var.max_message_size_bytes) == var.max_message_size_bytes
-    error_message = "max_message_size_bytes: a whole number from 1024 (1 KiB) to 1048576 (1 MiB), as SQS allows."
+    condition     = var.max_message_size_bytes >= 1024 && var.max_message_size_bytes <= 262144 && floor(var.max_message_size_bytes) == var.max_message_size_bytes
+    error_message = "max_message_size_bytes: a whole number from 1024 (1 KiB) to 262144 (256 KiB): SQS takes 1 MiB, but the AWS provider of these modules refuses to set more than this."
   }
 }
 
@@ -157,7 +157,7 @@ variable "kms_key_arn" {
 
   validation {
     condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/.+$", var.kms_key_arn))
-    error_message = "kms_key_arn: the full ARN of a key (arn:aws:kms:region:account:key/id), or null: the roles' policies name exactly this key, which an alias does not tell."
+    error_message = "kms_key_arn: the full ARN of a key (arn:aws:kms:region:account:key/id), or null: the roles' policies name this key, and IAM accepts no alias there."
   }
 }
 
@@ -167,8 +167,8 @@ variable "kms_data_key_reuse_period_seconds" {
   default     = 300
 
   validation {
-    condition     = var.kms_data_key_reuse_period_seconds >= 60 && var.kms_data_key_reuse_period_seconds <= 86400
-    error_message = "kms_data_key_reuse_period_seconds: from 60 (a minute) to 86400 (a day), as SQS allows."
+    condition     = var.kms_data_key_reuse_period_seconds >= 60 && var.kms_data_key_reuse_period_seconds <= 86400 && floor(var.kms_data_key_reuse_period_seconds) == var.kms_data_key_reuse_period_seconds
+    error_message = "kms_data_key_reuse_period_seconds: a whole number from 60 (a minute) to 86400 (a day), as SQS allows: shorter would cost a call to KMS for nearly every message, longer would read messages long after the key was disabled."
   }
 }
 

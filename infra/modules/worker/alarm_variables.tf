@@ -6,27 +6,37 @@ variable "alarm_topic" {
     arn = string
   })
   default = null
+
+  validation {
+    condition     = var.alarm_topic == null || can(regex("^arn:[a-z-]+:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}$", var.alarm_topic.arn))
+    error_message = "alarm_topic: the ARN of a standard topic (arn:aws:sns:region:account:name), or null for one of its own: alarms that name anything else reach nobody."
+  }
 }
 
 variable "alarm_emails" {
-  description = "Addresses that the topic and the budget write to. Each gets a mail first and has to confirm."
+  description = "Addresses that the module's own topic writes to, for alarms and the budget. Each gets a mail first and has to confirm."
   type        = list(string)
   default     = []
 
   validation {
-    condition     = length(var.alarm_emails) <= 10 && alltrue([for address in var.alarm_emails : can(regex("^[^@ ]+@[^@ ]+\\.[^@ ]+$", address))])
-    error_message = "alarm_emails: 0 to 10 addresses, as a budget takes."
+    condition     = alltrue([for address in var.alarm_emails : can(regex("^[^@ ]+@[^@ ]+\\.[^@ ]+$", address))])
+    error_message = "alarm_emails: addresses such as oncall@example.com: each gets a mail to confirm, and nothing before it has."
+  }
+
+  validation {
+    condition     = length(var.alarm_emails) == 0 || var.alarm_topic == null
+    error_message = "alarm_emails: none with alarm_topic: who reads a topic of yours is subscribed there, and these would get nothing."
   }
 }
 
 variable "alarm_topic_kms_key_arn" {
-  description = "A KMS key that encrypts the module's own topic; its policy must allow CloudWatch and Budgets. Null: none, as AWS's own key of SNS lets alarms not publish."
+  description = "A KMS key that encrypts the module's own topic; its policy must allow CloudWatch and Budgets. Null: not encrypted. AWS's own key for SNS does not help: CloudWatch may not use it."
   type        = string
   default     = null
 
   validation {
     condition     = var.alarm_topic_kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/.+$", var.alarm_topic_kms_key_arn))
-    error_message = "alarm_topic_kms_key_arn: the full ARN of a key (arn:aws:kms:region:account:key/id), or null."
+    error_message = "alarm_topic_kms_key_arn: the full ARN of a key (arn:aws:kms:region:account:key/id), or null: with an alias it could be AWS's own key, with which every alarm is lost."
   }
 }
 
@@ -147,6 +157,11 @@ variable "budget_tag" {
     value = string
   })
   default = null
+
+  validation {
+    condition     = var.budget_tag == null || try(length(var.budget_tag.key) >= 1 && length(var.budget_tag.key) <= 128 && length(var.budget_tag.value) >= 1 && length(var.budget_tag.value) <= 256, false)
+    error_message = "budget_tag: a key of 1 to 128 and a value of 1 to 256 characters, as tags have them, or null: a budget of an empty tag counts nothing and never notifies."
+  }
 }
 
 variable "tags" {

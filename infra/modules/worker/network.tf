@@ -4,8 +4,11 @@ locals {
 
   interface_services = var.vpc_endpoints == null ? toset([]) : toset(concat(
     ["sqs", "ecr.api", "ecr.dkr", "logs"],
+    # Services that decrypt by a key ask KMS themselves: it needs none.
     length(var.secrets) == 0 ? [] : ["secretsmanager", "ssm"],
-    length(var.secrets_kms_key_arns) == 0 ? [] : ["kms"],
+    # A task asks for its protection from within the VPC.
+    var.scale_in_protection == "off" ? [] : ["ecs"],
+    var.extra_interface_endpoints,
   ))
 
   # Layers of images in ECR lie in S3.

@@ -62,12 +62,12 @@ resource "aws_budgets_budget" "this" {
       { type = "FORECASTED", percent = 100 },
     ]
     content {
-      comparison_operator        = "GREATER_THAN"
-      notification_type          = notification.value.type
-      threshold                  = notification.value.percent
-      threshold_type             = "PERCENTAGE"
-      subscriber_sns_topic_arns  = [local.topic_arn]
-      subscriber_email_addresses = var.alarm_emails
+      comparison_operator = "GREATER_THAN"
+      notification_type   = notification.value.type
+      threshold           = notification.value.percent
+      threshold_type      = "PERCENTAGE"
+      # The topic alone: its subscribers would get each notice twice if the budget wrote to them too.
+      subscriber_sns_topic_arns = [local.topic_arn]
     }
   }
 

@@ -55,7 +55,7 @@ variable "entry_point" {
 }
 
 variable "command" {
-  description = "The arguments, as a list (exec form), such as [\"forward\", \"orders\", \"https://…\"]; null: the image's CMD."
+  description = "The arguments, as a list (exec form), such as [\"forward\", \"orders\", \"--to\", \"https://…\"]; null: the image's CMD."
   type        = list(string)
   default     = null
 
@@ -104,7 +104,7 @@ variable "secrets_kms_key_arns" {
 
   validation {
     condition     = alltrue([for arn in var.secrets_kms_key_arns : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/.+$", arn))])
-    error_message = "secrets_kms_key_arns: full ARNs of keys (arn:aws:kms:region:account:key/id): the policy names exactly these, which an alias does not tell."
+    error_message = "secrets_kms_key_arns: full ARNs of keys (arn:aws:kms:region:account:key/id): the policy names these keys, and IAM accepts no alias there."
   }
 }
 
@@ -251,6 +251,11 @@ variable "cluster" {
     arn  = string
   })
   default = null
+
+  validation {
+    condition     = var.cluster == null || try(can(regex("^arn:[a-z-]+:ecs:[a-z0-9-]+:[0-9]{12}:cluster/.+$", var.cluster.arn)) && endswith(var.cluster.arn, "/${var.cluster.name}"), false)
+    error_message = "cluster: the name and the ARN (arn:aws:ecs:region:account:cluster/name) of one cluster, or null: the service is made by the ARN, and scaling and alarms count its tasks by the name."
+  }
 }
 
 variable "container_insights" {
@@ -268,6 +273,11 @@ variable "vpc_id" {
   description = "The VPC; needed where the module makes a security group or VPC endpoints."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.vpc_id == null || can(regex("^vpc-[0-9a-f]{8,32}$", var.vpc_id))
+    error_message = "vpc_id: the id of a VPC (vpc-0123456789abcdef0), or null: AWS finds a VPC by no other name."
+  }
 }
 
 variable "subnet_ids" {
@@ -276,7 +286,7 @@ variable "subnet_ids" {
 
   validation {
     condition     = length(var.subnet_ids) >= 1 && length(var.subnet_ids) <= 16
-    error_message = "subnet_ids: 1 to 16 subnets, as ECS allows; two or more in different zones outlive the loss of one."
+    error_message = "subnet_ids: 1 to 16 subnets, as ECS allows; with two or more in different zones, work goes on when a zone fails."
   }
 }
 
@@ -321,6 +331,22 @@ variable "vpc_endpoints" {
   validation {
     condition     = var.vpc_endpoints == null || var.vpc_id != null
     error_message = "vpc_endpoints: needs vpc_id, in which they are made."
+  }
+}
+
+variable "extra_interface_endpoints" {
+  description = "With vpc_endpoints: AWS services that handlers call besides, by the last part of their endpoints' names, such as [\"sns\", \"states\"]. Without an endpoint such a call finds nobody, until it times out."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for service in var.extra_interface_endpoints : can(regex("^[a-z0-9][a-z0-9.-]*$", service)) && !startswith(service, "com.amazonaws") && !contains(["dynamodb", "s3"], service)])
+    error_message = "extra_interface_endpoints: services such as sns or states, without com.amazonaws and the region, which the module adds, and without dynamodb and s3, which have gateways already."
+  }
+
+  validation {
+    condition     = length(var.extra_interface_endpoints) == 0 || var.vpc_endpoints != null
+    error_message = "extra_interface_endpoints: only together with vpc_endpoints: where the module makes no endpoints, these would be missing without a word."
   }
 }
 
@@ -414,14 +440,14 @@ variable "log_kms_key_arn" {
 
   validation {
     condition     = var.log_kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/.+$", var.log_kms_key_arn))
-    error_message = "log_kms_key_arn: the full ARN of a key (arn:aws:kms:region:account:key/id), or null."
+    error_message = "log_kms_key_arn: the full ARN of a key (arn:aws:kms:region:account:key/id), or null: CloudWatch Logs takes no alias."
   }
 }
 
 # How it scales.
 
 variable "min_tasks" {
-  description = "The fewest tasks, unless scale_to_zero. Two or more in different zones go on when one is lost."
+  description = "The fewest tasks, unless scale_to_zero. With two or more in different zones, work goes on when a zone fails."
   type        = number
   default     = 1
 
@@ -460,7 +486,7 @@ variable "mean_handler_seconds" {
 
   validation {
     condition     = var.mean_handler_seconds >= 0.001 && var.mean_handler_seconds <= 604800
-    error_message = "mean_handler_seconds: from 0.001 (a millisecond) to 604800 (7 days, the worker's longest)."
+    error_message = "mean_handler_seconds: from 0.001 (a millisecond) to 604800 (7 days, the worker's longest): scaling divides by it, and receiving a message takes longer than a millisecond."
   }
 }
 

@@ -60,6 +60,34 @@ run "with_everything_on" {
   }
 }
 
+run "what_a_worker_needs_otherwise_is_set_by_variables" {
+  command = plan
+  variables {
+    concurrency               = 4
+    mean_handler_seconds      = 20
+    acceptable_delay_seconds  = 600
+    handler_timeout_seconds   = 120
+    drain_deadline_seconds    = 60
+    scale_in_protection       = "long-jobs"
+    max_write_request_units   = 100
+    kms_key_arn               = "arn:aws:kms:eu-west-1:111122223333:key/0a1b2c3d"
+    secrets                   = { API_TOKEN = "arn:aws:ssm:eu-west-1:111122223333:parameter/orders/token" }
+    secrets_kms_key_arns      = ["arn:aws:kms:eu-west-1:111122223333:key/secrets"]
+    extra_egress              = [{ description = "Postgres", port = 5432, cidr = "10.0.0.0/16" }]
+    extra_interface_endpoints = ["sns"]
+    budget_monthly_usd        = 100
+    budget_tag                = { key = "service", value = "orders" }
+  }
+  assert {
+    condition     = local.visibility_timeout_seconds == 240
+    error_message = "messages stay hidden for twice as long as a run may take"
+  }
+  assert {
+    condition     = module.worker.backlog_per_task == 120
+    error_message = "600 s / 20 s * 4"
+  }
+}
+
 run "a_vpc_of_ones_own_makes_no_other" {
   command = plan
   variables {
@@ -83,9 +111,11 @@ run "a_vpc_without_subnets_is_refused" {
 run "wrong_values_are_refused" {
   command = plan
   variables {
-    image    = ""
-    name     = "1orders"
-    vpc_cidr = "10.0.0.0/28"
+    image                   = ""
+    name                    = "1orders"
+    region                  = "eu-west-1a"
+    handler_timeout_seconds = 43201
+    vpc_cidr                = "10.0.0.0/28"
   }
-  expect_failures = [var.image, var.name, var.vpc_cidr]
+  expect_failures = [var.image, var.name, var.region, var.handler_timeout_seconds, var.vpc_cidr]
 }

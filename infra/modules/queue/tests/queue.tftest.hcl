@@ -264,7 +264,7 @@ run "values_above_their_range_are_refused" {
     max_receive_count                 = 1001
     delay_seconds                     = 901
     receive_wait_time_seconds         = 21
-    max_message_size_bytes            = 1048577
+    max_message_size_bytes            = 262145
     kms_data_key_reuse_period_seconds = 86401
   }
   expect_failures = [

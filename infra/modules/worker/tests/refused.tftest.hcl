@@ -238,3 +238,48 @@ run "a_delay_over_a_day_is_refused" {
   }
   expect_failures = [var.acceptable_delay_seconds]
 }
+
+run "names_where_arns_and_ids_belong_are_refused" {
+  command = plan
+  variables {
+    vpc_id      = "orders"
+    alarm_topic = { arn = "oncall" }
+    cluster     = { name = "shared", arn = "shared" }
+    budget_tag  = { key = "", value = "orders" }
+  }
+  expect_failures = [var.vpc_id, var.alarm_topic, var.cluster, var.budget_tag]
+}
+
+run "a_cluster_by_another_name_than_its_arn_is_refused" {
+  command = plan
+  variables {
+    cluster = { name = "shared", arn = "arn:aws:ecs:eu-west-1:111122223333:cluster/other" }
+  }
+  expect_failures = [var.cluster]
+}
+
+run "addresses_that_nothing_would_write_to_are_refused" {
+  command = plan
+  variables {
+    alarm_topic  = { arn = "arn:aws:sns:eu-west-1:111122223333:oncall" }
+    alarm_emails = ["oncall@example.com"]
+  }
+  expect_failures = [var.alarm_emails]
+}
+
+run "endpoints_that_nobody_makes_are_refused" {
+  command = plan
+  variables {
+    extra_interface_endpoints = ["states"]
+  }
+  expect_failures = [var.extra_interface_endpoints]
+}
+
+run "endpoints_by_their_full_names_and_of_gateways_are_refused" {
+  command = plan
+  variables {
+    vpc_endpoints             = { route_table_ids = ["rtb-0123456789abcdef0"] }
+    extra_interface_endpoints = ["com.amazonaws.eu-west-1.states", "s3"]
+  }
+  expect_failures = [var.extra_interface_endpoints]
+}

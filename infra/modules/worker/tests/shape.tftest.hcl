@@ -217,9 +217,12 @@ run "starting_it_needs_its_image_its_secrets_and_its_log_only" {
     }
     secrets_kms_key_arns = ["arn:aws:kms:eu-west-1:111122223333:key/secrets"]
     vpc_endpoints        = { route_table_ids = ["rtb-0123456789abcdef0"] }
-    alarm_emails         = ["oncall@example.com"]
-    budget_monthly_usd   = 50
-    budget_tag           = { key = "service", value = "orders" }
+    scale_in_protection  = "auto"
+
+    extra_interface_endpoints = ["states", "sqs"]
+    alarm_emails              = ["oncall@example.com"]
+    budget_monthly_usd        = 50
+    budget_tag                = { key = "service", value = "orders" }
   }
 
   assert {
@@ -244,7 +247,7 @@ run "starting_it_needs_its_image_its_secrets_and_its_log_only" {
     error_message = "secrets come by reference"
   }
   assert {
-    condition     = sort(keys(aws_vpc_endpoint.interface)) == sort(["ecr.api", "ecr.dkr", "kms", "logs", "secretsmanager", "sqs", "ssm"]) && sort(keys(aws_vpc_endpoint.gateway)) == sort(["dynamodb", "s3"])
+    condition     = sort(keys(aws_vpc_endpoint.interface)) == sort(["ecr.api", "ecr.dkr", "ecs", "logs", "secretsmanager", "sqs", "ssm", "states"]) && sort(keys(aws_vpc_endpoint.gateway)) == sort(["dynamodb", "s3"])
     error_message = "endpoints of all that is called"
   }
   assert {
@@ -255,7 +258,7 @@ run "starting_it_needs_its_image_its_secrets_and_its_log_only" {
     condition = alltrue(concat(
       [for alarm in aws_cloudwatch_metric_alarm.metric : alarm.alarm_actions == toset([output.alarm_topic_arn])],
       [for alarm in aws_cloudwatch_metric_alarm.math : alarm.alarm_actions == toset([output.alarm_topic_arn])],
-      [for n in aws_budgets_budget.this[0].notification : n.subscriber_sns_topic_arns == toset([output.alarm_topic_arn])],
+      [for n in aws_budgets_budget.this[0].notification : n.subscriber_sns_topic_arns == toset([output.alarm_topic_arn]) && length(coalesce(n.subscriber_email_addresses, [])) == 0],
     ))
     error_message = "all to one topic"
   }
