@@ -226,6 +226,26 @@ async fn a_drain_releases_the_task_at_once_and_the_handler_finishes() {
 }
 
 #[tokio::test]
+async fn a_drain_does_not_wait_for_an_agent_that_hangs() {
+    let agent = Agent::start([Says::Nothing]).await;
+    let protection = ScaleInProtection::auto().agent_uri(&agent.uri);
+    let running = Running::start(protection, Duration::from_secs(8)).await;
+    agent.until_asked(1).await;
+    running.handle.drain();
+    let asked = now();
+    // The second release comes when the call that was given up can no longer overtake it.
+    agent.until_asked(3).await;
+    assert!(
+        agent.at(1) - asked < Duration::from_secs(1),
+        "{:?}",
+        agent.at(1) - asked
+    );
+    assert!(agent.at(2) - agent.at(0) >= Duration::from_millis(4_900));
+    assert_eq!(agent.bodies(), [PROTECT, RELEASE, RELEASE]);
+    assert_eq!(running.ended().await.totals.completed, 1);
+}
+
+#[tokio::test]
 async fn refusals_and_answers_that_break_off_are_survived_and_tried_again() {
     let survives = async |says| {
         let agent = Agent::start([says]).await;

@@ -92,9 +92,9 @@ impl ScaleInProtection {
         Self::new(Mode::LongJobs(threshold))
     }
 
-    /// How long the task may stay protected at a stretch, as a protected task holds deployments up too; 2 hours unless set. One
-    /// job after the other is one stretch, with no 15 s without any in between. After it the task stays without for three
-    /// minutes, whatever runs, and may then be protected again.
+    /// How long the task may stay protected at a stretch, as a protected task holds deployments up too; 2 hours unless set. Jobs
+    /// that follow each other within 15 s are one stretch. After it the task stays without for three minutes, whatever runs, and
+    /// may then be protected again.
     ///
     /// # Errors
     /// When it is not from a minute to 48 hours, which are ECS's bounds.
