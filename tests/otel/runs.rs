@@ -129,11 +129,7 @@ async fn a_batch_runs_within_a_span_of_its_own_that_is_linked_to_each_delivery()
         assert!(links(of_batch).contains(&own(handle)));
         assert_eq!(links(handle), [own(of_batch)]);
         let failed = tree.is("redrive.key").unwrap() == "k1";
-        assert_eq!(
-            crate::collected::error(handle).is_some(),
-            failed,
-            "each has an outcome of its own"
-        );
+        assert_eq!(error(handle).is_some(), failed, "each has an outcome of its own");
     }
     let insert = all.named("insert").remove(0);
     assert_eq!(insert.parent_span_id, of_batch.span_context.span_id());
