@@ -87,6 +87,10 @@ impl Stage {
 
     /// The example, working, with the long poll that a worker has unless it is set.
     async fn process(&self, gateway_ms: u64, slots: usize) -> Program {
+        self.process_with(gateway_ms, slots, &[]).await
+    }
+
+    async fn process_with(&self, gateway_ms: u64, slots: usize, variables: &[(&str, &str)]) -> Program {
         let program = Program::new(&["work"])
             .set("AWS_ENDPOINT_URL", self.stand_in.endpoint())
             .set("AWS_REGION", "us-east-1")
@@ -98,8 +102,9 @@ impl Stage {
             .set("ORDERS_GATEWAY_MS", &gateway_ms.to_string())
             .set("REDRIVE_CONCURRENCY", &slots.to_string())
             // Deletes linger for four times as long: what was completed waits for its delete when the signal comes.
-            .set("REDRIVE_LINGER", "1s")
-            .start();
+            .set("REDRIVE_LINGER", "1s");
+        let set = |program: Program, &(name, value): &(&str, &str)| program.set(name, value);
+        let program = variables.iter().fold(program, set).start();
         program.said("working").await;
         program
     }
@@ -265,4 +270,38 @@ async fn inv08_a_second_sigterm_ends_the_process_at_once() {
     assert!(ended.stderr.contains("stopped at once"), "{}", ended.shown());
     let held = stage.stand_in.counts().in_flight;
     assert_eq!(held, 2, "what was held comes back by its visibility timeout");
+}
+
+#[cfg(feature = "otel")]
+#[tokio::test]
+async fn inv08_a_second_sigterm_waits_for_no_collector() {
+    let stage = Stage::set("collector").await;
+    stage.send(0..2).await;
+    // It takes connections and never answers.
+    let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", hangs.local_addr().unwrap());
+    hangs.set_nonblocking(true).unwrap();
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+    ];
+    let mut process = stage.process_with(2 * GATEWAY_MS, 2, &variables).await;
+    stage.until_charged(2).await;
+    let mut export = None;
+    until("it exports", async || {
+        export = export.take().or_else(|| hangs.accept().ok());
+        export.is_some()
+    })
+    .await;
+    process.signal(Signal::Terminate);
+    process.said("draining").await;
+    let asked = now();
+    process.signal(Signal::Terminate);
+    let ended = process.ended().await;
+    let took = now() - asked;
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.shown());
+    assert!(took < AT_ONCE, "{took:?}: {}", ended.shown());
+    assert!(ended.stderr.contains("stopped at once"), "{}", ended.shown());
+    let flushed = ended.stderr.contains("were not exported");
+    assert!(!flushed, "{}", ended.shown());
 }

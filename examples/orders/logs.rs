@@ -34,6 +34,14 @@ pub(crate) fn start() -> Result<Traces, Problem> {
 }
 
 impl Traces {
+    /// What is left is not exported: the worker was told to end at once, and a collector may hang.
+    pub(crate) fn leave(&mut self) {
+        #[cfg(feature = "otel")]
+        {
+            self.otel = None;
+        }
+    }
+
     /// Exports what is left, for a second at most.
     pub(crate) async fn flush(&self) {
         #[cfg(feature = "otel")]

@@ -76,8 +76,8 @@ enum Problem {
 #[tokio::main]
 async fn main() -> ExitCode {
     let ended = match logs::start() {
-        Ok(traces) => {
-            let ended = run().await;
+        Ok(mut traces) => {
+            let ended = run(&mut traces).await;
             traces.flush().await;
             ended
         }
@@ -96,7 +96,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run() -> Result<String, Problem> {
+async fn run(traces: &mut logs::Traces) -> Result<String, Problem> {
     let command = settings::command(std::env::args().skip(1)).map_err(Problem::Usage)?;
     let settings = Settings::read(|name| std::env::var(name).ok()).map_err(Problem::Setting)?;
     if command == Command::Help {
@@ -115,7 +115,7 @@ async fn run() -> Result<String, Problem> {
             }
             let inbox = DynamoInbox::connect(&aws, &settings.table).await?;
             let worker = work::worker(queue.clone(), inbox, gateway.clone(), stays)?;
-            work_on(&command, queue, worker, gateway, false).await
+            work_on(&command, queue, worker, gateway, traces, false).await
         }
         Backend::Embedded => {
             if !matches!(command, Command::ProduceAndWork(_)) {
@@ -129,7 +129,7 @@ async fn run() -> Result<String, Problem> {
             let queue = MemoryQueue::builder("orders").dead_letter(&dead, 15).build()?;
             let inbox = MemoryInbox::new();
             let worker = work::worker(queue.clone(), inbox, gateway.clone(), stays)?;
-            work_on(&command, queue, worker, gateway, true).await
+            work_on(&command, queue, worker, gateway, traces, true).await
         }
     }
 }
@@ -142,6 +142,7 @@ async fn work_on(
     queue: impl Queue + Clone,
     worker: Worker,
     gateway: Gateway,
+    traces: &mut logs::Traces,
     queue_ends: bool,
 ) -> Result<String, Problem> {
     let clock = redrive::clock::Clock::system();
@@ -158,11 +159,15 @@ async fn work_on(
             None
         }
     };
+    let status = handle.status();
+    if status.running + status.waiting + status.ending > 0 {
+        traces.leave();
+    }
     let took = clock.now().saturating_duration_since(began);
     let report = report::Report {
         sent,
         queue_ends,
-        totals: handle.status().totals,
+        totals: status.totals,
         books: gateway.books()?,
         took,
     };

@@ -10,7 +10,7 @@ use redrive::telemetry::TraceContext;
 use redrive::{Context, Failure};
 use tracing::Instrument as _;
 
-use crate::collected::{Layer, events, install, links, text};
+use crate::collected::{Layer, error, events, install, links, text};
 use crate::support::{Rig, start};
 
 #[tokio::test(start_paused = true)]
@@ -62,6 +62,40 @@ async fn spans_in_a_handler_are_below_its_run_with_and_without_a_layer_that_sees
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_ends_when_it_ends_whatever_still_holds_a_span_within_it() {
+    for (layer, queue) in [(Layer::Seen, "detached"), (Layer::Disabled, "detached-disabled")] {
+        let (all, _guard) = install(layer);
+        let rig = Rig::named(queue, |queue| queue);
+        rig.send("k", "1").await;
+        let detached = Arc::new(Mutex::new(tokio::task::JoinSet::new()));
+        let tasks = Arc::clone(&detached);
+        let handler = rig.runs(move |_| {
+            let later = tokio::time::sleep(Duration::from_secs(600));
+            let held = tracing::info_span!("goes on");
+            tasks.lock().unwrap().spawn(later.instrument(held));
+            async {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                Err::<(), _>(Failure::reject("no"))
+            }
+        });
+        let running = start(rig.worker().handler(handler).build().unwrap());
+        rig.emptied(&running).await;
+        running.drain().await;
+        let tree = all.delivery(queue);
+        let handle = tree.child("handle");
+        let ran = handle.end_time.duration_since(tree.root.start_time).unwrap();
+        assert!(ran >= Duration::from_secs(5) && ran < Duration::from_secs(6), "{ran:?}");
+        assert!(error(handle).is_some());
+        assert!(all.delivery(queue).rest.iter().all(|span| span.name != "goes on"));
+        let mut detached = std::mem::take(&mut *detached.lock().unwrap());
+        while detached.join_next().await.is_some() {}
+        let tree = all.delivery(queue);
+        let later = tree.rest.iter().find(|span| span.name == "goes on").unwrap();
+        assert_eq!(later.parent_span_id, tree.child("handle").span_context.span_id());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_batch_runs_within_a_span_of_its_own_that_is_linked_to_each_delivery() {
     let (all, _guard) = install(Layer::Seen);
     let rig = Rig::named("bulk", |queue| queue);
@@ -95,11 +129,7 @@ async fn a_batch_runs_within_a_span_of_its_own_that_is_linked_to_each_delivery()
         assert!(links(of_batch).contains(&own(handle)));
         assert_eq!(links(handle), [own(of_batch)]);
         let failed = tree.is("redrive.key").unwrap() == "k1";
-        assert_eq!(
-            crate::collected::error(handle).is_some(),
-            failed,
-            "each has an outcome of its own"
-        );
+        assert_eq!(error(handle).is_some(), failed, "each has an outcome of its own");
     }
     let insert = all.named("insert").remove(0);
     assert_eq!(insert.parent_span_id, of_batch.span_context.span_id());

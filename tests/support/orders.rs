@@ -62,7 +62,7 @@ impl Program {
         let mut command = Command::new(binary());
         for (name, _) in std::env::vars_os() {
             let shown = name.to_string_lossy();
-            if ["AWS_", "ORDERS_", "REDRIVE_", "RUST_LOG"]
+            if ["AWS_", "ORDERS_", "OTEL_", "REDRIVE_", "RUST_LOG"]
                 .iter()
                 .any(|prefix| shown.starts_with(prefix))
             {
@@ -210,6 +210,10 @@ fn is_fresh(binary: &Path) -> bool {
     let Some((_, sources)) = list.split_once(':') else {
         return false;
     };
+    // Built without what these tests are built with.
+    if cfg!(feature = "otel") && !sources.contains("src/otel/mod.rs") {
+        return false;
+    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     // A path with a blank in it is not found, and the binary built, which does no harm.
     sources
@@ -222,6 +226,9 @@ fn build(profile: &Path) {
     cargo
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["build", "--quiet", "--example", "orders"]);
+    if cfg!(feature = "otel") {
+        cargo.args(["--features", "otel"]);
+    }
     cargo
         .arg("--target-dir")
         .arg(profile.parent().expect("a target folder"));

@@ -32,8 +32,10 @@ pub(super) struct Trace {
 /// The span of a handler's run.
 pub(super) struct Run {
     pub(super) context: Context,
-    /// It is this one's, which then ends it.
-    span: Option<tracing::Span>,
+    /// What it was begun by: the layer's clock is the system's.
+    anchor: Anchor,
+    /// It is this one's, which would end it with the future of the run, before what the outcome says is known.
+    _span: Option<tracing::Span>,
 }
 
 struct Settling {
@@ -99,7 +101,8 @@ impl DeliveryTrace {
             own.set_attribute(attempt);
             trace.run = Some(Run {
                 context,
-                span: Some(span.clone()),
+                anchor: Anchor::of(&trace.spans.clock),
+                _span: Some(span.clone()),
             });
             return RunTrace(None);
         }
@@ -112,7 +115,8 @@ impl DeliveryTrace {
         let context = trace.process.with_span(own);
         trace.run = Some(Run {
             context: context.clone(),
-            span: None,
+            anchor: trace.anchor,
+            _span: None,
         });
         RunTrace(Some(context))
     }
@@ -212,14 +216,13 @@ impl Trace {
                 KeyValue::new("exception.type", kind.clone()),
                 KeyValue::new("exception.message", shown(error.unwrap_or_default())),
             ];
-            span.add_event_with_timestamp("exception", self.anchor.wall(now), about);
+            span.add_event_with_timestamp("exception", run.anchor.wall(now), about);
         } else if stopped {
             span.set_attribute(KeyValue::new(ERROR_TYPE, "stopped"));
             span.set_status(Status::error("stopped"));
         }
-        if run.span.is_none() {
-            span.end_with_timestamp(self.anchor.wall(now));
-        }
+        // A task that the handler left behind may hold its span for long: the run has ended all the same.
+        span.end_with_timestamp(run.anchor.wall(now));
     }
 
     fn ended(mut self, now: Instant, outcome: &'static str, reason: Option<&str>) {
