@@ -88,7 +88,8 @@ pub(crate) fn build(line: &Line, plan: &WorkerPlan, clock: &Clock) -> Worker {
         builder = builder.max_receives(receives);
     }
     if let Some(span) = plan.stall_after {
-        builder = builder.stall_after(span);
+        // Below that a worker is refused.
+        builder = builder.stall_after(span.max(plan.long_poll + std::time::Duration::from_secs(1)));
     }
     if let Some(limit) = plan.handler_timeout {
         builder = builder.handler_timeout(limit);
