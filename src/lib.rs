@@ -77,6 +77,8 @@ pub mod handler;
 pub mod health;
 pub mod inbox;
 pub mod key;
+#[cfg(test)]
+mod logged;
 pub mod message;
 #[cfg(feature = "otel")]
 pub mod otel;

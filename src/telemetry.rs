@@ -647,31 +647,13 @@ mod tests {
 
     #[test]
     fn the_span_of_a_delivery_says_what_it_is_of_and_never_the_body() {
-        use std::io::Write;
-        use std::sync::{Arc, Mutex};
-
-        #[derive(Clone, Default)]
-        struct Log(Arc<Mutex<Vec<u8>>>);
-        impl Write for Log {
-            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-                self.0.lock().unwrap().write(bytes)
-            }
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
-            }
-        }
-        let log = Log::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .finish();
-        tracing::subscriber::with_default(subscriber, || {
-            let message = Message::new("mid-1", "secret body");
-            let span = delivery_span("orders", &message, "order-7\nforged", 2, Some(9));
-            span.in_scope(|| tracing::info!("started"));
-        });
-        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let log = crate::logged::Log::default();
+        let logged = log.take();
+        let message = Message::new("mid-1", "secret body");
+        let span = delivery_span("orders", &message, "order-7\nforged", 2, Some(9));
+        span.in_scope(|| tracing::info!("started"));
+        drop(logged);
+        let text = log.text();
         for part in [
             "queue=orders",
             "message_id=mid-1",

@@ -10,6 +10,7 @@ use crate::worker::{Builder, WorkerHandle};
 use crate::{Failure, Worker, Workers};
 
 use super::*;
+use crate::logged::Log;
 
 const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -223,32 +224,6 @@ async fn the_gauge_says_how_it_is_before_the_first_call_and_after_the_expiry() {
     // One call, for the one minute that is allowed.
     assert_eq!(stub.asks(began), [(20, Ask::Protect { minutes: 1 })]);
     assert_eq!(shown, [Some(0.0), Some(1.0), Some(1.0), Some(0.0)]);
-}
-
-/// What was logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    /// Takes what this thread logs.
-    fn take(&self) -> tracing::subscriber::DefaultGuard {
-        let writer = self.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false);
-        tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish())
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 #[tokio::test(start_paused = true)]

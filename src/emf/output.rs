@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn an_output_that_is_gone_is_said_once_and_tried_again() {
-        let (paper, log) = (Paper::default(), Paper::default());
+        let (paper, log) = (Paper::default(), crate::logged::Log::default());
         let write = |texts: &[&str]| {
             let (batches, given) = mpsc::channel(texts.len());
             for text in texts {
@@ -133,16 +133,14 @@ mod tests {
             drop(batches);
             write_all(paper.clone(), given);
         };
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
-        tracing::subscriber::with_default(subscriber, || {
-            paper.0.lock().unwrap().1 = true;
-            write(&["a\n", "b\n", "c\n"]);
-            paper.0.lock().unwrap().1 = false;
-            write(&["d\n"]);
-        });
+        let logged = log.take();
+        paper.0.lock().unwrap().1 = true;
+        write(&["a\n", "b\n", "c\n"]);
+        paper.0.lock().unwrap().1 = false;
+        write(&["d\n"]);
+        drop(logged);
         assert_eq!(paper.0.lock().unwrap().0, b"d\n");
-        let said = String::from_utf8(log.0.lock().unwrap().0.clone()).unwrap();
+        let said = log.text();
         assert_eq!(said.lines().count(), 1, "{said}");
         assert!(said.contains("the work goes on without them"), "{said}");
     }

@@ -143,6 +143,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::logged::Log;
     use crate::worker::{WithoutDeadLetters, Worker, Workers};
     use crate::{Failure, MemoryQueue};
 
@@ -193,32 +194,6 @@ mod tests {
         fn run(self, _: Beside) -> impl Future<Output = ()> + Send {
             assert!(size_of_val(&self) > 0, "a bug at once");
             async {}
-        }
-    }
-
-    /// What was logged.
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl Log {
-        /// Takes what this thread logs.
-        fn take(&self) -> tracing::subscriber::DefaultGuard {
-            let writer = self.clone();
-            let subscriber = tracing_subscriber::fmt().with_ansi(false);
-            tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish())
-        }
-
-        fn text(&self) -> String {
-            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-        }
-    }
-
-    impl std::io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
         }
     }
 

@@ -30,6 +30,9 @@ pub(crate) enum Layer {
 /// All that is exported, and a subscriber for this thread. Everything a program has of OpenTelemetry is installed.
 pub(crate) fn install(layer: Layer) -> (Collected, tracing::subscriber::DefaultGuard) {
     static ALL: OnceLock<(Collected, SdkTracerProvider)> = OnceLock::new();
+    // With a single subscriber, a thread that has none would decide for all that a new place of the code is of no interest.
+    static ANOTHER: OnceLock<tracing::Dispatch> = OnceLock::new();
+    ANOTHER.get_or_init(|| tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new()));
     let (all, provider) = ALL.get_or_init(|| {
         let all = Collected::default();
         let provider = SdkTracerProvider::builder().with_simple_exporter(all.clone()).build();
